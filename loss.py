@@ -1,0 +1,149 @@
+"""The losses of both stages, and PSNR.
+
+Paper: Eq. 11 (L_r, Sec. 4.1), Eq. 15 (L_diff, Sec. 4.2).
+
+    paper           code
+    H, H^           hdr, hdr_hat    (B, 3, H, W) linear radiance in [0, 1]
+    T(.)            data.T          mu-law
+    phi_ij          VGG19Features   j-th convolution (after ReLU) after the i-th max-pooling of VGG19 [assumed A12]
+    lambda          lam             1e-2
+    eps_t, eps_th   eps, eps_hat    the noise inside z_t, and its prediction: the same eps in both
+    z, z^           z, z_hat        prior of the ground truth and predicted prior, standardised [assumed A11]
+
+Norms are means over all elements. Everything here is float32, whatever the networks ran in.
+
+    python loss.py             prints which VGG19 layers phi is made of
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as nnf
+
+from data import T
+
+VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
+VGG19_WIDTHS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)     # convolutions between max-poolings
+
+
+@dataclass
+class LossConfig:
+    """The losses."""
+    lam: float = 1e-2           # lambda, weight of the perceptual term; 0 leaves VGG19 out [paper: Sec. 4.1]
+    phi: tuple[str, ...] = ("1,1", "2,1", "3,1", "4,1")    # (i, j) of phi_ij: j-th convolution after the i-th max-pooling [assumed A12]
+    vgg: str = ""               # VGG19 weight file; empty: torch.hub downloads the official one (548 MB) once
+
+
+class VGG19Features(nn.Module):
+    """phi: features of an ImageNet-trained VGG19, frozen.
+
+    phi: iterable of (i, j), i-th max-pooling (0: before the first), j-th convolution after it, both as in Eq. 11.
+    state: the official VGG19 state dict ("features.0.weight", ...). Channels are RGB.
+    Raises: ValueError for a layer that VGG19 does not have.
+    """
+
+    def __init__(self, phi, state):
+        super().__init__()
+        self.phi = [tuple(pair) for pair in phi]
+        for i, j in self.phi:
+            if not (0 <= i < len(VGG19_WIDTHS) and 1 <= j <= len(VGG19_WIDTHS[i])):
+                raise ValueError(f"phi: VGG19 has no convolution {j} after max-pooling {i}; see python loss.py")
+        self.stages, in_channels, index = nn.ModuleList(), 3, 0     # index counts conv, ReLU and pooling, as the file does
+        for widths in VGG19_WIDTHS[:max(i for i, _ in self.phi) + 1]:
+            stage = nn.ModuleList()
+            for width in widths:
+                conv = nn.Conv2d(in_channels, width, 3, padding=1)
+                conv.load_state_dict({name: state[f"features.{index}.{name}"] for name in ("weight", "bias")})
+                stage.append(conv)
+                in_channels, index = width, index + 2
+            self.stages.append(stage)
+            index += 1
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1))
+        self.requires_grad_(False)
+
+    def forward(self, hdr_mu):
+        """hdr_mu: (B, 3, H, W) RGB in [0, 1], H and W at least 16. Returns: list of feature maps, one for each (i, j)."""
+        x, features = (hdr_mu - self.mean) / self.std, {}
+        for i, stage in enumerate(self.stages):
+            if i > 0:
+                x = nnf.max_pool2d(x, 2)
+            for j, conv in enumerate(stage, start=1):
+                x = nnf.relu(conv(x))
+                features[i, j] = x
+        return [features[pair] for pair in self.phi]
+
+
+def load_vgg19(config, device="cpu"):
+    """phi of Eq. 11 with the official weights, or None when lam is 0.
+
+    Returns: VGG19Features on the device, or None.
+    Raises: FileNotFoundError when the file is neither here nor to be had; ValueError when it is not VGG19.
+    """
+    if config.lam == 0:
+        return None
+    try:
+        if config.vgg:
+            state = torch.load(config.vgg, map_location="cpu", weights_only=True)
+        else:
+            state = torch.hub.load_state_dict_from_url(VGG19_URL, map_location="cpu", weights_only=True)
+    except (URLError, OSError) as error:
+        raise FileNotFoundError(f"VGG19 for Eq. 11: {config.vgg or VGG19_URL} could not be read ({error}); download it, pass it as "
+                                "--vgg FILE, or train without the perceptual term: --lam 0") from None
+    pairs = [tuple(int(number) for number in pair.split(",")) for pair in config.phi]
+    try:
+        return VGG19Features(pairs, state).to(device)
+    except KeyError as error:
+        raise ValueError(f"{config.vgg or VGG19_URL}: no {error} in it; Eq. 11 needs VGG19's official state dict") from None
+
+
+def reconstruction_loss(hdr_hat, hdr, vgg, lam):
+    """L_r. hdr_hat, hdr: (B, 3, H, W) linear in [0, 1]; vgg: VGG19Features, or None for the first term alone.
+
+    Returns: L_r, and its terms {"L1_mu", "L_phi"} (L_phi before lambda; 0 without vgg), float32 scalars.
+    Source: Eq. 11.
+    """
+    with torch.autocast(hdr.device.type, enabled=False):
+        hdr_mu, hdr_mu_hat = T(hdr), T(hdr_hat)
+        L1_mu = (hdr_mu - hdr_mu_hat).abs().mean()
+        L_phi = torch.zeros_like(L1_mu)
+        if vgg is not None:
+            with torch.no_grad():
+                features = vgg(hdr_mu)
+            for phi, phi_hat in zip(features, vgg(hdr_mu_hat)):
+                L_phi = L_phi + (phi - phi_hat).abs().mean() / len(features)
+        # Eq. 11:  L_r = ‖T(H) - T(Ĥ)‖_1 + λ ‖φ_ij(T(H)) - φ_ij(T(Ĥ))‖_1
+        L_r = L1_mu + lam * L_phi
+    return L_r, {"L1_mu": L1_mu.detach(), "L_phi": L_phi.detach()}
+
+
+def diffusion_loss(eps, eps_hat, z_hat, z):
+    """L_diff. eps, eps_hat: (B, N, h, w) noise inside z_t and its prediction, None without a diffusion model;
+    z_hat, z: (B, N, h, w) predicted and true prior, standardised.
+
+    Returns: L_diff, and its terms {"L_eps", "L1_z"}, float32 scalars.
+    Source: Eq. 15.
+    """
+    L1_z = (z_hat.float() - z).abs().mean()
+    L_eps = torch.zeros_like(L1_z) if eps is None else (eps - eps_hat.float()).square().mean()
+    # Eq. 15:  L_diff = E‖ε_t - ε_θ(z_t, D, t)‖² + ‖ẑ - z‖_1
+    L_diff = L_eps + L1_z
+    return L_diff, {"L_eps": L_eps.detach(), "L1_z": L1_z.detach()}
+
+
+def psnr(hdr_hat, hdr):
+    """PSNR-L of linear images in [0, 1]; PSNR-mu when given T(.) of them. Peak 1, nothing clipped or rounded.
+
+    hdr_hat, hdr: the same shape, any. Returns: decibels, float (inf for equal images).
+    """
+    mse = (hdr_hat.double() - hdr.double()).square().mean()
+    return float(-10 * torch.log10(mse))
+
+
+if __name__ == "__main__":
+    for i, widths in enumerate(VGG19_WIDTHS):
+        print(f"after max-pooling {i}: " + "  ".join(f"phi_{i}{j} ({width} channels)" for j, width in enumerate(widths, start=1)))
+    print("Eq. 11 uses " + ", ".join(LossConfig().phi) + f"; weights from {Path(VGG19_URL).name}")
