@@ -218,3 +218,23 @@ def describe(config):
 def count_parameters(module):
     """Number of parameters of a module (buffers not counted)."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+def save_panel(path, panels, columns=3, width=4.0):
+    """Writes titled pictures side by side as one PNG.
+
+    panels: list of (title, image), image (3, H, W) in [0, 1] (clipped), all of one size; width: of one picture, inches.
+    """
+    from matplotlib.figure import Figure    # 0.3 s to import: only when a picture is drawn
+    _, H, W = panels[0][1].shape
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(columns * width, rows * (width * H / W + 0.3)), layout="constrained")
+    for axis, (title, image) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels + [("", None)] * (rows * columns - len(panels))):
+        axis.set_axis_off()
+        if image is not None:
+            axis.set_title(title, fontsize=9)
+            axis.imshow(image.float().clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="antialiased")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)

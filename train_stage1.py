@@ -1,0 +1,104 @@
+"""Stage 1: LPENet and DHRNet are trained together; the prior z comes from the ground truth.
+
+Paper: Sec. 4.1, Fig. 2 (a), Eq. 11; settings of Sec. 5.1.
+
+    python train_stage1.py --data kalantari                         the paper's run
+    torchrun --nproc-per-node 4 train_stage1.py --data kalantari    the same on four GPUs
+    python train_stage1.py --data kalantari --baseline              Table 3's baseline: no prior, FRMs for PIMs
+    python train_stage1.py --help                                   every setting, with its source
+
+Logged: L_r (Eq. 11) and its terms L1_mu and L_phi (before lambda), the gradient's norm before clipping, patches per second;
+at validations PSNR-mu and PSNR-L. All under the run's folder: log.csv, log.png, step_N.png, last.pt, best.pt.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from common import autocast, count_parameters, describe, parse, pick_precision, run, seed_all, start_processes
+from data import network_input
+from lfdiff import LFDiffConfig, Stage1, pad_to_multiple
+from loss import LossConfig, load_vgg19, reconstruction_loss
+from training import Log, TrainingConfig, batches, open_data, resume_run, save_run, to_device, validate
+
+
+@dataclass
+class Stage1Config:
+    """Stage 1."""
+    out: str = "runs/stage1"        # folder of the run
+    baseline: bool = False          # train Table 3's baseline instead
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    model: LFDiffConfig = field(default_factory=LFDiffConfig)
+
+
+def validation_predictor(network, device, dtype):
+    """H^ with the prior of the ground truth, padded and cropped. Returns: function (ldr, ev, hdr) -> H^."""
+    def predict(ldr, ev, hdr):
+        H, W = hdr.shape[-2:]
+        with torch.no_grad(), autocast(device, dtype):
+            return network(pad_to_multiple(network_input(ldr, ev)), pad_to_multiple(hdr))[..., :H, :W]
+    return predict
+
+
+def main():
+    """Config, seed, device, data, model, optimiser, resume, loop, save."""
+    config = parse(Stage1Config, description=__doc__)
+    settings, out = config.training, Path(config.out)
+    rank, world, device = start_processes(settings.device)
+    dtype = pick_precision(settings.precision, device)
+    seed_all(settings.seed)
+    train_set, val_set = open_data(settings)
+    epoch = max(len(train_set) // settings.batch, 1)        # steps
+    steps = settings.epochs * epoch
+
+    network = Stage1(config.model, config.baseline).to(device, memory_format=torch.channels_last)
+    vgg = load_vgg19(config.loss, device)
+    optimiser = torch.optim.Adam(network.parameters(), lr=settings.lr)
+    schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.decay_epochs * epoch, settings.decay)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+    parts = {"model": network, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
+    start, best = resume_run(out / "last.pt", parts, network) if settings.resume else (0, float("-inf"))
+    model = torch.compile(network) if settings.compile else network
+    if world > 1:
+        model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+    if rank == 0:
+        print(f"{describe(config)}\n{network.variant}: {count_parameters(network):,} parameters, {steps} steps of {settings.batch} patches, "
+              f"{world} x {device}, {dtype}", flush=True)
+
+    log = Log(out, ["L_r", "L1_mu", "L_phi", "grad_norm", "lr", "patches_per_s", "val_psnr_mu", "val_psnr_l"], start, write=rank == 0)
+    bar = tqdm(batches(train_set, settings, start, steps, rank, world), initial=start, total=steps, disable=rank > 0 or None, smoothing=0.05)
+    for step, batch in enumerate(bar, start + 1):
+        ldr, ev, hdr = to_device(batch, device)
+        with autocast(device, dtype):
+            hdr_hat = model(network_input(ldr, ev), hdr)                                # Eq. 6 to 10
+        L_r, terms = reconstruction_loss(hdr_hat, hdr, vgg, config.loss.lam)            # Eq. 11, see loss.py
+        optimiser.zero_grad()
+        scaler.scale(L_r).backward()
+        scaler.unscale_(optimiser)
+        grad_norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+        scaler.step(optimiser)
+        scaler.update()
+        schedule.step()
+
+        log.collect({"L_r": L_r.detach(), **terms, "grad_norm": grad_norm})
+        validating = step % settings.val_every == 0 or step == steps
+        if step % settings.log_every and not validating:
+            continue
+        row = {**log.row(step, settings.batch), "lr": schedule.get_last_lr()[0]}
+        if validating and rank == 0:
+            predict = validation_predictor(network, device, dtype)
+            row["val_psnr_mu"], row["val_psnr_l"] = validate(val_set, {"H": predict}, device, out / f"step_{step:06d}.png")["H"]
+            improved, best = row["val_psnr_mu"] > best, max(row["val_psnr_mu"], best)
+            save_run(out / "last.pt", parts, network, config, step, best)
+            if improved:
+                save_run(out / "best.pt", parts, network, config, step, best)
+        log.add(row, bar)
+        log.restart_clock()
+
+
+if __name__ == "__main__":
+    run(main)

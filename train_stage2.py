@@ -1,0 +1,182 @@
+"""Stage 2: the diffusion model learns the prior from the LDR frames, together with DHRNet.
+
+Paper: Sec. 4.2, Fig. 2 (b), Eq. 11-15; settings of Sec. 5.1; Split and w/o DM of Table 3.
+
+    python train_stage2.py --data kalantari                         the paper's run, after train_stage1.py
+    torchrun --nproc-per-node 4 train_stage2.py --data kalantari    the same on four GPUs
+    python train_stage2.py --data kalantari --split                 Table 3, Split training: DHRNet stays as stage 1 left it
+    python train_stage2.py --data kalantari --without-dm            Table 3, w/o DM: LPENet_DM gives the prior itself
+
+LPENet of stage 1 is frozen and gives the target z. For the first `warmup` of the steps the diffusion model trains alone, on
+Eq. 15 [assumed A13]; then all of it on Eq. 11 + Eq. 15.
+
+Logged: L_r and its terms (once joint), L_diff (Eq. 15) and its terms L_eps and L1_z; PSNR at validations with three priors:
+the predicted one (what infer.py gives), the true one (LPENet of the truth: the bound) and the mean one (no information: what
+DHRNet does alone). The distance from mean to predicted is what the diffusion contributes.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from common import autocast, config_from, count_parameters, describe, load_checkpoint, parse, pick_precision, run, seed_all, start_processes
+from data import network_input
+from ddim import DiffusionConfig
+from denoiser import DenoiserConfig
+from lfdiff import LFDiffConfig, Stage2, pad_to_multiple, save_weights
+from loss import LossConfig, diffusion_loss, load_vgg19, reconstruction_loss
+from lpenet import LPENet
+from training import Log, TrainingConfig, batches, open_data, resume_run, save_run, to_device, validate
+
+
+@dataclass
+class Stage2Config:
+    """Stage 2. DHRNet's and LPENet's shapes come from stage 1's checkpoint."""
+    stage1: str = "runs/stage1/best.pt"     # checkpoint of train_stage1.py
+    out: str = "runs/stage2"                # folder of the run
+    split: bool = False                     # Table 3, Split training: DHRNet is frozen
+    without_dm: bool = False                # Table 3, w/o DM: D is the prior
+    warmup: float = 0.3                     # share of the steps in which only Eq. 15 is trained [assumed A13]
+    prior_batches: int = 32                 # batches over which mean and deviation of z are measured [assumed A11]
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+
+
+def load_stage1(config, device):
+    """Stage 1's networks. Returns: a Stage2 with its DHRNet, the frozen LPENet, both on the device.
+
+    Raises: FileNotFoundError, ValueError for a checkpoint that is not stage 1's.
+    """
+    saved = load_checkpoint(config.stage1)
+    if saved.get("variant") != "s1":
+        raise ValueError(f"{config.stage1}: holds variant {saved.get('variant')}, not s1; train one with train_stage1.py")
+    stage1 = config_from(LFDiffConfig, saved["config"])
+    network = Stage2(LFDiffConfig(stage1.dhrnet, stage1.lpenet, config.denoiser, config.diffusion), config.without_dm)
+    lpenet = LPENet(stage1.lpenet)
+    for part, module in (("dhrnet", network.dhrnet), ("lpenet", lpenet)):
+        module.load_state_dict({name.removeprefix(part + "."): value for name, value in saved["model"].items() if name.startswith(part + ".")})
+        module.requires_grad_(part == "dhrnet" and not config.split)
+    return network.to(device, memory_format=torch.channels_last), lpenet.to(device, memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def measure_prior(lpenet, train_set, config, count, device):
+    """Mean and standard deviation of each channel of z over the first `count` training batches, the same on every rank.
+
+    Returns: two (1, N, 1, 1) float32 tensors. [assumed A11]
+    """
+    sums, squares, n = 0.0, 0.0, 0
+    for batch in batches(train_set, config, 0, count):
+        z = lpenet(to_device(batch, device)[2]).double()            # (B, N, H/4, W/4)
+        sums, squares = sums + z.sum((0, 2, 3), keepdim=True), squares + z.square().sum((0, 2, 3), keepdim=True)
+        n += z.numel() // z.shape[1]
+    mean = sums / n
+    return mean.float(), (squares / n - mean ** 2).sqrt().float()
+
+
+def draw_noise(z, T, seed, step, rank, world):
+    """t, eps and eps_T of one step: drawn for the whole batch from (seed, step), of which each rank takes its slice.
+
+    z: (B, N, h, w) of this rank. Returns: t (B,) int64 in 1 .. T, eps and eps_T (B, N, h, w).
+    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    B, mine = len(z), slice(rank * len(z), (rank + 1) * len(z))
+    t = torch.randint(1, T + 1, (B * world,), generator=generator)[mine]
+    eps, eps_T = (torch.randn(B * world, *z.shape[1:], generator=generator)[mine] for _ in range(2))
+    return t.to(z.device), eps.to(z), eps_T.to(z)
+
+
+def validation_predictors(network, lpenet, device, dtype):
+    """H^ with the predicted, the true and the mean prior, each with the same noise in every validation.
+
+    Returns: {name: function (ldr, ev, hdr) -> H^}.
+    """
+    def predictor(prior):
+        def predict(ldr, ev, hdr):
+            H, W = hdr.shape[-2:]
+            with torch.no_grad(), autocast(device, dtype):
+                X = pad_to_multiple(network_input(ldr, ev))
+                return network.rebuild(X, prior(X, pad_to_multiple(hdr)))[..., :H, :W]
+        return predict
+    return {"predicted": predictor(lambda X, hdr: network.sample_prior(X, generator=torch.Generator().manual_seed(0))),
+            "true": predictor(lambda X, hdr: network.standardise(lpenet(hdr))),
+            "mean": predictor(lambda X, hdr: torch.zeros_like(network.standardise(lpenet(hdr))))}
+
+
+def main():
+    """Config, seed, device, data, model, prior statistics, optimiser, resume, loop, save."""
+    config = parse(Stage2Config, description=__doc__)
+    settings, out = config.training, Path(config.out)
+    rank, world, device = start_processes(settings.device)
+    dtype = pick_precision(settings.precision, device)
+    seed_all(settings.seed)
+    train_set, val_set = open_data(settings)
+    epoch = max(len(train_set) // settings.batch, 1)        # steps
+    steps = settings.epochs * epoch
+
+    network, lpenet = load_stage1(config, device)
+    vgg = load_vgg19(config.loss, device)
+    optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=settings.lr)
+    schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.decay_epochs * epoch, settings.decay)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+    parts = {"model": network, "lpenet": lpenet, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
+    if settings.resume:
+        start, best = resume_run(out / "last.pt", parts, network)
+    else:
+        start, best = 0, float("-inf")
+        network.z_mean, network.z_std = measure_prior(lpenet, train_set, settings, config.prior_batches, device)
+    model = torch.compile(network) if settings.compile else network
+    if world > 1:
+        model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None, find_unused_parameters=True)
+    if rank == 0:
+        print(f"{describe(config)}\n{network.variant}: {count_parameters(network):,} parameters, {steps} steps of {settings.batch} patches, "
+              f"{world} x {device}, {dtype}\nz: mean {network.z_mean.flatten().tolist()}, deviation {network.z_std.flatten().tolist()}", flush=True)
+
+    log = Log(out, ["L_r", "L1_mu", "L_phi", "L_diff", "L_eps", "L1_z", "grad_norm", "lr", "patches_per_s",
+                    *(f"val_psnr_{domain}_{prior}" for prior in ("predicted", "true", "mean") for domain in ("mu", "l"))], start, write=rank == 0)
+    bar = tqdm(batches(train_set, settings, start, steps, rank, world), initial=start, total=steps, disable=rank > 0 or None, smoothing=0.05)
+    for step, batch in enumerate(bar, start + 1):
+        joint = step > config.warmup * steps and not config.split
+        ldr, ev, hdr = to_device(batch, device)
+        with autocast(device, dtype):
+            with torch.no_grad():
+                z = network.standardise(lpenet(hdr))                                    # Eq. 6, frozen
+            t, eps, eps_T = draw_noise(z, network.schedule.T, settings.seed, step, rank, world)
+            hdr_hat, z_hat, eps_hat = model(network_input(ldr, ev), z, t, eps, eps_T, joint)    # Eq. 12 to 14, 7 to 10
+        L_diff, terms = diffusion_loss(eps, eps_hat, z_hat, z)                          # Eq. 15, see loss.py
+        L, terms = L_diff, {"L_diff": L_diff.detach(), **terms}
+        if joint:
+            L_r, terms_r = reconstruction_loss(hdr_hat, hdr, vgg, config.loss.lam)      # Eq. 11, see loss.py
+            L, terms = L_r + L_diff, {"L_r": L_r.detach(), **terms_r, **terms}
+        optimiser.zero_grad()
+        scaler.scale(L).backward()
+        scaler.unscale_(optimiser)
+        grad_norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+        scaler.step(optimiser)
+        scaler.update()
+        schedule.step()
+
+        log.collect({**terms, "grad_norm": grad_norm})
+        validating = step % settings.val_every == 0 or step == steps
+        if step % settings.log_every and not validating:
+            continue
+        row = {**log.row(step, settings.batch), "lr": schedule.get_last_lr()[0]}
+        if validating and rank == 0:
+            scores = validate(val_set, validation_predictors(network, lpenet, device, dtype), device, out / f"step_{step:06d}.png")
+            row.update({f"val_psnr_{domain}_{prior}": value for prior, pair in scores.items() for domain, value in zip(("mu", "l"), pair)})
+            improved, best = row["val_psnr_mu_predicted"] > best, max(row["val_psnr_mu_predicted"], best)
+            save_run(out / "last.pt", parts, network, config, step, best)
+            if improved:
+                save_run(out / "best.pt", parts, network, config, step, best)
+                save_weights(out / "weights.pt", network, {"step": step, "val_psnr_mu": best, "data": settings.data, "seed": settings.seed})
+        log.add(row, bar)
+        log.restart_clock()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,209 @@
+"""What both train scripts share: data by name, batches, validation pictures, the log and its plot.
+
+A batch is a function of (seed, step): rank r of w processes takes its slice of the samples step * batch .. (step + 1) * batch,
+and sample i is a function of (seed, i). So a resumed run sees what the uninterrupted one would have seen, and several
+processes see together what one sees alone.
+"""
+
+import csv
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from common import load_checkpoint, save_checkpoint, save_panel
+from data import Patches, Scenes, T, find_scenes
+from loss import psnr
+from synthetic import SyntheticBrackets
+
+
+@dataclass
+class TrainingConfig:
+    """Data, optimisation and housekeeping of a training run."""
+    data: str = "synthetic"         # synthetic, kalantari or hu
+    root: str = ""                  # folder of the data set (default: data/NAME)
+    hdr_dir: str = ""               # folder of .hdr images to take the synthetic set's radiance from
+    samples: int = 22792            # patches in an epoch of the synthetic set [Kalantari's number]
+    patch: int = 128                # side of a training patch, pixels [paper: Sec. 5.1]
+    stride: int = 64                # distance of neighbouring patches, pixels [paper: Sec. 5.1]
+    batch: int = 64                 # patches in a step, all processes together [paper: Sec. 5.1]
+    epochs: int = 300               # passes over the data [paper: Sec. 5.1]
+    lr: float = 1e-4                # learning rate of Adam [paper: Sec. 5.1]
+    decay: float = 0.1              # factor of the learning rate ... [paper: Sec. 5.1]
+    decay_epochs: int = 50          # ... after every so many epochs [paper: Sec. 5.1 | A14: reaches 1e-9 by epoch 250]
+    clip: float = 1.0               # largest norm of the gradient [assumed A13]
+    seed: int = 0                   # of weights, data and noise
+    val_every: int = 1000           # steps between validations
+    val_scenes: int = 8             # validation scenes; 0 is all (Kalantari and Hu: of the test split)
+    val_size: int = 256             # side of a synthetic validation scene, pixels
+    log_every: int = 50             # steps between log lines
+    workers: int = 2                # processes that load data; 0 loads in the main one
+    device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
+    precision: str = "auto"         # auto (CUDA: bfloat16 or float16 with loss scaling; else float32), float32, bfloat16, float16
+    compile: bool = False           # torch.compile the network
+    resume: bool = False            # continue from last.pt in --out
+
+
+def open_data(config):
+    """The training and validation sets by name. config: TrainingConfig.
+
+    Returns: two datasets of samples {"ldr", "ev", "hdr"}; the validation scenes are never trained on.
+    Raises: ValueError for an unknown name; FileNotFoundError of one line when the data set is not there.
+    """
+    if config.data == "synthetic":
+        hdr_dir = config.hdr_dir or None
+        train_set = SyntheticBrackets(config.patch, seed=config.seed, length=config.samples, hdr_dir=hdr_dir)
+        val_set = SyntheticBrackets(config.val_size, seed=config.seed + 1_000_000, length=config.val_scenes or 16, hdr_dir=hdr_dir)
+        return train_set, val_set
+    if config.data not in ("kalantari", "hu"):
+        raise ValueError(f"--data {config.data}: training knows synthetic, kalantari and hu")
+    root = Path(config.root or Path("data") / config.data)
+    train_set = Patches(find_scenes(config.data, root, "train"), root / "cache", config.patch, config.stride, config.seed)
+    scenes = find_scenes(config.data, root, "test")
+    return train_set, Scenes(scenes[:config.val_scenes or len(scenes)])
+
+
+def batches(train_set, config, start, stop, rank=0, world=1):
+    """The batches of steps start .. stop - 1 for one process. Returns: DataLoader of dicts with batch / world samples each.
+
+    Raises: ValueError when the batch does not split evenly.
+    """
+    if config.batch % world:
+        raise ValueError(f"--batch {config.batch}: does not split over {world} processes; choose a multiple")
+    share = config.batch // world
+    first = [step * config.batch + rank * share for step in range(start, stop)]
+    return DataLoader(train_set, batch_sampler=[range(i, i + share) for i in first], num_workers=config.workers,
+                      pin_memory=torch.cuda.is_available())
+
+
+def to_device(sample, device):
+    """A collated sample on the device: ldr (B, 3, 3, H, W), ev (B, 3), hdr (B, 3, H, W)."""
+    return [sample[name].to(device, non_blocking=True) for name in ("ldr", "ev", "hdr")]
+
+
+def validate(val_set, predictors, device, picture=None):
+    """Mean PSNR of one or more predictors over a validation set.
+
+    predictors: {name: function (ldr, ev, hdr) -> H^ (1, 3, H, W)}, of a batch of one on the device.
+    picture: path of a PNG of the first scene (LDRs, output of the first predictor, truth, error), or None.
+    Returns: {name: (PSNR-mu, PSNR-L)} in dB.
+    """
+    scores = {name: [] for name in predictors}
+    for i in range(len(val_set)):
+        ldr, ev, hdr = (part[None] for part in to_device(val_set[i], device))
+        for name, predict in predictors.items():
+            hdr_hat = predict(ldr, ev, hdr)
+            scores[name].append((psnr(T(hdr_hat), T(hdr)), psnr(hdr_hat, hdr)))
+            if i == 0 and picture and name == next(iter(predictors)):
+                save_progress_picture(picture, ldr[0], hdr_hat[0], hdr[0])
+    return {name: tuple(sum(column) / len(column) for column in zip(*rows)) for name, rows in scores.items()}
+
+
+def save_progress_picture(path, ldr, hdr_hat, hdr):
+    """LDRs, output, truth and 5 x error in the mu-law domain, side by side. ldr: (3, 3, H, W); hdr_hat, hdr: (3, H, W)."""
+    output, truth = T(hdr_hat), T(hdr)
+    save_panel(path, [("short", ldr[0]), ("reference", ldr[1]), ("long", ldr[2]),
+                      (f"output, PSNR-μ {psnr(output, truth):.2f} dB", output), ("truth", truth),
+                      ("5 x |output - truth|", 5 * (output - truth).abs())], columns=3)
+
+
+def save_run(path, parts, network, config, step, best):
+    """Writes a checkpoint: the state of each of `parts` {name: object with state_dict()}, the architecture, step and best score.
+
+    All other randomness is a function of (seed, step): see training.py's header.
+    """
+    save_checkpoint(path, {"variant": network.variant, "config": asdict(network.config), "training": asdict(config), "step": step,
+                           "best": best, **{name: part.state_dict() for name, part in parts.items()}})
+
+
+def resume_run(path, parts, network):
+    """Loads save_run's checkpoint into `parts`. Returns: step, best.
+
+    Raises: FileNotFoundError; ValueError when the checkpoint is of another architecture than the command line asks for.
+    """
+    saved = load_checkpoint(path)
+    if (saved["variant"], saved["config"]) != (network.variant, asdict(network.config)):
+        raise ValueError(f"{path}: was trained with another architecture; resume with the flags it was started with, or choose another --out")
+    for name, part in parts.items():
+        part.load_state_dict(saved[name])
+    return saved["step"], saved["best"]
+
+
+class Log:
+    """log.csv in the run's folder, and log.png, its plot. A resumed run goes on behind the row of its first step.
+
+    Rows hold means over the steps since the row before. Only a writing log (rank 0) touches the disk.
+    """
+
+    def __init__(self, folder, columns, first_step=0, write=True):
+        self.path, self.columns, self.write = Path(folder) / "log.csv", ["step", *columns], write
+        self.terms, self.clock = [], time.perf_counter()
+        if write:
+            rows = [row for row in self.rows() if int(row["step"]) <= first_step] if first_step else []
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, self.columns)
+                writer.writeheader()
+                writer.writerows(rows)
+
+    def rows(self):
+        """All rows so far, as dicts of strings; a value that was not measured at that step is empty."""
+        if not self.path.is_file():
+            return []
+        with open(self.path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def collect(self, terms):
+        """Keeps the detached scalars of one step for the next row."""
+        self.terms.append(terms)
+
+    def row(self, step, batch):
+        """Means of what was collected, and patches per second since the last row. Returns: dict.
+
+        Raises: ValueError when a loss is not finite: the run must stop before it overwrites a good checkpoint.
+        """
+        row = {"step": step}
+        for name in self.terms[-1]:
+            row[name] = torch.stack([terms[name].float() for terms in self.terms if name in terms]).mean().item()
+            if name.startswith("L") and not math.isfinite(row[name]):
+                raise ValueError(f"step {step}: {name} is {row[name]}; the last good checkpoint is {self.path.parent / 'last.pt'}: "
+                                 "resume from it with a lower --lr, or with --precision float32")
+        row["patches_per_s"] = len(self.terms) * batch / (time.perf_counter() - self.clock)
+        self.restart_clock()
+        return row
+
+    def restart_clock(self):
+        """Starts a new window, so that a validation does not count as training time."""
+        self.terms, self.clock = [], time.perf_counter()
+
+    def add(self, row, bar):
+        """Appends a row to log.csv and the terminal, and shows its losses on the progress bar."""
+        if not self.write:
+            return
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.columns).writerow({name: f"{value:.6g}" if name != "step" else value for name, value in row.items()})
+        tqdm.write("  ".join(f"{name} {value:.4g}" if name != "step" else f"step {value}" for name, value in row.items()))
+        bar.set_postfix({name: f"{value:.4f}" for name, value in row.items() if name.startswith("L")}, refresh=False)
+        if any(name.startswith("val_") for name in row):
+            self.plot()
+
+    def plot(self):
+        """Draws losses over the steps on a logarithmic axis, and validations in dB."""
+        from matplotlib.figure import Figure    # 0.3 s to import: only when a plot is drawn
+        figure, rows = Figure(figsize=(10, 4), layout="constrained"), self.rows()
+        losses, decibels = figure.subplots(1, 2)
+        for name in (name for name in self.columns if name.startswith(("L", "val_"))):
+            points = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
+            if any(value > 0 for _, value in points):
+                (losses if name.startswith("L") else decibels).plot(*zip(*points), label=name, marker="" if name.startswith("L") else ".")
+        losses.set(yscale="log", xlabel="step", title="training losses")
+        decibels.set(xlabel="step", title="validation PSNR, dB")
+        for axis in (losses, decibels):
+            axis.grid(alpha=0.3)
+            if axis.lines:
+                axis.legend(fontsize=8)
+        figure.savefig(self.path.with_suffix(".png"), dpi=100)
