@@ -1,4 +1,4 @@
-"""What every script needs and no paper describes: the command line, devices, several processes, checkpoints.
+"""What every script needs and no paper describes: the command line, devices, several processes, checkpoints, panels.
 
     @dataclass
     class Config:
@@ -15,6 +15,7 @@ import inspect
 import os
 import random
 import re
+import secrets
 import sys
 import typing
 from dataclasses import asdict, fields, is_dataclass
@@ -176,15 +177,27 @@ def seed_all(seed):
     torch.manual_seed(seed)
 
 
-# --- checkpoints ----------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------------------------
 
-def save_checkpoint(path, checkpoint):
-    """Writes plain dicts, numbers and tensors, whole or not at all: to a temporary file first, then renamed."""
+def write_atomically(path, write):
+    """Writes a file whole or not at all: a reader sees the old file or the new, never half.
+
+    path: folders are made as needed. write: function that writes to the open binary file it is given.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(checkpoint, temporary)
-    os.replace(temporary, path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_checkpoint(path, checkpoint):
+    """Writes plain dicts, numbers and tensors, atomically."""
+    write_atomically(path, lambda file: torch.save(checkpoint, file))
 
 
 def load_checkpoint(path, device="cpu"):

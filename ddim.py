@@ -80,9 +80,8 @@ def ancestral_step(z_t, t, eps_hat, eps, schedule, variance="beta"):
     Source: Eq. 14 (Eq. 4 with the network's noise in it).
     """
     alpha_t, abar_t, abar_before = _at(schedule.alpha, t, z_t), _at(schedule.abar, t, z_t), _at(schedule.abar, t - 1, z_t)
-    if variance == "beta":
-        sigma_t = (1 - alpha_t).sqrt()
-    else:
+    sigma_t = (1 - alpha_t).sqrt()
+    if variance == "posterior":
         # Eq. 3:  q(z_{t-1} | z_t, z_0) = N(z_{t-1}; μ̃_t, β̃_t I),  β̃_t = (1 - ᾱ_{t-1}) / (1 - ᾱ_t) β_t
         sigma_t = ((1 - abar_before) / (1 - abar_t) * (1 - alpha_t)).sqrt()
     # Eq. 4:  p_θ(z_{t-1} | z_t) = N(z_{t-1}; μ_θ(z_t, t), Σ_θ),  Σ_θ = σ_t² I fixed

@@ -7,6 +7,7 @@ processes see together what one sees alone.
 
 import csv
 import math
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -187,6 +188,7 @@ class Log:
         with open(self.path, "a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns).writerow({name: f"{value:.6g}" if name != "step" else value for name, value in row.items()})
         tqdm.write("  ".join(f"{name} {value:.4g}" if name != "step" else f"step {value}" for name, value in row.items()))
+        sys.stdout.flush()      # a log file shows the line now, not with the next 8 kB
         bar.set_postfix({name: f"{value:.4f}" for name, value in row.items() if name.startswith("L")}, refresh=False)
         if any(name.startswith("val_") for name in row):
             self.plot()
