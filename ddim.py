@@ -28,6 +28,7 @@ class DiffusionConfig:
     beta_1: float = 5e-4        # beta at t = 1 [assumed A9: DDPM's 1e-4 scaled by 1000/T]
     beta_T: float = 0.1         # beta at t = T [assumed A9: DDPM's 0.02 scaled by 1000/T; leaves abar_T = 3e-5]
     eta: float = 0.0            # 0 is deterministic DDIM, 1 is ancestral sampling [assumed A10]
+    predict: str = "v"          # what the U-Net's output is: "v", from which eps follows, or "eps" itself [assumed A16]
 
 
 class Schedule:
@@ -38,7 +39,9 @@ class Schedule:
         if not (1 <= config.S <= config.T and 0 < config.beta_1 <= config.beta_T < 1):
             raise ValueError(f"schedule: T={config.T}, S={config.S}, beta {config.beta_1} to {config.beta_T}; "
                              "need 1 <= S <= T and 0 < beta_1 <= beta_T < 1")
-        self.T = config.T
+        if config.predict not in ("v", "eps"):
+            raise ValueError(f"--predict {config.predict}: use v or eps")
+        self.T, self.predict = config.T, config.predict
         self.beta = torch.cat([torch.zeros(1), torch.linspace(config.beta_1, config.beta_T, config.T)]).double()    # (T+1,)
         self.alpha = 1 - self.beta                                                                                  # (T+1,)
         self.abar = torch.cumprod(self.alpha, dim=0)                                                                # (T+1,)
@@ -69,6 +72,18 @@ def predict_z0(z_t, t, eps_hat, schedule):
     """Eq. 2 solved for z_0. Shapes as in diffuse. Returns: z_0 (B, N, h, w)."""
     abar_t = _at(schedule.abar, t, z_t)
     return (z_t - (1 - abar_t).sqrt() * eps_hat) / abar_t.sqrt()
+
+
+def noise_from_output(output, z_t, t, schedule):
+    """eps_theta from the U-Net's output. Both (B, N, h, w); t: (B,) int64. Returns: eps_hat (B, N, h, w).
+
+    With predict="v" the output is v = √ᾱ_t ε - √(1-ᾱ_t) z_0 (Salimans & Ho 2022, Appendix D), so ε = √ᾱ_t v + √(1-ᾱ_t) z_t.
+    [assumed A16: at t = T, z_0 = (z_T - √(1-ᾱ_T) ε)/√ᾱ_T magnifies an error of ε 180 times; an error of v is not magnified]
+    """
+    if schedule.predict == "eps":
+        return output
+    abar_t = _at(schedule.abar, t, z_t)
+    return abar_t.sqrt() * output + (1 - abar_t).sqrt() * z_t
 
 
 def ancestral_step(z_t, t, eps_hat, eps, schedule, variance="beta"):

@@ -21,7 +21,7 @@ import torch.nn.functional as nnf
 
 from common import config_from, count_parameters, load_checkpoint, save_checkpoint
 from data import network_input
-from ddim import DiffusionConfig, Schedule, ddim, diffuse
+from ddim import DiffusionConfig, Schedule, ddim, diffuse, noise_from_output
 from denoiser import Denoiser, DenoiserConfig
 from dhrnet import DHRNet, DHRNetConfig
 from lpenet import ConditionNet, LPENet, LPENetConfig
@@ -80,6 +80,10 @@ class Stage2(nn.Module):
         """H^ of Eq. 10 from a standardised prior. X: (B, 3, 6, H, W), z: (B, N, H/4, W/4). Returns: (B, 3, H, W)."""
         return self.dhrnet(X, z * self.z_std + self.z_mean)
 
+    def eps_theta(self, z_t, D, t):
+        """The predicted noise. z_t, D: (B, N, h, w), t: (B,) int64 in 1 .. T. Returns: eps_hat (B, N, h, w), float32."""
+        return noise_from_output(self.denoiser(z_t, D, t).float(), z_t, t, self.schedule)
+
     def forward(self, X, z, t, eps, eps_T, joint=True):
         """One training pass of stage 2.
 
@@ -94,9 +98,9 @@ class Stage2(nn.Module):
             z_hat, eps_hat = D, None
         else:
             z_t = diffuse(z, t, eps, self.schedule)                             # Eq. 2, see ddim.py
-            eps_hat = self.denoiser(z_t, D, t)
+            eps_hat = self.eps_theta(z_t, D, t)
             z_T = diffuse(z, T, eps_T, self.schedule)                           # Eq. 12
-            z_hat = ddim(lambda z_t, t: self.denoiser(z_t, D, t), z_T, self.schedule, S, eta)
+            z_hat = ddim(lambda z_t, t: self.eps_theta(z_t, D, t), z_T, self.schedule, S, eta)
         return self.rebuild(X, z_hat) if joint else None, z_hat, eps_hat
 
     def sample_prior(self, X, S=None, generator=None):
@@ -111,7 +115,7 @@ class Stage2(nn.Module):
             return D
         z_T = torch.randn(D.shape, generator=generator).to(D)                   # on the CPU: one seed, one image anywhere
         diffusion = self.config.diffusion
-        return ddim(lambda z_t, t: self.denoiser(z_t, D, t), z_T, self.schedule, S or diffusion.S, diffusion.eta, generator)
+        return ddim(lambda z_t, t: self.eps_theta(z_t, D, t), z_T, self.schedule, S or diffusion.S, diffusion.eta, generator)
 
 
 def pad_to_multiple(image, multiple=MULTIPLE):

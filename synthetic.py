@@ -51,28 +51,28 @@ TEXTURE, SHADE, LIT, ALPHA, COLUMNS = 3, 7, 11, 12, 13
 class SyntheticConfig:
     """Hyperparameters of the synthetic brackets; every range is (low, high)."""
 
-    ev_steps: tuple = (2.0, 3.0)  # stops between neighbouring frames, one is drawn per sample [paper: Sec. 5.1, data of Kalantari]
-    saturated_fraction: tuple = (0.03, 0.25)  # of the reference's pixels, at the level of the scene a patch is cut from
-    scene_height: tuple = (0.8, 1400.0)  # of the scene the image is a crop of: low in image sides, high in pixels
+    ev_steps: tuple[float, ...] = (2.0, 3.0)  # stops between neighbouring frames, one is drawn per sample [paper: Sec. 5.1, data of Kalantari]
+    saturated_fraction: tuple[float, ...] = (0.03, 0.25)  # of the reference's pixels, at the level of the scene a patch is cut from
+    scene_height: tuple[float, ...] = (0.8, 1400.0)  # of the scene the image is a crop of: low in image sides, high in pixels
     static_camera: float = 0.15  # probability that the camera stands still
     shift: float = 12.0  # largest camera shift against the reference, pixels
     rotation: float = 1.0  # largest camera rotation, degrees
     zoom: float = 0.004  # largest relative change of scale
     static_scene: float = 0.35  # probability that nothing moves in the image
-    objects: tuple = (1, 4)  # moving objects where something moves
-    object_motion: tuple = (0.5, 40.0)  # of an object between neighbouring frames, pixels, log-uniform
+    objects: tuple[int, ...] = (1, 4)  # moving objects where something moves
+    object_motion: tuple[float, ...] = (0.5, 40.0)  # of an object between neighbouring frames, pixels, log-uniform
     object_rotation: float = 8.0  # largest rotation of an object between neighbouring frames, degrees
     object_deformation: float = 0.06  # largest bending of an object, in units of its size
     motion_blur: float = 0.3  # probability that a moving object is smeared in the longest exposure
     on_highlight: float = 0.5  # probability that an object crosses a region that saturates the reference
-    lens_blur: tuple = (0.35, 1.0)  # Gaussian, standard deviation in pixels
-    veil: tuple = (0.001, 0.03)  # share of the light scattered over the image, log-uniform
-    iso: tuple = (100.0, 3200.0)  # log-uniform
+    lens_blur: tuple[float, ...] = (0.35, 1.0)  # Gaussian, standard deviation in pixels
+    veil: tuple[float, ...] = (0.001, 0.03)  # share of the light scattered over the image, log-uniform
+    iso: tuple[float, ...] = (100.0, 3200.0)  # log-uniform
     full_well: float = 30000.0  # electrons at the white level, ISO 100
-    read_noise: tuple = (1.5, 6.0)  # electrons
+    read_noise: tuple[float, ...] = (1.5, 6.0)  # electrons
     correlated_noise: float = 0.3  # probability that noise is smoothed over neighbours as demosaicing does, variance kept
-    sensor_bits: tuple = (0, 12, 14)  # linear quantisation in the sensor, one is drawn; 0: none
-    output_bits: tuple = (8, 16)  # quantisation of the gamma-coded file, one is drawn; 0: none
+    sensor_bits: tuple[int, ...] = (0, 12, 14)  # linear quantisation in the sensor, one is drawn; 0: none
+    output_bits: tuple[int, ...] = (8, 16)  # quantisation of the gamma-coded file, one is drawn; 0: none
 
 
 @dataclass

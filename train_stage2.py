@@ -26,9 +26,10 @@ from common import autocast, config_from, count_parameters, describe, load_check
 from data import network_input
 from ddim import DiffusionConfig
 from denoiser import DenoiserConfig
+from dhrnet import DHRNetConfig
 from lfdiff import LFDiffConfig, Stage2, pad_to_multiple, save_weights
 from loss import LossConfig, diffusion_loss, load_vgg19, reconstruction_loss
-from lpenet import LPENet
+from lpenet import LPENet, LPENetConfig
 from training import Log, TrainingConfig, batches, open_data, resume_run, save_run, to_device, validate
 
 
@@ -55,9 +56,9 @@ def load_stage1(config, device):
     saved = load_checkpoint(config.stage1)
     if saved.get("variant") != "s1":
         raise ValueError(f"{config.stage1}: holds variant {saved.get('variant')}, not s1; train one with train_stage1.py")
-    stage1 = config_from(LFDiffConfig, saved["config"])
-    network = Stage2(LFDiffConfig(stage1.dhrnet, stage1.lpenet, config.denoiser, config.diffusion), config.without_dm)
-    lpenet = LPENet(stage1.lpenet)
+    shapes = config_from(DHRNetConfig, saved["config"]["dhrnet"]), config_from(LPENetConfig, saved["config"]["lpenet"])
+    network = Stage2(LFDiffConfig(*shapes, config.denoiser, config.diffusion), config.without_dm)
+    lpenet = LPENet(network.config.lpenet)
     for part, module in (("dhrnet", network.dhrnet), ("lpenet", lpenet)):
         module.load_state_dict({name.removeprefix(part + "."): value for name, value in saved["model"].items() if name.startswith(part + ".")})
         module.requires_grad_(part == "dhrnet" and not config.split)
