@@ -7,6 +7,8 @@ import pytest
 import torch
 
 import synthetic
+import textures
+import world
 from images import write_image
 from synthetic import SyntheticBrackets, SyntheticConfig
 
@@ -152,7 +154,7 @@ def test_a_camera_shift_moves_picture_and_objects_by_the_same_pixels():
         assert (x, y) == (20 + dx, 20 + dy)
         assert seen[0, y, x] == pytest.approx(math.exp(2.0), rel=1e-4)
         frame = np.zeros((3, 41, 41), np.float32)
-        synthetic.stamp(frame, np.ones((3, 5, 5), np.float32), np.pad([[np.float32(1)]], 2), [(20 + dx, 20 + dy, 0.0, 0.0, 0.0)])
+        world.stamp(frame, np.ones((3, 5, 5), np.float32), np.pad([[np.float32(1)]], 2), [(20 + dx, 20 + dy, 0.0, 0.0, 0.0)])
         mass = frame[0].sum()
         assert (frame[0].sum(0) @ np.arange(41) / mass) == pytest.approx(20 + dx, abs=0.51)  # a pixel's centre or its edge
         assert (frame[0].sum(1) @ np.arange(41) / mass) == pytest.approx(20 + dy, abs=0.51)
@@ -162,7 +164,7 @@ def test_an_object_that_stands_still_moves_with_the_camera():
     frames = np.ones((3, 3, 80, 90), np.float32)
     poses = np.array([[5, -3, 0, 0], [0, 0, 0, 0], [-4, 2, 0, 0]], float)
     config = SyntheticConfig(static_scene=0.0, object_motion=(1e-9, 1e-9), object_rotation=0.0, object_deformation=0.0, motion_blur=0.0)
-    synthetic.add_objects(np.random.default_rng(4), frames, poses, 80, synthetic.draw_object, config)
+    synthetic.add_objects(np.random.default_rng(4), frames, poses, 80, world.draw_object, config)
     inner = frames[1][:, 20:60, 20:70]
     assert np.ptp(inner) > 0.1
     assert np.abs(frames[0][:, 20 - 3:60 - 3, 20 + 5:70 + 5] - inner).max() < 1e-3
@@ -181,7 +183,7 @@ def test_an_opaque_object_hides_and_a_half_transparent_one_mixes():
     for opacity in (1.0, 0.5):
         frame = np.full((3, 32, 32), 8.0, np.float32)
         cut_out, alpha = np.full((3, 12, 12), 2.0, np.float32), np.full((12, 12), opacity, np.float32)
-        synthetic.stamp(frame, cut_out, alpha, [(16.0, 16.0, 0.0, 0.0, 0.0)])
+        world.stamp(frame, cut_out, alpha, [(16.0, 16.0, 0.0, 0.0, 0.0)])
         assert frame[:, 16, 16] == pytest.approx(2.0 * opacity + 8.0 * (1 - opacity))
         assert (frame[:, :8] == 8.0).all() and (frame[:, :, :8] == 8.0).all()
 
@@ -305,7 +307,7 @@ def test_some_brackets_move_something_before_the_saturated_part_of_the_reference
 
 
 def test_textures_are_periodic_and_normalised():
-    for name, levels in synthetic.texture_bank().items():
+    for name, levels in textures.texture_bank().items():
         tile = levels[0][0, 0]
         assert torch.equal(tile[0], tile[-1]) and torch.equal(tile[:, 0], tile[:, -1]), name
         assert abs(tile.mean()) < 0.1 and 0.8 < tile.std() < 1.1, name  # clipped at three deviations
