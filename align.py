@@ -14,7 +14,7 @@ pixel and channel by channel, by how far it agrees with the reference. Nothing i
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
+import torch.nn.functional as nnf
 
 from common import count_parameters
 
@@ -29,7 +29,7 @@ class AttentionMap(nn.Module):
 
     def forward(self, f_i, f_2):
         """f_i, f_2: (B, C, H, W) features of a frame and of the reference. Returns: A_i (B, C, H, W) in (0, 1)."""
-        A_i = F.leaky_relu(self.conv1(torch.cat([f_i, f_2], dim=1)))  # (B, 2C, H, W)
+        A_i = nnf.leaky_relu(self.conv1(torch.cat([f_i, f_2], dim=1)))  # (B, 2C, H, W)
         return torch.sigmoid(self.conv2(A_i))                         # (B, C, H, W)
 
 
@@ -49,7 +49,7 @@ class AlignmentModule(nn.Module):
 
     def forward(self, X):
         """X: (B, 3, in_channels, H, W), three frames of rising exposure. Returns: (B, C, H, W)."""
-        f_1, f_2, f_3 = (F.leaky_relu(self.extract(X_i)) for X_i in X.unbind(dim=1))   # each (B, C, H, W)
+        f_1, f_2, f_3 = (nnf.leaky_relu(self.extract(X_i)) for X_i in X.unbind(dim=1))   # each (B, C, H, W)
         f_1 = f_1 * self.attention_1(f_1, f_2)
         f_3 = f_3 * self.attention_3(f_3, f_2)
         return self.fuse(torch.cat([f_1, f_2, f_3], dim=1))             # (B, 3C, H, W) -> (B, C, H, W)

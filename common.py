@@ -11,6 +11,7 @@ Nothing here knows about HDR, and this file imports nothing of the project.
 
 import argparse
 import contextlib
+import datetime
 import inspect
 import os
 import random
@@ -100,13 +101,18 @@ def run(main):
 
     main: function without arguments. Errors of our own code (AssertionError and the like) keep their traceback.
     """
+    for stream in (sys.stdout, sys.stderr):     # a redirected stream on Windows knows no μ
+        stream.reconfigure(errors="replace")
     try:
         main()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except torch.OutOfMemoryError as error:
+        print(f"error: {str(error).splitlines()[0]} In training choose a smaller --batch, at inference --device cpu.", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
-        print("stopped; the last checkpoint is kept", file=sys.stderr)
+        print("stopped", file=sys.stderr)
         sys.exit(130)
     finally:
         if dist.is_initialized():
@@ -161,12 +167,15 @@ def start_processes(device_name="auto"):
     """
     if "RANK" not in os.environ:
         return 0, 1, pick_device(device_name)
-    if device_name == "auto" and torch.cuda.is_available():
+    if device_name == "auto" and not torch.cuda.is_available():
+        device_name = "cpu"                     # gloo knows no MPS tensors
+    elif device_name in ("auto", "cuda"):
         device_name = f"cuda:{os.environ['LOCAL_RANK']}"
     device = pick_device(device_name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    patience = datetime.timedelta(hours=2)      # rank 0 validates while the others wait
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     return dist.get_rank(), dist.get_world_size(), device
 
 
@@ -213,8 +222,9 @@ def load_checkpoint(path, device="cpu"):
         checkpoint = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:   # torch.load raises a dozen kinds for a broken file; all mean the same to a user
         raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}); it may be truncated, copy it again") from None
-    if not isinstance(checkpoint, dict) or "model" not in checkpoint:
-        raise ValueError(f"{path}: not a checkpoint of this project (no 'model' in it)")
+    missing = {"variant", "config", "model"} - set(checkpoint if isinstance(checkpoint, dict) else {})
+    if missing:
+        raise ValueError(f"{path}: not a checkpoint of this project (no {', '.join(sorted(missing))} in it)")
     return checkpoint
 
 
@@ -244,10 +254,10 @@ def save_panel(path, panels, columns=3, width=4.0):
     _, H, W = panels[0][1].shape
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(columns * width, rows * (width * H / W + 0.3)), layout="constrained")
-    for axis, (title, image) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels + [("", None)] * (rows * columns - len(panels))):
+    for i, (title, image) in enumerate(panels):
+        axis = figure.add_subplot(rows, columns, i + 1)
         axis.set_axis_off()
-        if image is not None:
-            axis.set_title(title, fontsize=9)
-            axis.imshow(image.float().clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="antialiased")
+        axis.set_title(title, fontsize=9)
+        axis.imshow(image.float().clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="antialiased")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

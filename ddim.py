@@ -10,7 +10,7 @@ Paper: Sec. 3 (Eq. 1-5), Sec. 4.2 (Eq. 12, 14). [8] is DDPM (Ho et al. 2020), [2
     S            S            number of sampling steps
     epsilon      eps          noise;  eps_hat is the network's estimate of it
 
-The product in the paper's Sec. 3 runs over i = 1 .. T; it must be 1 .. t.
+The product in the paper's Sec. 3 runs over i = 1 .. T; it must be 1 .. t [departs D2].
 
     python ddim.py             prints the schedule and the sampling times
 """
@@ -28,7 +28,7 @@ class DiffusionConfig:
     beta_1: float = 5e-4        # beta at t = 1 [assumed A9: DDPM's 1e-4 scaled by 1000/T]
     beta_T: float = 0.1         # beta at t = T [assumed A9: DDPM's 0.02 scaled by 1000/T; leaves abar_T = 3e-5]
     eta: float = 0.0            # 0 is deterministic DDIM, 1 is ancestral sampling [assumed A10]
-    predict: str = "v"          # what the U-Net's output is: "v", from which eps follows, or "eps" itself [assumed A16]
+    predict: str = "v"          # what the U-Net's output is: "v", from which eps follows, or "eps" itself [departs D3]
 
 
 class Schedule:
@@ -50,8 +50,8 @@ class Schedule:
 def _at(values, t, like):
     """values[t] shaped to multiply `like`: t is an int, or (B,) and then the result is (B, 1, 1, 1)."""
     if isinstance(t, int):
-        return values[t].to(like)
-    return values.to(like.device)[t].to(like.dtype).reshape(-1, *[1] * (like.dim() - 1))
+        return values[t].to(like.dtype).to(like.device)
+    return values.to(like.dtype).to(like.device)[t].reshape(-1, *[1] * (like.dim() - 1))     # MPS has no float64
 
 
 def diffuse(z_0, t, eps, schedule):
@@ -78,7 +78,8 @@ def noise_from_output(output, z_t, t, schedule):
     """eps_theta from the U-Net's output. Both (B, N, h, w); t: (B,) int64. Returns: eps_hat (B, N, h, w).
 
     With predict="v" the output is v = √ᾱ_t ε - √(1-ᾱ_t) z_0 (Salimans & Ho 2022, Appendix D), so ε = √ᾱ_t v + √(1-ᾱ_t) z_t.
-    [assumed A16: at t = T, z_0 = (z_T - √(1-ᾱ_T) ε)/√ᾱ_T magnifies an error of ε 180 times; an error of v is not magnified]
+    [departs D3: at t = T, z_0 = (z_T - √(1-ᾱ_T) ε)/√ᾱ_T magnifies an error of ε 180 times, an error of v not at all. The price:
+    the error of ε is √ᾱ_t times that of v, so near T the first term of Eq. 15 hardly teaches, and its second term must]
     """
     if schedule.predict == "eps":
         return output
@@ -106,7 +107,12 @@ def ancestral_step(z_t, t, eps_hat, eps, schedule, variance="beta"):
 
 
 def sampling_times(T, S):
-    """The S times DDIM visits, falling from T; after the last one comes 0. Returns: list of S ints. [assumed A10]"""
+    """The S times DDIM visits, falling from T; after the last one comes 0. [assumed A10]
+
+    Returns: list of S ints. Raises: ValueError unless 1 <= S <= T.
+    """
+    if not 1 <= S <= T:
+        raise ValueError(f"sampling: found {S} steps; choose 1 to {T}")
     return [round(T * k / S) for k in range(S, 0, -1)]
 
 

@@ -1,4 +1,4 @@
-"""eps_theta: the denoising network of the diffusion model, a small U-Net in the latent space of the prior.
+"""The denoising network of the diffusion model: a small U-Net in the latent space of the prior.
 
 Paper: Sec. 4.2 "eps_theta(Concat(z_t, D), t)", Sec. 5.1 "U-Net ... from [19], with 3 levels of blocks {2, 2, 2}".
 The blocks are those of DDPM ([8], Ho et al. 2020) [assumed A8].
@@ -7,7 +7,7 @@ The blocks are those of DDPM ([8], Ho et al. 2020) [assumed A8].
     z_t          z_t      (B, N, h, w) noisy prior, h = H/4
     D            D        (B, N, h, w) condition from the LDR frames
     t            t        (B,) int64 in 1 .. T
-    eps_theta    eps_hat  (B, N, h, w) predicted noise
+    eps_theta    output   (B, N, h, w): v, from which ddim.noise_from_output makes the noise eps_hat, or eps_hat itself
 
     python denoiser.py         prints shapes and parameter counts
 """
@@ -64,13 +64,14 @@ class PixelAttention(nn.Module):
     def forward(self, x):
         """x: (B, C, h, w). Returns: (B, C, h, w)."""
         B, C, h, w = x.shape
-        Q, K, V = self.qkv(self.norm(x)).reshape(B, 3, C, h * w).transpose(2, 3).unbind(dim=1)     # (B, hw, C)
-        y = nnf.scaled_dot_product_attention(Q, K, V)                                              # (B, hw, C)
+        qkv = self.qkv(self.norm(x)).reshape(B, 3, C, h * w)
+        Q, K, V = (part.transpose(1, 2).contiguous()[:, None] for part in qkv.unbind(dim=1))      # (B, 1, hw, C): with a head
+        y = nnf.scaled_dot_product_attention(Q, K, V)[:, 0]         # and contiguous, so that memory stays linear in hw
         return x + self.out(y.transpose(1, 2).reshape(B, C, h, w))
 
 
 class Denoiser(nn.Module):
-    """eps_theta(Concat(z_t, D), t)."""
+    """The network of eps_theta(Concat(z_t, D), t)."""
 
     def __init__(self, config, prior_channels=3):
         super().__init__()
@@ -108,7 +109,7 @@ class Denoiser(nn.Module):
         self.norm, self.out = nn.GroupNorm(8, width), nn.Conv2d(width, prior_channels, 3, padding=1)
 
     def forward(self, z_t, D, t):
-        """z_t, D: (B, N, h, w), h and w multiples of 4; t: (B,) int64 in 1 .. T. Returns: eps_hat (B, N, h, w).
+        """z_t, D: (B, N, h, w), h and w multiples of 4; t: (B,) int64 in 1 .. T. Returns: output (B, N, h, w), see the top of this file.
 
         Source: Sec. 4.2, below Eq. 13.
         """
@@ -134,5 +135,5 @@ class Denoiser(nn.Module):
 if __name__ == "__main__":
     denoiser = Denoiser(DenoiserConfig())
     z_t, D, t = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32), torch.tensor([1, 200])
-    print(f"Denoiser   z_t {tuple(z_t.shape)}, D {tuple(D.shape)}, t {tuple(t.shape)} -> eps_hat "
+    print(f"Denoiser   z_t {tuple(z_t.shape)}, D {tuple(D.shape)}, t {tuple(t.shape)} -> "
           f"{tuple(denoiser(z_t, D, t).shape)}   {count_parameters(denoiser):,} parameters")

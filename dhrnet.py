@@ -96,7 +96,7 @@ class MDTA(nn.Module):
         """F: (B, C, h, w). Returns: (B, C, h, w), the attention's update without the skip."""
         B, C, h, w = F.shape
         Q, K, V = self.qkv(F).reshape(B, 3, self.heads, C // self.heads, h * w).unbind(dim=1)   # (B, heads, C/heads, hw)
-        Q, K = nnf.normalize(Q.float(), dim=-1), nnf.normalize(K.float(), dim=-1)       # unit length over the pixels
+        Q, K = nnf.normalize(Q.float(), dim=-1), nnf.normalize(K.float(), dim=-1)       # unit length over the pixels, in float32
         A = torch.softmax(Q @ K.transpose(-1, -2) * self.temperature, dim=-1)           # (B, heads, C/heads, C/heads)
         return self.out((A.to(V.dtype) @ V).reshape(B, C, h, w))
 
@@ -156,7 +156,7 @@ class CrossAttention(nn.Module):
         Q = nnf.normalize(self.q(F).flatten(2).float(), dim=-1)     # (B, C, hw)
         K = nnf.normalize(self.k(z).flatten(2).float(), dim=-1)     # (B, N, hw)
         V = self.v(z).flatten(2)                                    # (B, N, hw)
-        # Eq. 9:  F^ = W_c V . Softmax(K Q / gamma) + F
+        # Eq. 9:  F̂ = W_c V̂ · Softmax(K̂ Q̂ / γ) + F
         A = torch.softmax(K @ Q.transpose(1, 2) / self.gamma, dim=1)    # (B, N, C), sums to 1 over N
         mixed = A.to(V.dtype).transpose(1, 2) @ V                       # (B, C, hw)
         return self.W_c(mixed.reshape(B, C, h, w)) + F
@@ -170,7 +170,7 @@ class CrossAttention(nn.Module):
 # --- Eq. 8: the modules ---------------------------------------------------------------------------------------------
 
 class ChannelAttention(nn.Module):
-    """Weighs each channel by a number in (0, 1) computed from all channel means [paper: Sec. 4.1; squeeze by 4 assumed]."""
+    """Weighs each channel by a number in (0, 1) computed from all channel means [paper: Sec. 4.1 | assumed A16: squeeze by 4]."""
 
     def __init__(self, channels):
         super().__init__()
@@ -216,10 +216,7 @@ class FRM(nn.Module):
 
 
 class PIM(FRM):
-    """Prior integration module: the FRM whose low-frequency branch attends to z (Eq. 9)."""
-
-    def __init__(self, config, prior_channels):
-        super().__init__(config, prior_channels)
+    """Prior integration module: the FRM whose low-frequency branch attends to z (Eq. 9). PIM(config, prior_channels)."""
 
 
 class ReconstructionBlock(nn.Module):
@@ -244,11 +241,13 @@ class DHRNet(nn.Module):
     def __init__(self, config, prior_channels=3):
         """config: DHRNetConfig. prior_channels: N, or 0 for the baseline without a prior.
 
-        Raises: ValueError when the heads do not divide the channels.
+        Raises: ValueError when the heads do not divide the channels, or for an unknown upsampling.
         """
         super().__init__()
+        if config.upsample not in ("bilinear", "nearest"):
+            raise ValueError(f"--upsample {config.upsample}: use bilinear or nearest")
         if config.channels % config.heads:
-            raise ValueError(f"DHRNet: {config.channels} channels do not split into {config.heads} heads; "
+            raise ValueError(f"--heads {config.heads}: do not divide {config.channels} channels; "
                              "choose --channels as a multiple of --heads")
         self.align = AlignmentModule(6, config.channels)
         self.blocks = nn.ModuleList([ReconstructionBlock(config, n, prior_channels) for n in config.frms])
@@ -264,9 +263,9 @@ class DHRNet(nn.Module):
         F = F_0
         for block in self.blocks:
             F = block(F, z)
-        # Eq. 10:  H^ = Conv3x3(DHRNet(X_i, z))         [assumed A3: F_0 is added; A4: sigmoid, in float32]
+        # Eq. 10:  Ĥ = Conv3x3(DHRNet(X_i, z))          [assumed A3: F_0 is added; A4: sigmoid, in float32]
         with torch.autocast(F.device.type, enabled=False):
-            return torch.sigmoid(self.out((F + F_0).float()))       # (B, 3, H, W)
+            return torch.sigmoid(self.out(F.float() + F_0.float()))       # (B, 3, H, W)
 
 
 if __name__ == "__main__":

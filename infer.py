@@ -42,6 +42,8 @@ def main():
     config = parse(InferConfig, description=__doc__)
     if not config.scene:
         raise ValueError("--scene: missing; give the folder of a bracket, such as --scene examples/cafe")
+    if config.steps < 0:
+        raise ValueError(f"--steps {config.steps}: must be 1 or more (0: as trained)")
     device = pick_device(config.device)
     dtype = pick_precision(config.precision, device)
     sample = load_scene(config.scene)
@@ -60,17 +62,19 @@ def main():
     results = {"reference alone": to_radiance(ldr, ev)[:, 1], "weighted merge": weighted_merge(ldr, ev), "LF-Diff": hdr_hat}
     panels = [(f"frame {i + 1}, {float(stops):+g} EV", frame) for i, (stops, frame) in enumerate(zip(ev[0], ldr[0]))]
     panels += [(title, T(results[title][0])) for title in ("weighted merge", "LF-Diff")]
-    print(f"{name}: {ldr.shape[-1]}x{ldr.shape[-2]}, exposures {', '.join(f'{float(stops):+g}' for stops in ev[0])} EV, "
-          f"{seconds:.1f} s on {device} in {str(dtype).removeprefix('torch.')}")
     if "hdr" in sample:
         truth = sample["hdr"][None]
-        print(f"{'':<16} {'PSNR-μ':>8} {'PSNR-L':>8}   (dB, against the ground truth)")
-        for title, image in results.items():
-            print(f"{title:<16} {psnr(T(image), T(truth)):>8.2f} {psnr(image, truth):>8.2f}")
         panels += [("truth", T(truth[0])), ("5 x |LF-Diff - truth|", 5 * (T(hdr_hat[0]) - T(truth[0])).abs())]
     write_image(out / f"{name}.hdr", hdr_hat[0].permute(1, 2, 0).contiguous().numpy())
     write_image(out / f"{name}.png", (T(hdr_hat[0]).permute(1, 2, 0) * 255).round().byte().numpy())
     save_panel(out / f"{name}_panel.png", panels, columns=4 if "hdr" in sample else 3)
+
+    print(f"{name}: {ldr.shape[-1]}x{ldr.shape[-2]}, exposures {', '.join(f'{float(stops):+g}' for stops in ev[0])} EV, "
+          f"{seconds:.1f} s on {device} in {str(dtype).removeprefix('torch.')}")
+    if "hdr" in sample:
+        print(f"{'':<16} {'PSNR-μ':>8} {'PSNR-L':>8}   (dB, against the ground truth)")
+        for title, image in results.items():
+            print(f"{title:<16} {psnr(T(image), T(truth)):>8.2f} {psnr(image, truth):>8.2f}")
     print(f"wrote {out / name}.hdr, {name}.png, {name}_panel.png")
 
 

@@ -40,11 +40,22 @@ class LFDiffConfig:
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
 
 
+def check_sizes(config):
+    """Raises: ValueError where the prior, the PIMs and the U-Net would not fit each other on images padded to MULTIPLE."""
+    if config.lpenet.unshuffle != config.dhrnet.pool_pim:
+        raise ValueError(f"--unshuffle {config.lpenet.unshuffle}, --pool-pim {config.dhrnet.pool_pim}: must be equal, or z does not fit the PIMs")
+    needed = config.lpenet.unshuffle * 2 ** (len(config.denoiser.unet_multipliers) - 1)
+    if MULTIPLE % needed or MULTIPLE % config.dhrnet.pool_frm:
+        raise ValueError(f"--unet-multipliers, --unshuffle, --pool-frm: need images in multiples of {needed} and {config.dhrnet.pool_frm}; "
+                         f"they are padded to multiples of {MULTIPLE}")
+
+
 class Stage1(nn.Module):
     """Fig. 2 (a): LPENet and DHRNet, trained together on L_r (Eq. 11). With baseline=True, DHRNet alone without a prior."""
 
     def __init__(self, config, baseline=False):
         super().__init__()
+        check_sizes(config)
         self.config, self.variant = config, "baseline" if baseline else "s1"
         self.dhrnet = DHRNet(config.dhrnet, 0 if baseline else config.lpenet.prior_channels)
         self.lpenet = None if baseline else LPENet(config.lpenet)
@@ -64,6 +75,7 @@ class Stage2(nn.Module):
 
     def __init__(self, config, without_dm=False):
         super().__init__()
+        check_sizes(config)
         self.config, self.variant = config, "s2_without_dm" if without_dm else "s2"
         self.schedule = Schedule(config.diffusion)
         self.dhrnet = DHRNet(config.dhrnet, config.lpenet.prior_channels)

@@ -5,7 +5,7 @@ Paper: Eq. 11 (L_r, Sec. 4.1), Eq. 15 (L_diff, Sec. 4.2).
     paper           code
     H, H^           hdr, hdr_hat    (B, 3, H, W) linear radiance in [0, 1]
     T(.)            data.T          mu-law
-    phi_ij          VGG19Features   j-th convolution (after ReLU) after the i-th max-pooling of VGG19 [assumed A12]
+    phi_ij          VGG19Features   j-th convolution (after ReLU) after the i-th max-pooling of VGG19; the mean over several [assumed A12]
     lambda          lam             1e-2
     eps_t, eps_th   eps, eps_hat    the noise inside z_t, and its prediction: the same eps in both
     z, z^           z, z_hat        prior of the ground truth and predicted prior, standardised [assumed A11]
@@ -85,19 +85,23 @@ def load_vgg19(config, device="cpu"):
     """
     if config.lam == 0:
         return None
+    file = config.vgg or VGG19_URL
     try:
         if config.vgg:
             state = torch.load(config.vgg, map_location="cpu", weights_only=True)
         else:
             state = torch.hub.load_state_dict_from_url(VGG19_URL, map_location="cpu", weights_only=True)
     except (URLError, OSError) as error:
-        raise FileNotFoundError(f"VGG19 for Eq. 11: {config.vgg or VGG19_URL} could not be read ({error}); download it, pass it as "
+        raise FileNotFoundError(f"VGG19 for Eq. 11: {file} could not be read ({error}); download it, pass it as "
                                 "--vgg FILE, or train without the perceptual term: --lam 0") from None
-    pairs = [tuple(int(number) for number in pair.split(",")) for pair in config.phi]
+    except Exception as error:   # torch.load raises a dozen kinds for a broken file; all mean the same to a user
+        raise ValueError(f"{file}: not a readable weight file ({type(error).__name__}); it may be truncated, download it again") from None
     try:
+        pairs = [tuple(int(number) for number in pair.split(",")) for pair in config.phi]
         return VGG19Features(pairs, state).to(device)
-    except KeyError as error:
-        raise ValueError(f"{config.vgg or VGG19_URL}: no {error} in it; Eq. 11 needs VGG19's official state dict") from None
+    except (KeyError, IndexError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{file}: {str(error).splitlines()[0]}; Eq. 11 needs VGG19's official state dict "
+                         "(\"features.0.weight\", ...)") from None
 
 
 def reconstruction_loss(hdr_hat, hdr, vgg, lam):
@@ -121,14 +125,15 @@ def reconstruction_loss(hdr_hat, hdr, vgg, lam):
 
 
 def diffusion_loss(eps, eps_hat, z_hat, z):
-    """L_diff. eps, eps_hat: (B, N, h, w) noise inside z_t and its prediction, None without a diffusion model;
+    """L_diff. eps, eps_hat: (B, N, h, w) noise inside z_t and its prediction (eps_hat is None without a diffusion model);
     z_hat, z: (B, N, h, w) predicted and true prior, standardised.
 
     Returns: L_diff, and its terms {"L_eps", "L1_z"}, float32 scalars.
     Source: Eq. 15.
     """
     L1_z = (z_hat.float() - z).abs().mean()
-    L_eps = torch.zeros_like(L1_z) if eps is None else (eps - eps_hat.float()).square().mean()
+    L_eps = torch.zeros_like(L1_z) if eps_hat is None else (eps - eps_hat.float()).square().mean()
+    # Eq. 5:  E‖ε_t - f_θ(√ᾱ_t x_0 + √(1 - ᾱ_t) ε_t, t)‖²      (the first term below, with the condition D)
     # Eq. 15:  L_diff = E‖ε_t - ε_θ(z_t, D, t)‖² + ‖ẑ - z‖_1
     L_diff = L_eps + L1_z
     return L_diff, {"L_eps": L_eps.detach(), "L1_z": L1_z.detach()}
@@ -139,7 +144,7 @@ def psnr(hdr_hat, hdr):
 
     hdr_hat, hdr: the same shape, any. Returns: decibels, float (inf for equal images).
     """
-    mse = (hdr_hat.double() - hdr.double()).square().mean()
+    mse = (hdr_hat.cpu().double() - hdr.cpu().double()).square().mean()        # on the CPU: MPS has no float64
     return float(-10 * torch.log10(mse))
 
 

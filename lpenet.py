@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
+import torch.nn.functional as nnf
 
 from align import AlignmentModule
 from common import count_parameters
@@ -43,7 +43,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, F_in):
         """F_in: (B, C, H, W). Returns: (B, C, H, W)."""
-        return F_in + self.conv2(F.relu(self.conv1(F_in)))
+        return F_in + self.conv2(nnf.relu(self.conv1(F_in)))
 
 
 def _trunk(in_channels, config):
@@ -68,7 +68,7 @@ class LPENet(nn.Module):
         """
         # Eq. 6:  z = LPENet(PixelUnshuffle(Concat(I_gt, T(I_gt))))
         I = torch.cat([hdr, T(hdr)], dim=1)             # (B, 6, H, W)
-        I = F.pixel_unshuffle(I, self.unshuffle)        # (B, 96, H/4, W/4)
+        I = nnf.pixel_unshuffle(I, self.unshuffle)        # (B, 96, H/4, W/4)
         return self.trunk(I)                            # (B, N, H/4, W/4)
 
 
@@ -87,7 +87,7 @@ class ConditionNet(nn.Module):
         Source: Eq. 13.
         """
         # Eq. 13:  D = LPENet_DM(AM(PixelUnshuffle(X_i)))
-        X = F.pixel_unshuffle(X, self.unshuffle)        # (B, 3, 96, H/4, W/4)
+        X = nnf.pixel_unshuffle(X, self.unshuffle)        # (B, 3, 96, H/4, W/4)
         return self.trunk(self.align(X))                # (B, N, H/4, W/4)
 
 

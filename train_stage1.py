@@ -22,7 +22,7 @@ from common import autocast, count_parameters, describe, parse, pick_precision, 
 from data import network_input
 from lfdiff import LFDiffConfig, Stage1, pad_to_multiple
 from loss import LossConfig, load_vgg19, reconstruction_loss
-from training import Log, TrainingConfig, batches, open_data, resume_run, save_run, to_device, validate
+from training import Log, TrainingConfig, batches, open_data, refuse_to_overwrite, resume_run, save_run, to_device, validate
 
 
 @dataclass
@@ -51,6 +51,8 @@ def main():
     rank, world, device = start_processes(settings.device)
     dtype = pick_precision(settings.precision, device)
     seed_all(settings.seed)
+    if not settings.resume:
+        refuse_to_overwrite(out)
     train_set, val_set = open_data(settings)
     epoch = max(len(train_set) // settings.batch, 1)        # steps
     steps = settings.epochs * epoch
@@ -61,7 +63,7 @@ def main():
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.decay_epochs * epoch, settings.decay)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     parts = {"model": network, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
-    start, best = resume_run(out / "last.pt", parts, network) if settings.resume else (0, float("-inf"))
+    start, best = resume_run(out / "last.pt", parts, network, settings) if settings.resume else (0, float("-inf"))
     model = torch.compile(network) if settings.compile else network
     if world > 1:
         model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
@@ -70,8 +72,9 @@ def main():
               f"{world} x {device}, {dtype}", flush=True)
 
     log = Log(out, ["L_r", "L1_mu", "L_phi", "grad_norm", "lr", "patches_per_s", "val_psnr_mu", "val_psnr_l"], start, write=rank == 0)
-    bar = tqdm(batches(train_set, settings, start, steps, rank, world), initial=start, total=steps, disable=rank > 0 or None, smoothing=0.05)
-    for step, batch in enumerate(bar, start + 1):
+    bar = tqdm(initial=start * settings.batch, total=steps * settings.batch,
+               unit="patch", disable=rank > 0 or None, smoothing=0.05)
+    for step, batch in enumerate(batches(train_set, settings, start, steps, rank, world), start + 1):
         ldr, ev, hdr = to_device(batch, device)
         with autocast(device, dtype):
             hdr_hat = model(network_input(ldr, ev), hdr)                                # Eq. 6 to 10
@@ -84,6 +87,7 @@ def main():
         scaler.update()
         schedule.step()
 
+        bar.update(settings.batch)
         log.collect({"L_r": L_r.detach(), **terms, "grad_norm": grad_norm})
         validating = step % settings.val_every == 0 or step == steps
         if step % settings.log_every and not validating:
@@ -92,10 +96,11 @@ def main():
         if validating and rank == 0:
             predict = validation_predictor(network, device, dtype)
             row["val_psnr_mu"], row["val_psnr_l"] = validate(val_set, {"H": predict}, device, out / f"step_{step:06d}.png")["H"]
-            improved, best = row["val_psnr_mu"] > best, max(row["val_psnr_mu"], best)
-            save_run(out / "last.pt", parts, network, config, step, best)
-            if improved:
+            log.check_finite(step, "val_psnr_mu", row["val_psnr_mu"])
+            if row["val_psnr_mu"] > best:
+                best = row["val_psnr_mu"]
                 save_run(out / "best.pt", parts, network, config, step, best)
+            save_run(out / "last.pt", parts, network, config, step, best)
         log.add(row, bar)
         log.restart_clock()
 

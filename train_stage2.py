@@ -8,7 +8,7 @@ Paper: Sec. 4.2, Fig. 2 (b), Eq. 11-15; settings of Sec. 5.1; Split and w/o DM o
     python train_stage2.py --data kalantari --without-dm            Table 3, w/o DM: LPENet_DM gives the prior itself
 
 LPENet of stage 1 is frozen and gives the target z. For the first `warmup` of the steps the diffusion model trains alone, on
-Eq. 15 [assumed A13]; then all of it on Eq. 11 + Eq. 15.
+Eq. 15 [departs D4, A13]; then all of it on Eq. 11 + Eq. 15.
 
 Logged: L_r and its terms (once joint), L_diff (Eq. 15) and its terms L_eps and L1_z; PSNR at validations with three priors:
 the predicted one (what infer.py gives), the true one (LPENet of the truth: the bound) and the mean one (no information: what
@@ -30,7 +30,7 @@ from dhrnet import DHRNetConfig
 from lfdiff import LFDiffConfig, Stage2, pad_to_multiple, save_weights
 from loss import LossConfig, diffusion_loss, load_vgg19, reconstruction_loss
 from lpenet import LPENet, LPENetConfig
-from training import Log, TrainingConfig, batches, open_data, resume_run, save_run, to_device, validate
+from training import Log, TrainingConfig, batches, open_data, refuse_to_overwrite, resume_run, save_run, to_device, validate
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Stage2Config:
     out: str = "runs/stage2"                # folder of the run
     split: bool = False                     # Table 3, Split training: DHRNet is frozen
     without_dm: bool = False                # Table 3, w/o DM: D is the prior
-    warmup: float = 0.3                     # share of the steps in which only Eq. 15 is trained [assumed A13]
+    warmup: float = 0.3                     # share of the steps in which only Eq. 15 is trained [departs D4, assumed A13]
     prior_batches: int = 32                 # batches over which mean and deviation of z are measured [assumed A11]
     training: TrainingConfig = field(default_factory=TrainingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -53,6 +53,8 @@ def load_stage1(config, device):
 
     Raises: FileNotFoundError, ValueError for a checkpoint that is not stage 1's.
     """
+    if config.prior_batches < 1 or not 0 <= config.warmup <= 1:
+        raise ValueError(f"--prior-batches {config.prior_batches}, --warmup {config.warmup}: need 1 or more batches, and a share from 0 to 1")
     saved = load_checkpoint(config.stage1)
     if saved.get("variant") != "s1":
         raise ValueError(f"{config.stage1}: holds variant {saved.get('variant')}, not s1; train one with train_stage1.py")
@@ -73,11 +75,11 @@ def measure_prior(lpenet, train_set, config, count, device):
     """
     sums, squares, n = 0.0, 0.0, 0
     for batch in batches(train_set, config, 0, count):
-        z = lpenet(to_device(batch, device)[2]).double()            # (B, N, H/4, W/4)
+        z = lpenet(to_device(batch, device)[2]).cpu().double()      # (B, N, H/4, W/4); MPS has no float64
         sums, squares = sums + z.sum((0, 2, 3), keepdim=True), squares + z.square().sum((0, 2, 3), keepdim=True)
         n += z.numel() // z.shape[1]
     mean = sums / n
-    return mean.float(), (squares / n - mean ** 2).sqrt().float()
+    return mean.float().to(device), (squares / n - mean ** 2).sqrt().float().to(device)
 
 
 def draw_noise(z, T, seed, step, rank, world):
@@ -116,6 +118,8 @@ def main():
     rank, world, device = start_processes(settings.device)
     dtype = pick_precision(settings.precision, device)
     seed_all(settings.seed)
+    if not settings.resume:
+        refuse_to_overwrite(out)
     train_set, val_set = open_data(settings)
     epoch = max(len(train_set) // settings.batch, 1)        # steps
     steps = settings.epochs * epoch
@@ -127,7 +131,7 @@ def main():
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     parts = {"model": network, "lpenet": lpenet, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
     if settings.resume:
-        start, best = resume_run(out / "last.pt", parts, network)
+        start, best = resume_run(out / "last.pt", parts, network, settings)
     else:
         start, best = 0, float("-inf")
         network.z_mean, network.z_std = measure_prior(lpenet, train_set, settings, config.prior_batches, device)
@@ -140,8 +144,9 @@ def main():
 
     log = Log(out, ["L_r", "L1_mu", "L_phi", "L_diff", "L_eps", "L1_z", "grad_norm", "lr", "patches_per_s",
                     *(f"val_psnr_{domain}_{prior}" for prior in ("predicted", "true", "mean") for domain in ("mu", "l"))], start, write=rank == 0)
-    bar = tqdm(batches(train_set, settings, start, steps, rank, world), initial=start, total=steps, disable=rank > 0 or None, smoothing=0.05)
-    for step, batch in enumerate(bar, start + 1):
+    bar = tqdm(initial=start * settings.batch, total=steps * settings.batch,
+               unit="patch", disable=rank > 0 or None, smoothing=0.05)
+    for step, batch in enumerate(batches(train_set, settings, start, steps, rank, world), start + 1):
         joint = step > config.warmup * steps and not config.split
         ldr, ev, hdr = to_device(batch, device)
         with autocast(device, dtype):
@@ -162,6 +167,7 @@ def main():
         scaler.update()
         schedule.step()
 
+        bar.update(settings.batch)
         log.collect({**terms, "grad_norm": grad_norm})
         validating = step % settings.val_every == 0 or step == steps
         if step % settings.log_every and not validating:
@@ -170,11 +176,12 @@ def main():
         if validating and rank == 0:
             scores = validate(val_set, validation_predictors(network, lpenet, device, dtype), device, out / f"step_{step:06d}.png")
             row.update({f"val_psnr_{domain}_{prior}": value for prior, pair in scores.items() for domain, value in zip(("mu", "l"), pair)})
-            improved, best = row["val_psnr_mu_predicted"] > best, max(row["val_psnr_mu_predicted"], best)
-            save_run(out / "last.pt", parts, network, config, step, best)
-            if improved:
+            log.check_finite(step, "val_psnr_mu_predicted", row["val_psnr_mu_predicted"])
+            if row["val_psnr_mu_predicted"] > best:
+                best = row["val_psnr_mu_predicted"]
                 save_run(out / "best.pt", parts, network, config, step, best)
                 save_weights(out / "weights.pt", network, {"step": step, "val_psnr_mu": best, "data": settings.data, "seed": settings.seed})
+            save_run(out / "last.pt", parts, network, config, step, best)
         log.add(row, bar)
         log.restart_clock()
 

@@ -22,12 +22,15 @@ from loss import psnr
 from synthetic import SyntheticBrackets
 
 
+VALIDATION_SEED = 1_000_000     # of the synthetic validation scenes, the same for every run
+
+
 @dataclass
 class TrainingConfig:
     """Data, optimisation and housekeeping of a training run."""
     data: str = "synthetic"         # synthetic, kalantari or hu
     root: str = ""                  # folder of the data set (default: data/NAME)
-    hdr_dir: str = ""               # folder of .hdr images to take the synthetic set's radiance from
+    hdr_dir: str = ""               # folder of .hdr images to take the synthetic set's radiance from (validation too: the same images)
     samples: int = 22792            # patches in an epoch of the synthetic set [Kalantari's number]
     patch: int = 128                # side of a training patch, pixels [paper: Sec. 5.1]
     stride: int = 64                # distance of neighbouring patches, pixels [paper: Sec. 5.1]
@@ -52,13 +55,19 @@ class TrainingConfig:
 def open_data(config):
     """The training and validation sets by name. config: TrainingConfig.
 
-    Returns: two datasets of samples {"ldr", "ev", "hdr"}; the validation scenes are never trained on.
-    Raises: ValueError for an unknown name; FileNotFoundError of one line when the data set is not there.
+    Returns: two datasets of samples {"ldr", "ev", "hdr"}. Validation scenes are never trained on, but with hdr_dir both are views
+        of the same images.
+    Raises: ValueError for an unknown name or a setting out of range; FileNotFoundError of one line when the data set is not there.
     """
+    for name in ("samples", "batch", "epochs", "decay_epochs", "val_every", "log_every"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be 1 or more")
+    if config.patch < 16 or config.patch % 16:
+        raise ValueError(f"--patch {config.patch}: must be a multiple of 16 (PixelUnshuffle by 4, then a U-Net of three levels)")
     if config.data == "synthetic":
         hdr_dir = config.hdr_dir or None
         train_set = SyntheticBrackets(config.patch, seed=config.seed, length=config.samples, hdr_dir=hdr_dir)
-        val_set = SyntheticBrackets(config.val_size, seed=config.seed + 1_000_000, length=config.val_scenes or 16, hdr_dir=hdr_dir)
+        val_set = SyntheticBrackets(config.val_size, seed=VALIDATION_SEED, length=config.val_scenes or 16, hdr_dir=hdr_dir)
         return train_set, val_set
     if config.data not in ("kalantari", "hu"):
         raise ValueError(f"--data {config.data}: training knows synthetic, kalantari and hu")
@@ -89,7 +98,7 @@ def to_device(sample, device):
 def validate(val_set, predictors, device, picture=None):
     """Mean PSNR of one or more predictors over a validation set.
 
-    predictors: {name: function (ldr, ev, hdr) -> H^ (1, 3, H, W)}, of a batch of one on the device.
+    predictors: {name: function (ldr, ev, hdr) -> Ĥ (1, 3, H, W)}, of a batch of one on the device.
     picture: path of a PNG of the first scene (LDRs, output of the first predictor, truth, error), or None.
     Returns: {name: (PSNR-mu, PSNR-L)} in dB.
     """
@@ -121,17 +130,34 @@ def save_run(path, parts, network, config, step, best):
                            "best": best, **{name: part.state_dict() for name, part in parts.items()}})
 
 
-def resume_run(path, parts, network):
-    """Loads save_run's checkpoint into `parts`. Returns: step, best.
+def resume_run(path, parts, network, config):
+    """Loads save_run's checkpoint into `parts`; config: the run's TrainingConfig. Returns: step, best.
 
-    Raises: FileNotFoundError; ValueError when the checkpoint is of another architecture than the command line asks for.
+    Raises: FileNotFoundError; ValueError when the command line asks for another architecture, data or schedule than the
+        checkpoint's. Of the schedule only --lr and --epochs may change.
     """
     saved = load_checkpoint(path)
     if (saved["variant"], saved["config"]) != (network.variant, asdict(network.config)):
         raise ValueError(f"{path}: was trained with another architecture; resume with the flags it was started with, or choose another --out")
+    then = saved["training"]["training"]
+    changed = [f"--{name.replace('_', '-')}" for name in ("data", "seed", "batch", "samples", "patch", "stride", "decay", "decay_epochs")
+               if then[name] != getattr(config, name)]
+    if changed:
+        raise ValueError(f"{path}: was trained with another {', '.join(changed)}; resume with the flags it was started with")
     for name, part in parts.items():
-        part.load_state_dict(saved[name])
+        if saved[name]:                         # the scaler's state is empty unless the run was in float16
+            part.load_state_dict(saved[name])
+    ratio = config.lr / then["lr"]              # a lower --lr on resuming lowers what the schedule has made of it
+    for group in parts["optimiser"].param_groups:
+        group["lr"], group["initial_lr"] = group["lr"] * ratio, group["initial_lr"] * ratio
+    parts["schedule"].base_lrs = [lr * ratio for lr in parts["schedule"].base_lrs]
     return saved["step"], saved["best"]
+
+
+def refuse_to_overwrite(folder):
+    """Raises: ValueError when a run already lives in the folder of a new one."""
+    if (Path(folder) / "last.pt").exists():
+        raise ValueError(f"{folder}: holds a run already; continue it with --resume, choose another --out, or delete it")
 
 
 class Log:
@@ -170,12 +196,18 @@ class Log:
         row = {"step": step}
         for name in self.terms[-1]:
             row[name] = torch.stack([terms[name].float() for terms in self.terms if name in terms]).mean().item()
-            if name.startswith("L") and not math.isfinite(row[name]):
-                raise ValueError(f"step {step}: {name} is {row[name]}; the last good checkpoint is {self.path.parent / 'last.pt'}: "
-                                 "resume from it with a lower --lr, or with --precision float32")
+            if name.startswith("L"):
+                self.check_finite(step, name, row[name])
         row["patches_per_s"] = len(self.terms) * batch / (time.perf_counter() - self.clock)
         self.restart_clock()
         return row
+
+    def check_finite(self, step, name, value):
+        """Raises: ValueError when a loss or a score is nan, or a loss infinite (a PSNR may be)."""
+        if math.isnan(value) or (math.isinf(value) and name.startswith("L")):
+            last = self.path.parent / "last.pt"
+            advice = f"resume the last good checkpoint, {last}," if last.is_file() else "start again"
+            raise ValueError(f"step {step}: {name} is {value}; {advice} with a lower --lr, or with --precision float32")
 
     def restart_clock(self):
         """Starts a new window, so that a validation does not count as training time."""

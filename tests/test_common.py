@@ -1,0 +1,302 @@
+"""common.py: command line from dataclasses, checkpoints, exit codes, precision."""
+
+import argparse
+import os
+import random
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import common
+from common import (autocast, config_from, count_parameters, describe, load_checkpoint, parse, pick_device, pick_precision, run, save_checkpoint,
+                    save_panel, seed_all, start_processes, write_atomically)
+from ddim import DiffusionConfig
+from denoiser import DenoiserConfig
+from dhrnet import DHRNetConfig
+from lfdiff import LFDiffConfig
+from loss import LossConfig
+from lpenet import LPENetConfig
+
+torch.set_num_threads(1)
+
+
+@dataclass
+class Inner:
+    """Inner part."""
+    width: int = 8              # features, 100 % of them
+    sizes: tuple[int, ...] = (1, 2)     # two sizes
+
+
+@dataclass
+class Outer:
+    """The whole."""
+    name: str = "a#b"           # a name
+    learning_rate: float = 1e-4     # step of the optimiser [paper: Sec. 5.1]
+    fast: bool = False          # skip something
+    strict: bool = True         # be strict
+    words: tuple[str, ...] = ("x",)     # some words
+    inner: Inner = field(default_factory=Inner)
+
+
+# --- command line ----------------------------------------------------------------------------------------------------
+
+def test_empty_command_line_gives_the_defaults():
+    assert parse(Outer, []) == Outer()
+
+
+def test_flags_of_every_type_reach_their_fields():
+    config = parse(Outer, "--name c --learning-rate 3e-3 --fast --no-strict --words p q r --width 16 --sizes 5 6 7".split())
+    assert config == Outer("c", 3e-3, True, False, ("p", "q", "r"), Inner(16, (5, 6, 7)))
+    assert isinstance(config.inner.width, int) and isinstance(config.words, tuple) and isinstance(config.inner.sizes, tuple)
+    assert parse(Outer, ["--no-fast", "--strict"]) == Outer()
+
+
+def test_words_default_to_those_of_the_process(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["script.py", "--width", "3"])
+    assert parse(Outer).inner.width == 3
+
+
+@pytest.mark.parametrize("words", [["--wrong"], ["--width", "wide"], ["--widt", "3"], ["stray"], ["--sizes"]])
+def test_wrong_command_line_exits_with_code_2(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(Outer, words)
+    assert stop.value.code == 2 and "usage:" in capsys.readouterr().err
+
+
+def test_field_comments_and_defaults_are_the_help(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(Outer, ["--help"], "First line.\nSecond line.")
+    text = " ".join(capsys.readouterr().out.split())
+    assert stop.value.code == 0 and "First line." in text and "Second line" not in text
+    for part in ("step of the optimiser [paper: Sec. 5.1] (default: 0.0001)", "features, 100 % of them (default: 8)", "Inner part.", "--no-fast"):
+        assert part in text
+
+
+def test_two_fields_of_one_name_are_refused():
+    @dataclass
+    class Twice:
+        width: int = 1          # the same name as Inner's
+        inner: Inner = field(default_factory=Inner)
+    with pytest.raises(argparse.ArgumentError, match="conflicting"):
+        parse(Twice, [])
+
+
+@pytest.mark.parametrize("config_class", [DiffusionConfig, DenoiserConfig, DHRNetConfig, LPENetConfig, LossConfig])
+def test_every_hyperparameter_has_a_comment_with_its_source(config_class):
+    comments = common._comments(config_class)
+    assert set(comments) == set(asdict(config_class()))
+    assert all("[paper" in text or "[assumed A" in text or name == "vgg" for name, text in comments.items())
+
+
+def test_model_flags_reach_all_components():
+    config = parse(LFDiffConfig, "--channels 24 --frms 1 1 --prior-width 16 --unet-width 16 --T 50 --S 5 --predict eps".split())
+    assert (config.dhrnet.channels, config.dhrnet.frms, config.lpenet.prior_width, config.denoiser.unet_width) == (24, (1, 1), 16, 16)
+    assert config.diffusion == DiffusionConfig(T=50, S=5, predict="eps")
+
+
+# --- configurations in checkpoints -----------------------------------------------------------------------------------
+
+def test_config_survives_asdict_and_lists_for_tuples():
+    config = Outer("c", 3e-3, True, False, ("p", "q"), Inner(16, (5, 6, 7)))
+    assert config_from(Outer, asdict(config)) == config
+    saved = {**asdict(config), "words": ["p", "q"], "inner": {"width": 16, "sizes": [5, 6, 7]}}
+    assert config_from(Outer, saved) == config
+
+
+@pytest.mark.parametrize("where, named", [("outer", "learning_rate"), ("inner", "sizes")])
+def test_config_with_a_missing_field_is_refused_by_name(where, named):
+    saved = asdict(Outer())
+    del (saved if where == "outer" else saved["inner"])[named]
+    with pytest.raises(ValueError, match=rf"checkpoint: its {where.title()} differs .*'{named}'.*; use"):
+        config_from(Outer, saved)
+
+
+def test_config_with_an_unknown_field_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"Outer differs .*\['colour'\]"):
+        config_from(Outer, {**asdict(Outer()), "colour": 3})
+
+
+def test_description_shows_every_value():
+    text = describe(Outer())
+    assert text.count("\n") == 5 and "learning_rate  0.0001" in text and "width=8  sizes=(1, 2)" in text
+
+
+# --- errors of scripts -----------------------------------------------------------------------------------------------
+
+def raising(error):
+    def main():
+        raise error
+    return main
+
+
+@pytest.mark.parametrize("error", [ValueError("here: this; do that"), FileNotFoundError("here: this; do that")])
+def test_expected_error_is_one_line_and_exit_code_2(error, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(raising(error))
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and out == "" and err == "error: here: this; do that\n"
+
+
+def test_interrupt_is_one_line_and_exit_code_130(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(raising(KeyboardInterrupt()))
+    assert stop.value.code == 130 and capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", [AssertionError, RuntimeError, KeyError])
+def test_bug_of_our_own_keeps_its_traceback(kind):
+    with pytest.raises(kind):
+        run(raising(kind("a bug")))
+
+
+def test_main_without_an_error_returns():
+    done = []
+    assert run(lambda: done.append(1)) is None and done == [1]
+
+
+# --- device and precision --------------------------------------------------------------------------------------------
+
+def test_auto_precision_is_float32_without_cuda():
+    assert pick_precision("auto", torch.device("cpu")) is torch.float32
+    assert pick_precision("auto", torch.device("mps")) is torch.float32
+
+
+@pytest.mark.parametrize("in_hardware, dtype", [(True, torch.bfloat16), (False, torch.float16)])
+def test_auto_precision_of_a_gpu_is_what_its_hardware_has(monkeypatch, in_hardware, dtype):
+    def supported(including_emulation=True):
+        return in_hardware or including_emulation           # old GPUs emulate bfloat16, slowly
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert pick_precision("auto", torch.device("cuda")) is dtype
+
+
+def test_named_precision_is_taken_or_refused():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert pick_precision("bfloat16", cpu) is torch.bfloat16 and pick_precision("float32", cuda) is torch.float32
+    assert pick_precision("float16", cuda) is torch.float16
+    for name, device in (("float16", cpu), ("float64", cpu), ("half", cuda)):
+        with pytest.raises(ValueError, match=f"--precision {name}: .*; use"):
+            pick_precision(name, device)
+
+
+def test_autocast_is_off_for_float32_and_on_for_bfloat16():
+    x, cpu = torch.ones(2, 2), torch.device("cpu")
+    with autocast(cpu, torch.float32):
+        assert (x @ x).dtype == torch.float32
+    with autocast(cpu, torch.bfloat16):
+        assert (x @ x).dtype == torch.bfloat16
+
+
+def test_device_is_picked_or_refused():
+    assert pick_device("cpu").type == "cpu" and pick_device("auto").type in ("cpu", "cuda", "mps")
+    for name in ("toaster", "cuda:99"):
+        with pytest.raises(ValueError, match=f"--device {name}: .*; try --device cpu") as error:
+            pick_device(name)
+        assert "\n" not in str(error.value)
+
+
+def test_process_without_torchrun_is_alone(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    assert start_processes("cpu") == (0, 1, torch.device("cpu"))
+
+
+def test_one_seed_gives_one_sequence_everywhere():
+    drawn = []
+    for seed in (7, 7, 8):
+        seed_all(seed)
+        drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
+    assert drawn[0] == drawn[1] and all(a != b for a, b in zip(drawn[0], drawn[2]))
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+def test_checkpoint_comes_back_as_it_was_saved(tmp_path):
+    path, saved = tmp_path / "new" / "folder" / "last.pt", {"model": {"w": torch.arange(3.0)}, "step": 7, "best": float("-inf"), "config": {"frms": (1, 2)}}
+    save_checkpoint(path, saved)
+    loaded = load_checkpoint(path)
+    assert torch.equal(loaded.pop("model")["w"], saved.pop("model")["w"]) and loaded == saved
+    assert [entry.name for entry in path.parent.iterdir()] == ["last.pt"]
+
+
+def test_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "last.pt"
+    write_atomically(path, lambda file: file.write(b"old"))
+    def half(file):
+        file.write(b"ne")
+        raise OSError("disk full")
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, half)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_old_file_is_there_until_the_new_one_is_whole(tmp_path):
+    path, seen = tmp_path / "last.pt", []
+    write_atomically(path, lambda file: file.write(b"old"))
+    write_atomically(path, lambda file: (file.write(b"new"), file.flush(), seen.append(path.read_bytes())))
+    assert seen == [b"old"] and path.read_bytes() == b"new"
+
+
+def test_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"last\.pt: no such checkpoint; train"):
+        load_checkpoint(tmp_path / "last.pt")
+    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
+        load_checkpoint(tmp_path)
+
+
+class RunsCode:
+    """A pickle that makes a folder when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "truncated", "code"])
+def test_unreadable_checkpoint_is_refused_in_one_line(tmp_path, kind):
+    path, trap = tmp_path / "last.pt", tmp_path / "trap"
+    save_checkpoint(path, {"model": {"w": torch.zeros(1000)}})
+    if kind == "text":
+        path.write_text("<html>not found</html>")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "truncated":
+        path.write_bytes(path.read_bytes()[:3000])
+    else:
+        torch.save({"model": RunsCode(str(trap))}, path)
+    with pytest.raises(ValueError, match=r"last\.pt: not a readable checkpoint .*; it") as error:
+        load_checkpoint(path)
+    assert "\n" not in str(error.value) and not trap.exists()
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}])
+def test_file_of_another_project_is_refused(tmp_path, content):
+    save_checkpoint(tmp_path / "other.pt", content)
+    with pytest.raises(ValueError, match=r"other\.pt: not a checkpoint of this project"):
+        load_checkpoint(tmp_path / "other.pt")
+
+
+def test_parameters_are_counted_without_buffers():
+    assert count_parameters(torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3))) == 2 * 3 * 9 + 3 + 3 + 3
+
+
+def test_panel_is_a_readable_picture_with_room_for_all(tmp_path):
+    path = tmp_path / "deep" / "panel.png"
+    red = torch.tensor([2.0, -1.0, 0.0]).reshape(3, 1, 1).expand(3, 20, 30)         # out of range is clipped
+    save_panel(path, [("a", red), ("b", red), ("c", red), ("d", red)], columns=3, width=1.0)
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.shape[1] == 450 and 200 < pixels.shape[0] < 350                   # 3 inches wide, two rows of 0.67 + 0.3 inches, 150 a inch
+    found = (pixels == (255, 0, 0)).all(axis=2)
+    h, w = found.shape
+    assert found[:h // 2, :w // 3].any() and found[:h // 2, -w // 3:].any() and found[h // 2:, :w // 3].any() and not found[h // 2:, -w // 3:].any()
+
+
+def test_common_imports_nothing_of_the_project():
+    source, project = Path(common.__file__).read_text(encoding="utf-8"), {path.stem for path in Path(common.__file__).parent.glob("*.py")}
+    imported = {line.split()[1].split(".")[0] for line in source.splitlines() if line.strip().startswith(("import ", "from "))}
+    assert "torch" in imported and not imported & project

@@ -1,0 +1,279 @@
+"""The scripts as a user runs them: tiny runs of both stages, resuming, several processes, inference on a folder."""
+
+import csv
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import common
+import infer
+import train_stage1
+import train_stage2
+from data import T
+from images import read_image, write_image
+from lfdiff import load_weights
+from loss import psnr
+from synthetic import SyntheticBrackets
+
+ROOT = Path(__file__).parent.parent
+DATA = ["--lam", "0", "--patch", "32", "--batch", "4", "--samples", "16", "--val-scenes", "1", "--val-size", "32", "--val-every", "4",
+        "--log-every", "4", "--workers", "0", "--device", "cpu"]
+NET = ["--channels", "8", "--heads", "2", "--frms", "1", "--high-blocks", "1", "--prior-width", "8", "--prior-blocks", "1"]
+DM = ["--unet-width", "8", "--unet-multipliers", "1", "1", "1", "--unet-blocks", "1", "--prior-batches", "2"]
+
+
+def run_script(script, *words):
+    """Runs a train script's main() in this process with a command line."""
+    before = sys.argv
+    sys.argv = [script.__name__, *map(str, words)]
+    try:
+        script.main()
+    finally:
+        sys.argv = before
+
+
+def stage1(out, *words):
+    run_script(train_stage1, *DATA, *NET, "--out", out, *words)
+    return out
+
+
+def stage2(out, first, *words):
+    run_script(train_stage2, *DATA, *DM, "--stage1", first / "last.pt", "--out", out, *words)
+    return out
+
+
+def column(folder, name):
+    with open(folder / "log.csv", newline="", encoding="utf-8") as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
+
+
+def weights(folder):
+    return common.load_checkpoint(folder / "last.pt")["model"]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A tiny stage 1 and a tiny stage 2 of 40 steps each."""
+    folder = tmp_path_factory.mktemp("runs")
+    first = stage1(folder / "stage1", "--epochs", "10", "--lr", "2e-3")
+    second = stage2(folder / "stage2", first, "--epochs", "10", "--lr", "2e-3", "--warmup", "0.5")
+    return first, second
+
+
+def test_stage_1_learns_and_leaves_what_its_header_promises(trained):
+    first, _ = trained
+    L_r = column(first, "L_r")
+    assert len(L_r) == 10 and np.mean(L_r[-3:]) < 0.6 * np.mean(L_r[:2])
+    assert column(first, "val_psnr_mu")[-1] > column(first, "val_psnr_mu")[0] + 3
+    for name in ("last.pt", "best.pt", "log.csv", "log.png", "step_000040.png"):
+        assert (first / name).stat().st_size > 0, name
+
+
+def test_stage_2_trains_the_diffusion_alone_and_then_all_of_it(trained):
+    first, second = trained
+    L1_z = column(second, "L1_z")
+    assert np.mean(L1_z[-3:]) < 0.9 * np.mean(L1_z[:2])
+    assert len(column(second, "L_r")) == 5                  # joint in the second half only
+    assert len(column(second, "val_psnr_mu_mean")) == 10    # with the mean, the true and the predicted prior
+    assert column(second, "val_psnr_mu_true") != column(second, "val_psnr_mu_predicted")
+    before, after = weights(first), weights(second)
+    assert any(not torch.equal(after[name], before[name]) for name in before if name.startswith("dhrnet."))
+    lpenet = common.load_checkpoint(second / "last.pt")["lpenet"]
+    assert all(torch.equal(lpenet[name], before["lpenet." + name]) for name in lpenet)
+
+
+def test_the_prior_is_standardised_by_the_training_set(trained):
+    first, second = trained
+    model = load_weights(second / "best.pt")
+    teacher = load_weights(first / "last.pt").lpenet
+    train_set = SyntheticBrackets(32, seed=0, length=16)
+    z = model.standardise(teacher(torch.stack([train_set[i]["hdr"] for i in range(8)])))    # the two batches that were measured
+    assert z.mean((0, 2, 3)).abs().max() < 1e-4 and (z.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-3
+
+
+def test_split_training_leaves_dhrnet_as_stage_1_made_it(trained, tmp_path):
+    before, after = weights(trained[0]), weights(stage2(tmp_path, trained[0], "--epochs", "1", "--split", "--warmup", "0"))
+    names = [name for name in before if name.startswith("dhrnet.")]
+    assert names and all(torch.equal(before[name], after[name]) for name in names)
+
+
+def test_without_a_diffusion_model_there_is_no_denoiser_and_no_noise_loss(trained, tmp_path):
+    out = stage2(tmp_path, trained[0], "--epochs", "1", "--without-dm", "--warmup", "0")
+    assert not any(name.startswith("denoiser") for name in weights(out)) and column(out, "L_eps") == [0.0]
+
+
+def test_the_baseline_trains_without_a_prior(tmp_path):
+    out = stage1(tmp_path, "--epochs", "1", "--baseline")
+    assert not any("lpenet" in name or "low.k" in name for name in weights(out)) and common.load_checkpoint(out / "last.pt")["variant"] == "baseline"
+
+
+@pytest.mark.parametrize("script", [train_stage1, train_stage2])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(script, trained, tmp_path, monkeypatch):
+    def train(out, *words):
+        words = ("--epochs", "2", "--decay-epochs", "1", "--seed", "3", *words)
+        return stage1(out, *words) if script is train_stage1 else stage2(out, trained[0], *words)
+    whole = train(tmp_path / "whole")
+    keep = script.save_run
+
+    def save_and_stop(path, parts, network, config, step, best):
+        keep(path, parts, network, config, step, best)
+        if step == 4 and path.name == "last.pt":
+            raise KeyboardInterrupt
+    monkeypatch.setattr(script, "save_run", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut")
+    monkeypatch.undo()
+    cut = train(tmp_path / "cut", "--resume")
+    assert common.load_checkpoint(cut / "last.pt")["step"] == 8
+    assert same(weights(whole), weights(cut))
+    best = [common.load_checkpoint(folder / "best.pt") for folder in (whole, cut)]
+    assert best[0]["step"] == best[1]["step"] and same(best[0]["model"], best[1]["model"])
+    saved = [common.load_checkpoint(folder / "last.pt")["optimiser"]["state"] for folder in (whole, cut)]
+    assert all(torch.equal(saved[0][i]["exp_avg_sq"], saved[1][i]["exp_avg_sq"]) for i in saved[0])
+    assert column(cut, "lr") == column(whole, "lr") == pytest.approx([1e-5, 1e-6])
+
+
+def test_a_run_is_not_overwritten_nor_resumed_with_other_flags_but_with_a_lower_rate(tmp_path):
+    stage1(tmp_path, "--epochs", "1")
+    with pytest.raises(ValueError, match="holds a run already"):
+        stage1(tmp_path, "--epochs", "1")
+    with pytest.raises(ValueError, match="another architecture"):
+        stage1(tmp_path, "--epochs", "2", "--channels", "16", "--resume")
+    with pytest.raises(ValueError, match="another --seed"):
+        stage1(tmp_path, "--epochs", "2", "--seed", "1", "--resume")
+    stage1(tmp_path, "--epochs", "2", "--lr", "1e-5", "--resume")
+    assert column(tmp_path, "lr") == pytest.approx([1e-4, 1e-5])
+
+
+@pytest.mark.parametrize("words", [["--batch", "0"], ["--val-every", "0"], ["--epochs", "0"], ["--patch", "30"], ["--data", "flowers"],
+                                   ["--heads", "3"], ["--pool-pim", "2"], ["--upsample", "cubic"], ["--precision", "float8"], ["--device", "abacus"]])
+def test_a_setting_out_of_range_is_named_before_anything_starts(words, tmp_path):
+    with pytest.raises(ValueError, match=words[0]):
+        stage1(tmp_path, "--epochs", "1", *words)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", ["train_stage1.py", "train_stage2.py"])
+def test_two_processes_give_the_weights_of_one_with_the_same_global_batch(script, trained, tmp_path):
+    words = [*DATA, "--epochs", "1", "--lr", "1e-3", "--clip", "1e9"]
+    words += NET if script == "train_stage1.py" else [*DM, "--stage1", str(trained[0] / "last.pt"), "--warmup", "0.5"]
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    run_script(train_stage1 if script == "train_stage1.py" else train_stage2, *words, "--out", alone)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ROOT / script), *words,
+                    "--out", str(together)], env=environment, check=True, capture_output=True, text=True, timeout=240)
+    a, b = weights(alone), weights(together)
+    started = weights(trained[0]) if script == "train_stage2.py" else None
+    # Adam divides by the gradient's size: where that is nearly 0, rounding decides the sign of a step of lr = 1e-3. So nearly all
+    # weights agree to rounding, and the few others differ by a step at most.
+    difference = torch.cat([(a[name] - b[name]).abs().flatten() for name in a])
+    assert difference.median() < 1e-6 and (difference > 1e-4).float().mean() < 0.01
+    if started:
+        assert max((a[name] - started[name]).abs().max() for name in a if name.startswith("dhrnet.")) > 1e-3   # it did train
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch):
+    stage1(tmp_path, "--epochs", "1")
+    before = (tmp_path / "last.pt").read_bytes()
+    true_loss = train_stage1.reconstruction_loss
+
+    def broken(*arguments):
+        L_r, terms = true_loss(*arguments)
+        return L_r * float("nan"), terms
+    monkeypatch.setattr(train_stage1, "reconstruction_loss", broken)
+    with pytest.raises(ValueError, match=r"step 8: L_r is nan.*last\.pt.*lower --lr"):
+        stage1(tmp_path, "--epochs", "2", "--resume")
+    assert (tmp_path / "last.pt").read_bytes() == before
+    monkeypatch.undo()
+    monkeypatch.setattr(train_stage1, "validate", lambda *_: {"H": (float("nan"), float("nan"))})
+    with pytest.raises(ValueError, match="step 8: val_psnr_mu is nan"):
+        stage1(tmp_path, "--epochs", "2", "--resume")
+    assert (tmp_path / "last.pt").read_bytes() == before
+
+
+def one_line(script, *words):
+    """Runs a script by itself; returns its stderr, after checking that it ended with code 2 and a single line."""
+    done = subprocess.run([sys.executable, str(ROOT / script), *map(str, words)], capture_output=True, text=True, encoding="utf-8", timeout=120)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+def test_a_missing_data_set_is_one_line_that_says_what_is_expected_where(tmp_path):
+    message = one_line("train_stage1.py", "--data", "kalantari", "--root", tmp_path / "nowhere", "--device", "cpu")
+    assert str(tmp_path / "nowhere") in message and "HDRImg.hdr" in message and "https://" in message
+
+
+def make_scene(folder, size=(37, 50), hdr=True):
+    """A synthetic bracket as a user's folder: 8-bit PNGs and exposure.txt."""
+    sample = SyntheticBrackets(size, seed=5)[0]
+    for i, frame in enumerate(sample["ldr"]):
+        write_image(folder / f"{i + 1}.png", (frame.permute(1, 2, 0) * 255).round().byte().numpy())
+    (folder / "exposure.txt").write_text("\n".join(str(float(stops)) for stops in sample["ev"]))
+    if hdr:
+        write_image(folder / "HDRImg.hdr", sample["hdr"].permute(1, 2, 0).contiguous().numpy())
+    return folder, sample
+
+
+def test_infer_writes_what_it_promises_and_another_reader_agrees(trained, tmp_path, capsys):
+    scene, sample = make_scene(tmp_path / "garden walk")
+    words = ["--scene", scene, "--weights", trained[1] / "weights.pt", "--device", "cpu"]
+    run_script(infer, *words, "--out", tmp_path / "out")
+    said = capsys.readouterr().out
+    hdr = read_image(tmp_path / "out" / "garden walk.hdr")
+    by_opencv = cv2.imread(str(tmp_path / "out" / "garden walk.hdr"), cv2.IMREAD_UNCHANGED)[..., ::-1]
+    assert hdr.shape == (37, 50, 3) and np.array_equal(hdr, by_opencv) and 0 <= hdr.min() and hdr.max() <= 1
+    shown = read_image(tmp_path / "out" / "garden walk.png")
+    assert shown.shape == (37, 50, 3) and np.abs(shown / 255 - T(torch.from_numpy(hdr)).numpy()).max() < 0.02   # .hdr keeps 8 bits
+    assert read_image(tmp_path / "out" / "garden walk_panel.png").shape[1] > 600
+    printed = float(next(line for line in said.splitlines() if line.startswith("LF-Diff")).split()[1])
+    measured = psnr(T(torch.from_numpy(hdr).permute(2, 0, 1)), T(sample["hdr"]))
+    assert abs(printed - measured) < 0.3
+
+
+def test_the_same_seed_gives_the_same_file_and_another_seed_another(trained, tmp_path):
+    scene, _ = make_scene(tmp_path / "scene", hdr=False)
+    for out, seed in (("a", 7), ("b", 7), ("c", 8)):
+        run_script(infer, "--scene", scene, "--weights", trained[1] / "weights.pt", "--out", tmp_path / out, "--seed", seed, "--device", "cpu")
+    a, b, c = ((tmp_path / out / "scene.hdr").read_bytes() for out in "abc")
+    assert a == b != c
+
+
+def test_infer_may_write_into_the_scene_and_run_again(trained, tmp_path):
+    scene, _ = make_scene(tmp_path / "scene", hdr=False)
+    for _ in range(2):
+        run_script(infer, "--scene", scene, "--weights", trained[1] / "weights.pt", "--out", scene, "--device", "cpu")
+    assert (scene / "scene_panel.png").is_file()
+
+
+def test_infer_says_in_one_line_what_is_wrong(trained, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "three or more" in one_line("infer.py", "--scene", tmp_path / "empty")
+    assert "truth" in one_line("infer.py", "--scene", make_scene(tmp_path / "s")[0], "--weights", trained[0] / "last.pt", "--device", "cpu")
+
+
+def test_the_shipped_weights_beat_the_reference_and_the_merge_by_2_db_on_the_example(tmp_path, capsys):
+    run_script(infer, "--scene", ROOT / "examples" / "cafe", "--out", tmp_path, "--device", "cpu")
+    said = capsys.readouterr().out.splitlines()
+    psnr_mu = {name: float(line.removeprefix(name).split()[0]) for line in said for name in ("reference alone", "weighted merge", "LF-Diff")
+               if line.startswith(name)}
+    assert psnr_mu["LF-Diff"] > max(psnr_mu["reference alone"], psnr_mu["weighted merge"]) + 2
+
+
+@pytest.mark.parametrize("name", ["align", "lpenet", "dhrnet", "denoiser", "ddim", "loss", "lfdiff"])
+def test_a_component_run_by_itself_prints_its_shapes(name, capsys):
+    runpy.run_path(str(ROOT / f"{name}.py"), run_name="__main__")
+    promised = {"align": "-> (1, 60, 64, 64)   489,720 parameters", "lpenet": "z (1, 3, 32, 32)   151,203 parameters",
+                "dhrnet": "-> (1, 3, 64, 64)", "denoiser": "-> (2, 3, 32, 32)", "ddim": "t = [200, 180,", "loss": "phi_44 (512 channels)",
+                "lfdiff": "7.48 M"}
+    assert promised[name] in capsys.readouterr().out
