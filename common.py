@@ -35,21 +35,21 @@ def _comments(config_class):
     return dict(found)
 
 
-def _add_flags(parser, config_class):
+def _add_flags(parser, config_class, group=None):
     comments, types = _comments(config_class), typing.get_type_hints(config_class)
     for field in fields(config_class):
         kind, default = types[field.name], getattr(config_class(), field.name)
         if is_dataclass(kind):
-            _add_flags(parser.add_argument_group(kind.__name__, (kind.__doc__ or "").split("\n")[0]), kind)
+            _add_flags(parser, kind, parser.add_argument_group(kind.__name__, (kind.__doc__ or "").split("\n")[0]))
             continue
         flag = "--" + field.name.replace("_", "-")
         text = f"{comments.get(field.name, '')} (default: {default})".replace("%", "%%")
         if kind is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
+            (group or parser).add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
         elif typing.get_origin(kind) is tuple:
-            parser.add_argument(flag, type=typing.get_args(kind)[0], nargs="+", default=default, help=text)
+            (group or parser).add_argument(flag, type=typing.get_args(kind)[0], nargs="+", default=default, help=text)
         else:
-            parser.add_argument(flag, type=kind, default=default, help=text)
+            (group or parser).add_argument(flag, type=kind, default=default, help=text)
 
 
 def _build(config_class, values):
@@ -102,7 +102,8 @@ def run(main):
     main: function without arguments. Errors of our own code (AssertionError and the like) keep their traceback.
     """
     for stream in (sys.stdout, sys.stderr):     # a redirected stream on Windows knows no μ
-        stream.reconfigure(errors="replace")
+        if hasattr(stream, "reconfigure"):      # a notebook's has not
+            stream.reconfigure(errors="replace")
     try:
         main()
     except (ValueError, OSError) as error:

@@ -27,7 +27,7 @@ class DiffusionConfig:
     S: int = 10                 # DDIM steps, in training and at inference [paper: Sec. 5.1]
     beta_1: float = 5e-4        # beta at t = 1 [assumed A9: DDPM's 1e-4 scaled by 1000/T]
     beta_T: float = 0.1         # beta at t = T [assumed A9: DDPM's 0.02 scaled by 1000/T; leaves abar_T = 3e-5]
-    eta: float = 0.0            # 0 is deterministic DDIM, 1 is ancestral sampling [assumed A10]
+    eta: float = 0.0            # at inference: 0 is deterministic DDIM, 1 is ancestral sampling; training has 0 [assumed A10]
     predict: str = "v"          # what the U-Net's output is: "v", from which eps follows, or "eps" itself [departs D3]
 
 
@@ -42,9 +42,10 @@ class Schedule:
         if config.predict not in ("v", "eps"):
             raise ValueError(f"--predict {config.predict}: use v or eps")
         self.T, self.predict = config.T, config.predict
-        self.beta = torch.cat([torch.zeros(1), torch.linspace(config.beta_1, config.beta_T, config.T)]).double()    # (T+1,)
-        self.alpha = 1 - self.beta                                                                                  # (T+1,)
-        self.abar = torch.cumprod(self.alpha, dim=0)                                                                # (T+1,)
+        beta = torch.linspace(config.beta_1, config.beta_T, config.T, dtype=torch.float64)
+        self.beta = torch.cat([torch.zeros_like(beta[:1]), beta])      # (T+1,)
+        self.alpha = 1 - self.beta                                     # (T+1,)
+        self.abar = torch.cumprod(self.alpha, dim=0)                   # (T+1,)
 
 
 def _at(values, t, like):

@@ -104,7 +104,7 @@ class Stage2(nn.Module):
         Returns: H^ (B, 3, H, W) or None, z_hat (B, N, H/4, W/4), eps_hat (same shape) or None without a denoiser.
         Source: Sec. 4.2, Fig. 2 (b).
         """
-        T, S, eta = self.schedule.T, self.config.diffusion.S, self.config.diffusion.eta
+        T, S = self.schedule.T, self.config.diffusion.S
         D = self.condition(X).float()                                           # Eq. 13, see lpenet.py
         if self.denoiser is None:
             z_hat, eps_hat = D, None
@@ -112,7 +112,7 @@ class Stage2(nn.Module):
             z_t = diffuse(z, t, eps, self.schedule)                             # Eq. 2, see ddim.py
             eps_hat = self.eps_theta(z_t, D, t)
             z_T = diffuse(z, T, eps_T, self.schedule)                           # Eq. 12
-            z_hat = ddim(lambda z_t, t: self.eps_theta(z_t, D, t), z_T, self.schedule, S, eta)
+            z_hat = ddim(lambda z_t, t: self.eps_theta(z_t, D, t), z_T, self.schedule, S)
         return self.rebuild(X, z_hat) if joint else None, z_hat, eps_hat
 
     def sample_prior(self, X, S=None, generator=None):

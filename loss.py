@@ -52,9 +52,10 @@ class VGG19Features(nn.Module):
             if not (0 <= i < len(VGG19_WIDTHS) and 1 <= j <= len(VGG19_WIDTHS[i])):
                 raise ValueError(f"phi: VGG19 has no convolution {j} after max-pooling {i}; see python loss.py")
         self.stages, in_channels, index = nn.ModuleList(), 3, 0     # index counts conv, ReLU and pooling, as the file does
-        for widths in VGG19_WIDTHS[:max(i for i, _ in self.phi) + 1]:
+        last_i, last_j = max(self.phi)
+        for i, widths in enumerate(VGG19_WIDTHS[:last_i + 1]):
             stage = nn.ModuleList()
-            for width in widths:
+            for width in widths[:last_j] if i == last_i else widths:
                 conv = nn.Conv2d(in_channels, width, 3, padding=1)
                 conv.load_state_dict({name: state[f"features.{index}.{name}"] for name in ("weight", "bias")})
                 stage.append(conv)
@@ -100,8 +101,8 @@ def load_vgg19(config, device="cpu"):
         pairs = [tuple(int(number) for number in pair.split(",")) for pair in config.phi]
         return VGG19Features(pairs, state).to(device)
     except (KeyError, IndexError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{file}: {str(error).splitlines()[0]}; Eq. 11 needs VGG19's official state dict "
-                         "(\"features.0.weight\", ...)") from None
+        found = f"no {error} in it" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise ValueError(f"{file}: {found}; Eq. 11 needs VGG19's official state dict (\"features.0.weight\", ...)") from None
 
 
 def reconstruction_loss(hdr_hat, hdr, vgg, lam):

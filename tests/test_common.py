@@ -3,6 +3,7 @@
 import argparse
 import os
 import random
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def test_two_fields_of_one_name_are_refused():
 def test_every_hyperparameter_has_a_comment_with_its_source(config_class):
     comments = common._comments(config_class)
     assert set(comments) == set(asdict(config_class()))
-    assert all("[paper" in text or "[assumed A" in text or name == "vgg" for name, text in comments.items())
+    assert all(any(tag in text for tag in ("[paper", "[assumed A", "[departs D")) or name == "vgg" for name, text in comments.items())
 
 
 def test_model_flags_reach_all_components():
@@ -141,6 +142,13 @@ def test_expected_error_is_one_line_and_exit_code_2(error, capsys):
     assert stop.value.code == 2 and out == "" and err == "error: here: this; do that\n"
 
 
+def test_full_gpu_is_one_line_with_advice(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(raising(torch.OutOfMemoryError("CUDA out of memory.\nA long table")))
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err.count("\n") == 1 and "CUDA out of memory." in err and "--batch" in err
+
+
 def test_interrupt_is_one_line_and_exit_code_130(capsys):
     with pytest.raises(SystemExit) as stop:
         run(raising(KeyboardInterrupt()))
@@ -184,7 +192,7 @@ def test_named_precision_is_taken_or_refused():
 
 def test_autocast_is_off_for_float32_and_on_for_bfloat16():
     x, cpu = torch.ones(2, 2), torch.device("cpu")
-    with autocast(cpu, torch.float32):
+    with warnings.catch_warnings(action="error"), autocast(cpu, torch.float32):     # torch.autocast itself would warn
         assert (x @ x).dtype == torch.float32
     with autocast(cpu, torch.bfloat16):
         assert (x @ x).dtype == torch.bfloat16
@@ -214,7 +222,8 @@ def test_one_seed_gives_one_sequence_everywhere():
 # --- files -----------------------------------------------------------------------------------------------------------
 
 def test_checkpoint_comes_back_as_it_was_saved(tmp_path):
-    path, saved = tmp_path / "new" / "folder" / "last.pt", {"model": {"w": torch.arange(3.0)}, "step": 7, "best": float("-inf"), "config": {"frms": (1, 2)}}
+    path = tmp_path / "new" / "folder" / "last.pt"
+    saved = {"model": {"w": torch.arange(3.0)}, "variant": "s1", "step": 7, "best": float("-inf"), "config": {"frms": (1, 2)}}
     save_checkpoint(path, saved)
     loaded = load_checkpoint(path)
     assert torch.equal(loaded.pop("model")["w"], saved.pop("model")["w"]) and loaded == saved
@@ -273,7 +282,7 @@ def test_unreadable_checkpoint_is_refused_in_one_line(tmp_path, kind):
     assert "\n" not in str(error.value) and not trap.exists()
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}])
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, {"model": {}, "config": {}}, {"variant": "s2", "config": {}}])
 def test_file_of_another_project_is_refused(tmp_path, content):
     save_checkpoint(tmp_path / "other.pt", content)
     with pytest.raises(ValueError, match=r"other\.pt: not a checkpoint of this project"):

@@ -140,7 +140,7 @@ def test_download_is_the_official_file_read_without_running_code(monkeypatch):
 
 
 def test_file_without_a_needed_layer_is_named(vgg_file):
-    with pytest.raises(ValueError, match=r"vgg19\.pth: no 'features\.19\.weight' in it"):
+    with pytest.raises(ValueError, match=r"vgg19\.pth: .*'features\.19\.weight'.*; Eq\. 11 needs"):
         load_vgg19(LossConfig(vgg=str(vgg_file), phi=("3,1",)))
 
 

@@ -439,8 +439,21 @@ def test_output_layer_is_float32_under_autocast():
 
 
 def test_heads_that_do_not_divide_the_channels_are_refused():
-    with pytest.raises(ValueError, match="10 channels do not split into 4 heads; choose"):
+    with pytest.raises(ValueError, match="heads 4: .*10 channels; choose"):
         DHRNet(DHRNetConfig(channels=10, heads=4))
+
+
+def test_unknown_upsampling_is_refused():
+    with pytest.raises(ValueError, match="--upsample bicubic: use"):
+        DHRNet(DHRNetConfig(upsample="bicubic"))
+
+
+@pytest.mark.parametrize("dhrnet, lpenet, denoiser", [({"pool_pim": 2}, {}, {}), ({"pool_frm": 3}, {}, {}), ({"pool_pim": 8}, {"unshuffle": 8}, {}),
+                                                      ({}, {}, {"unet_multipliers": (1, 2, 2, 2)})])
+def test_sizes_that_do_not_fit_each_other_are_refused(dhrnet, lpenet, denoiser):
+    config = LFDiffConfig(DHRNetConfig(**dhrnet), LPENetConfig(**lpenet), DenoiserConfig(**denoiser))
+    with pytest.raises(ValueError, match="--unshuffle|--unet-multipliers"):
+        build("s2", config)
 
 
 def test_reconstruction_blocks_are_one_pim_and_three_frms_each():
@@ -632,6 +645,14 @@ def test_perfect_denoiser_has_no_diffusion_loss(predict):
     assert torch.allclose(hdr_hat, model.dhrnet(X, z), atol=1e-3)
     without, z_again, _ = model(X, z, t, eps, eps_T, joint=False)
     assert without is None and torch.equal(z_again, z_hat)
+
+
+def test_reconstruction_loss_trains_the_diffusion_model_through_all_its_steps():
+    model, X = fresh("s2"), network_input(*bracket(2, 16, 16)[:2])
+    z, eps = normal(2, 3, 4, 4), normal(2, 3, 4, 4, seed=1)
+    hdr_hat, z_hat, _ = model(X, z, torch.tensor([2, 19]), eps, normal(2, 3, 4, 4, seed=2))
+    gradient = torch.autograd.grad((hdr_hat * normal(2, 3, 16, 16, seed=3)).sum(), [*model.denoiser.parameters(), *model.condition.parameters(), z_hat])
+    assert all(part.abs().max() > 0 for part in gradient)
 
 
 @torch.no_grad()
