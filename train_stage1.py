@@ -97,11 +97,12 @@ def main():
             predict = validation_predictor(network, device, dtype)
             row["val_psnr_mu"], row["val_psnr_l"] = validate(val_set, {"H": predict}, device, out / f"step_{step:06d}.png")["H"]
             log.check_finite(step, "val_psnr_mu", row["val_psnr_mu"])
+        log.add(row, bar)                       # before the checkpoint: a resumed log starts behind the checkpoint's step
+        if validating and rank == 0:
             if row["val_psnr_mu"] > best:
                 best = row["val_psnr_mu"]
                 save_run(out / "best.pt", parts, network, config, step, best)
             save_run(out / "last.pt", parts, network, config, step, best)
-        log.add(row, bar)
         log.restart_clock()
 
 

@@ -177,12 +177,13 @@ def main():
             scores = validate(val_set, validation_predictors(network, lpenet, device, dtype), device, out / f"step_{step:06d}.png")
             row.update({f"val_psnr_{domain}_{prior}": value for prior, pair in scores.items() for domain, value in zip(("mu", "l"), pair)})
             log.check_finite(step, "val_psnr_mu_predicted", row["val_psnr_mu_predicted"])
+        log.add(row, bar)                       # before the checkpoint: a resumed log starts behind the checkpoint's step
+        if validating and rank == 0:
             if row["val_psnr_mu_predicted"] > best:
                 best = row["val_psnr_mu_predicted"]
                 save_run(out / "best.pt", parts, network, config, step, best)
                 save_weights(out / "weights.pt", network, {"step": step, "val_psnr_mu": best, "data": settings.data, "seed": settings.seed})
             save_run(out / "last.pt", parts, network, config, step, best)
-        log.add(row, bar)
         log.restart_clock()
 
 
