@@ -17,6 +17,7 @@ import torch.nn as nn
 import torch.nn.functional as nnf
 
 from common import count_parameters
+from strips import by_strips
 
 
 class AttentionMap(nn.Module):
@@ -49,6 +50,10 @@ class AlignmentModule(nn.Module):
 
     def forward(self, X):
         """X: (B, 3, in_channels, H, W), three frames of rising exposure. Returns: (B, C, H, W)."""
+        return by_strips(self.weigh_and_fuse, X, halo=4, channels=2 * self.fuse.out_channels)
+
+    def weigh_and_fuse(self, X):
+        """AM on some rows of the frames; 1 + 2 + 1 convolutions make the halo of 4. Shapes as in forward."""
         f_1, f_2, f_3 = (nnf.leaky_relu(self.extract(X_i)) for X_i in X.unbind(dim=1))   # each (B, C, H, W)
         f_1 = f_1 * self.attention_1(f_1, f_2)
         f_3 = f_3 * self.attention_3(f_3, f_2)

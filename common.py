@@ -141,12 +141,14 @@ def pick_device(name="auto"):
 def pick_precision(name, device):
     """The number format of convolutions and attention; T, the last convolution and the losses are float32 always.
 
-    name: "auto" (CUDA: bfloat16 where the GPU has it in hardware, else float16; CPU and MPS: float32), "float32",
-        "bfloat16" or "float16".
+    name: "auto" (CUDA: bfloat16 where the GPU has it in hardware, else float16; CPU: bfloat16 where it has that in hardware, else
+        float32; MPS: float32), "float32", "bfloat16" or "float16".
     Returns: torch.dtype.
     Raises: ValueError for an unknown name, or float16 without CUDA.
     """
     if name == "auto":
+        if device.type == "cpu" and any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16")):
+            return torch.bfloat16
         if device.type != "cuda":
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

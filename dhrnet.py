@@ -16,6 +16,7 @@ The paper prints matrices as (pixels x channels); we keep PyTorch's (channels, p
     python dhrnet.py           prints shapes and parameter counts
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,7 @@ import torch.nn.functional as nnf
 from align import AlignmentModule
 from common import count_parameters
 from lpenet import LPENetConfig, ResidualBlock
+from strips import by_strips, strip_rows
 
 
 @dataclass
@@ -49,16 +51,16 @@ def upsample(F_low, k, mode="bilinear"):
     return nnf.interpolate(F_low, scale_factor=k, mode=mode, align_corners=False)
 
 
-def split_frequencies(F, k, mode="bilinear"):
+def split_frequencies(F, k, mode="bilinear", out=None):
     """Splits features into a small smooth map and what it leaves out.
 
-    F: (B, C, H, W), H and W multiples of k. k: kernel of the average pooling.
+    F: (B, C, H, W), H and W multiples of k. k: kernel of the average pooling. out: see strips.py.
     Returns: F_low (B, C, H/k, W/k) and F_high (B, C, H, W), with F = F_high + Upsample(F_low).
     Source: Eq. 7.
     """
     # Eq. 7:  F_low = AvgPool(F, k);  F_high = F - Upsample(F_low)
     F_low = nnf.avg_pool2d(F, k)                        # (B, C, H/k, W/k)
-    F_high = F - upsample(F_low, k, mode)               # (B, C, H, W)
+    F_high = by_strips(lambda F_low: upsample(-F_low, k, mode), F_low, halo=1, plus=F, channels=k * k * F.shape[1], out=out)   # (B, C, H, W)
     return F_low, F_high
 
 
@@ -82,6 +84,36 @@ def _project(in_channels, out_channels):
                          nn.Conv2d(out_channels, out_channels, 3, padding=1, groups=out_channels, bias=False))
 
 
+def cosines(QK, N, heads=1):
+    """Cosine of the angle between each channel of Q and each of K, over the pixels: normalize(Q) normalize(K)^T.
+
+    QK: (B, N + M, h, w), the N channels of Q and the M of K. Returns: (B, heads, N / heads, M / heads) float32. All products of two
+    channels are summed first, and the lengths are on their diagonal: no normalised map is ever made. Rows of a strip are summed
+    in QK's own precision, strips in float32; where there are no strips (training, GPU) all of it in float32.
+    """
+    rows = strip_rows(QK)
+    with torch.autocast(QK.device.type, enabled=False):
+        if rows == QK.shape[-2]:
+            pixels = QK.flatten(2).to(torch.promote_types(QK.dtype, torch.float32))             # (B, N + M, h w)
+            gram = pixels @ pixels.transpose(1, 2)                                              # (B, N + M, N + M)
+        else:
+            gram = sum((part @ part.T).float() for part in (strip[0].flatten(1) for strip in QK.split(rows, dim=-2)))[None]
+    squares = gram.diagonal(dim1=1, dim2=2).clamp(min=1e-24)                                    # as in nnf.normalize
+    cosine = gram[:, :N, N:] / (squares[:, :N, None] * squares[:, None, N:]).sqrt()             # (B, N, M)
+    return cosine.unflatten(2, (heads, -1)).unflatten(1, (heads, -1)).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
+
+
+def mix_channels(A, V):
+    """A V, head by head: each channel of the result is a mixture of V's. A: (B, heads, c, d), V: (B, heads * d, h, w).
+
+    Returns: (B, heads * c, h, w). For a single image it is a 1x1 convolution, which keeps the layout of V in memory.
+    """
+    B, heads, c, d = A.shape
+    if B == 1:
+        return nnf.conv2d(V, torch.block_diag(*A[0]).to(V.dtype)[:, :, None, None])
+    return (A.to(V.dtype) @ V.flatten(2).unflatten(1, (heads, d))).reshape(B, heads * c, *V.shape[2:])
+
+
 class MDTA(nn.Module):
     """Multi-Dconv head transposed attention of [45]: channels attend to channels, so the cost is linear in pixels."""
 
@@ -92,13 +124,12 @@ class MDTA(nn.Module):
         self.qkv = _project(channels, 3 * channels)
         self.out = nn.Conv2d(channels, channels, 1, bias=False)
 
-    def forward(self, F):
-        """F: (B, C, h, w). Returns: (B, C, h, w), the attention's update without the skip."""
-        B, C, h, w = F.shape
-        Q, K, V = self.qkv(F).reshape(B, 3, self.heads, C // self.heads, h * w).unbind(dim=1)   # (B, heads, C/heads, hw)
-        Q, K = nnf.normalize(Q.float(), dim=-1), nnf.normalize(K.float(), dim=-1)       # unit length over the pixels, in float32
-        A = torch.softmax(Q @ K.transpose(-1, -2) * self.temperature, dim=-1)           # (B, heads, C/heads, C/heads)
-        return self.out((A.to(V.dtype) @ V).reshape(B, C, h, w))
+    def forward(self, F, skip=None):
+        """F, skip: (B, C, h, w), the features after and, if given, before the norm. Returns: (B, C, h, w), the attention's update plus `skip`."""
+        C = F.shape[1]
+        QK, V = by_strips(self.qkv, F, halo=1, channels=3 * C).split([2 * C, C], dim=1)     # (B, 2C, h, w), (B, C, h, w)
+        A = torch.softmax(cosines(QK, C, self.heads) * self.temperature, dim=-1)            # (B, heads, C/heads, C/heads)
+        return by_strips(lambda V: self.out(mix_channels(A, V)), V, halo=0, plus=skip)
 
 
 class GDFN(nn.Module):
@@ -107,6 +138,7 @@ class GDFN(nn.Module):
     def __init__(self, channels, expansion):
         super().__init__()
         hidden = int(channels * expansion)
+        self.widest = 2 * hidden
         self.inward = _project(channels, 2 * hidden)
         self.out = nn.Conv2d(hidden, channels, 1, bias=False)
 
@@ -126,8 +158,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, F_low):
         """F_low: (B, C, h, w). Returns: (B, C, h, w)."""
-        F_low = F_low + self.mdta(self.norm1(F_low))
-        return F_low + self.gdfn(self.norm2(F_low))
+        F_low = self.mdta(by_strips(self.norm1, F_low, halo=0), skip=F_low)
+        return by_strips(lambda F: self.gdfn(self.norm2(F)), F_low, halo=1, plus=F_low, channels=self.gdfn.widest)
 
 
 # --- Eq. 9: cross-attention with the prior --------------------------------------------------------------------------
@@ -152,19 +184,15 @@ class CrossAttention(nn.Module):
 
         Source: Eq. 9, Fig. 3 (b). [assumed A6: K and Q have unit length over the pixels, Softmax over the N keys]
         """
-        B, C, h, w = F.shape
-        Q = nnf.normalize(self.q(F).flatten(2).float(), dim=-1)     # (B, C, hw)
-        K = nnf.normalize(self.k(z).flatten(2).float(), dim=-1)     # (B, N, hw)
-        V = self.v(z).flatten(2)                                    # (B, N, hw)
+        Q, K, V = self.q(F), self.k(z), self.v(z)                       # (B, C, h, w), (B, N, h, w), (B, N, h, w)
         # Eq. 9:  F̂ = W_c V̂ · Softmax(K̂ Q̂ / γ) + F
-        A = torch.softmax(K @ Q.transpose(1, 2) / self.gamma, dim=1)    # (B, N, C), sums to 1 over N
-        mixed = A.to(V.dtype).transpose(1, 2) @ V                       # (B, C, hw)
-        return self.W_c(mixed.reshape(B, C, h, w)) + F
+        A = torch.softmax(cosines(torch.cat([K, Q], dim=1), K.shape[1]) / self.gamma, dim=2)    # (B, 1, N, C), sums to 1 over N
+        return self.W_c(mix_channels(A.transpose(2, 3), V)) + F
 
     def forward(self, F_low, z):
         """F_low: (B, C, h, w), z: (B, N, h, w). Returns: (B, C, h, w)."""
         F_low = self.attend(F_low, z)
-        return F_low + self.gdfn(self.norm(F_low))                  # [assumed A6: a GDFN follows, as in SA]
+        return by_strips(lambda F: self.gdfn(self.norm(F)), F_low, halo=1, plus=F_low, channels=self.gdfn.widest)     # [assumed A6: a GDFN, as in SA]
 
 
 # --- Eq. 8: the modules ---------------------------------------------------------------------------------------------
@@ -178,9 +206,10 @@ class ChannelAttention(nn.Module):
         self.weigh = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, squeezed, 1), nn.ReLU(),
                                    nn.Conv2d(squeezed, channels, 1), nn.Sigmoid())
 
-    def forward(self, F):
-        """F: (B, C, H, W). Returns: the same shape."""
-        return F * self.weigh(F)                                    # (B, C, H, W) * (B, C, 1, 1)
+    def forward(self, F, plus=None, out=None):
+        """F: (B, C, H, W); plus, out: see strips.py. Returns: the same shape."""
+        weights = self.weigh(nnf.avg_pool2d(F, math.gcd(4, *F.shape[2:])))     # the mean of means: a tenth of the time of one mean
+        return by_strips(lambda F: F * weights, F, halo=0, plus=plus, out=out)              # (B, C, H, W) * (B, C, 1, 1)
 
 
 class FRM(nn.Module):
@@ -208,11 +237,23 @@ class FRM(nn.Module):
         Source: Eq. 7, 8; Eq. 9 through CrossAttention.
         """
         F = self.residual(F_in)
-        F_low, F_high = split_frequencies(F, self.k, self.mode)                 # Eq. 7
+        F_low, F_high = split_frequencies(F, self.k, self.mode, out=F)          # Eq. 7
         # Eq. 8:  F' = Concat[ RB(F_high), Upsample(SA(F_low)) ]      (PIM: Eq. 9 for SA)
         F_low = self.low(F_low) if z is None else self.low(F_low, z)            # (B, C, H/k, W/k)
-        F = torch.cat([self.high(F_high), upsample(F_low, self.k, self.mode)], dim=1)   # (B, 2C, H, W)
-        return F_in + self.channel_attention(self.merge(F))                     # (B, C, H, W) [assumed A3: the skip]
+        spare = None
+        for block in self.high:
+            F_high, spare = block(F_high, out=spare), F_high                    # (B, C, H, W)
+        F = by_strips(self.concat_and_merge, F_high, F_low, halo=1, out=F_high)
+        return self.channel_attention(F, plus=F_in, out=F)                      # [assumed A3: the skip]
+
+    def concat_and_merge(self, F_high, F_low):
+        """merge(Concat[F_high, Upsample(F_low)]) of Eq. 8 without the concatenation.
+
+        A 1x1 convolution of a concatenation is the sum of one for each part, and the second commutes with Upsample, whose weights
+        add up to 1: it runs on the small map.
+        """
+        W_high, W_low = self.merge.weight.chunk(2, dim=1)                       # (C, C, 1, 1) each
+        return nnf.conv2d(F_high, W_high, self.merge.bias).add_(upsample(nnf.conv2d(F_low, W_low), self.k, self.mode))
 
 
 class PIM(FRM):
@@ -265,7 +306,7 @@ class DHRNet(nn.Module):
             F = block(F, z)
         # Eq. 10:  Ĥ = Conv3x3(DHRNet(X_i, z))          [assumed A3: F_0 is added; A4: sigmoid, in float32]
         with torch.autocast(F.device.type, enabled=False):
-            return torch.sigmoid(self.out(F.float() + F_0.float()))       # (B, 3, H, W)
+            return by_strips(lambda F, F_0: torch.sigmoid(self.out(F.float() + F_0.float())), F, F_0, halo=1)     # (B, 3, H, W)
 
 
 if __name__ == "__main__":

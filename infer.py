@@ -17,12 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as nnf
 
 from common import autocast, parse, pick_device, pick_precision, run, save_panel
 from data import T, load_scene, to_radiance, weighted_merge
 from images import write_image
 from lfdiff import load_weights, reconstruct
 from loss import psnr
+from strips import by_strips, keep_memory
+
+WHOLE = 3_000_000       # pixels of an image above which it is rebuilt in tiles
+TILE = 1280             # side of such a tile, pixels
+PANEL = 2000            # longest side of one picture in the panel, pixels
 
 
 @dataclass
@@ -34,7 +40,30 @@ class InferConfig:
     steps: int = 0              # DDIM steps S; 0: as trained [paper: 10]
     seed: int = 0               # of the initial noise z_T; the same seed gives the same image
     device: str = "auto"        # auto, cpu, cuda, cuda:1, mps
-    precision: str = "auto"     # auto (CUDA: bfloat16 or float16; else float32), float32, bfloat16, float16
+    precision: str = "auto"     # auto (bfloat16 where the CPU or GPU has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
+    tile: int = 0               # side of the tiles of a large image, pixels; 0: none up to 3 megapixels, else 1280; -1: never any
+
+
+@torch.no_grad()
+def plain_results(ldr, ev):
+    """What one has without any network. ldr: (1, 3, 3, H, W), ev: (1, 3). Returns: {title: (1, 3, H, W) linear radiance}."""
+    return {"reference alone": by_strips(lambda ldr: to_radiance(ldr, ev)[:, 1], ldr, halo=0),
+            "weighted merge": by_strips(lambda ldr: weighted_merge(ldr, ev), ldr, halo=0)}
+
+
+@torch.no_grad()
+def panels(sample, hdr_hat):
+    """The pictures of the panel and their columns, for save_panel, of at most PANEL pixels a side. hdr_hat: (1, 3, H, W)."""
+    k = -(-max(hdr_hat.shape[-2:]) // PANEL)
+    def small(image):
+        return nnf.avg_pool2d(image, k)
+    ldr, ev = torch.stack([small(frame) for frame in sample["ldr"]])[None], sample["ev"][None]
+    shown = [(f"frame {i + 1}, {float(stops):+g} EV", frame) for i, (stops, frame) in enumerate(zip(ev[0], ldr[0]))]
+    shown += [("weighted merge", T(weighted_merge(ldr, ev)[0])), ("LF-Diff", T(small(hdr_hat[0])))]
+    if "hdr" in sample:
+        truth = T(small(sample["hdr"]))
+        shown += [("truth", truth), ("5 x |LF-Diff - truth|", 5 * (T(small(hdr_hat[0])) - truth).abs())]
+    return shown, 4 if "hdr" in sample else 3
 
 
 def main():
@@ -44,34 +73,31 @@ def main():
         raise ValueError("--scene: missing; give the folder of a bracket, such as --scene examples/cafe")
     if config.steps < 0:
         raise ValueError(f"--steps {config.steps}: must be 1 or more (0: as trained)")
+    keep_memory()
     device = pick_device(config.device)
     dtype = pick_precision(config.precision, device)
     sample = load_scene(config.scene)
     model = load_weights(config.weights, device)
-    ldr, ev = sample["ldr"][None].to(device), sample["ev"][None].to(device)     # (1, 3, 3, H, W), (1, 3)
+    ldr, ev = sample["ldr"][None], sample["ev"][None]                           # (1, 3, 3, H, W), (1, 3)
+    tile = config.tile or (TILE if ldr.shape[-1] * ldr.shape[-2] > WHOLE else 0)
 
     start = time.perf_counter()
     with autocast(device, dtype):
-        hdr_hat = reconstruct(model, ldr, ev, config.steps or None, torch.Generator().manual_seed(config.seed))    # (1, 3, H, W)
-    hdr_hat = hdr_hat.cpu()
+        hdr_hat = reconstruct(model, ldr.to(device), ev.to(device), config.steps or None, torch.Generator().manual_seed(config.seed), max(tile, 0))
+    hdr_hat = hdr_hat.cpu()                                                     # (1, 3, H, W)
     seconds = time.perf_counter() - start
     if not torch.isfinite(hdr_hat).all():
         raise ValueError(f"{config.scene}: the result is not finite in {dtype}; try --precision float32")
 
-    ldr, ev, out, name = sample["ldr"][None], sample["ev"][None], Path(config.out), sample["name"]
-    results = {"reference alone": to_radiance(ldr, ev)[:, 1], "weighted merge": weighted_merge(ldr, ev), "LF-Diff": hdr_hat}
-    panels = [(f"frame {i + 1}, {float(stops):+g} EV", frame) for i, (stops, frame) in enumerate(zip(ev[0], ldr[0]))]
-    panels += [(title, T(results[title][0])) for title in ("weighted merge", "LF-Diff")]
-    if "hdr" in sample:
-        truth = sample["hdr"][None]
-        panels += [("truth", T(truth[0])), ("5 x |LF-Diff - truth|", 5 * (T(hdr_hat[0]) - T(truth[0])).abs())]
+    out, name = Path(config.out), sample["name"]
     write_image(out / f"{name}.hdr", hdr_hat[0].permute(1, 2, 0).contiguous().numpy())
     write_image(out / f"{name}.png", (T(hdr_hat[0]).permute(1, 2, 0) * 255).round().byte().numpy())
-    save_panel(out / f"{name}_panel.png", panels, columns=4 if "hdr" in sample else 3)
+    save_panel(out / f"{name}_panel.png", *panels(sample, hdr_hat))
 
     print(f"{name}: {ldr.shape[-1]}x{ldr.shape[-2]}, exposures {', '.join(f'{float(stops):+g}' for stops in ev[0])} EV, "
           f"{seconds:.1f} s on {device} in {str(dtype).removeprefix('torch.')}")
     if "hdr" in sample:
+        truth, results = sample["hdr"][None], {**plain_results(ldr, ev), "LF-Diff": hdr_hat}
         print(f"{'':<16} {'PSNR-μ':>8} {'PSNR-L':>8}   (dB, against the ground truth)")
         for title, image in results.items():
             print(f"{title:<16} {psnr(T(image), T(truth)):>8.2f} {psnr(image, truth):>8.2f}")

@@ -25,9 +25,11 @@ from ddim import DiffusionConfig, Schedule, ddim, diffuse, noise_from_output
 from denoiser import Denoiser, DenoiserConfig
 from dhrnet import DHRNet, DHRNetConfig
 from lpenet import ConditionNet, LPENet, LPENetConfig
+from strips import by_strips
 
 VARIANTS = ("baseline", "s1", "s2_without_dm", "s2")
 PAPER_PARAMETERS = {"baseline": 5.09e6, "s1": 5.24e6, "s2_without_dm": 5.85e6, "s2": 7.48e6}     # Table 3
+OVERLAP = 128       # of two tiles, pixels
 MULTIPLE = 16       # H and W are padded to it: PixelUnshuffle 4, times two halvings in the U-Net [assumed A15]
 
 
@@ -115,14 +117,15 @@ class Stage2(nn.Module):
             z_hat = ddim(lambda z_t, t: self.eps_theta(z_t, D, t), z_T, self.schedule, S)
         return self.rebuild(X, z_hat) if joint else None, z_hat, eps_hat
 
-    def sample_prior(self, X, S=None, generator=None):
+    def sample_prior(self, D, S=None, generator=None):
         """Fig. 2 (c): the prior from the LDR frames alone.
 
-        X: (B, 3, 6, H, W), H and W multiples of 16; S: sampling steps, default the trained ones; generator: CPU generator.
+        D: (B, N, H/4, W/4), what self.condition makes of the frames, H and W multiples of 16; S: sampling steps, default the
+        trained ones; generator: CPU generator.
         Returns: z_hat (B, N, H/4, W/4) standardised, float32.
         Source: Sec. 4.3.
         """
-        D = self.condition(X).float()
+        D = D.float()
         if self.denoiser is None:
             return D
         z_T = torch.randn(D.shape, generator=generator).to(D)                   # on the CPU: one seed, one image anywhere
@@ -142,23 +145,63 @@ def pad_to_multiple(image, multiple=MULTIPLE):
     return nnf.pad(flat, (0, right, 0, down), mode=mode).reshape(*image.shape[:-2], H + down, W + right)
 
 
+def tile_ramps(length, tile, overlap):
+    """How tiles cover one side of an image, and with which weights they are blended.
+
+    length: multiple of 16; tile, overlap: pixels. Returns: list of (start, weights), start a multiple of 16, weights (tile,) float32
+    that rise linearly over the middle half of an overlap and, at each pixel of the image, add up to 1 over the tiles.
+    """
+    count = -(-(length - overlap) // (tile - overlap))
+    starts = [min(k * (tile - overlap), length - tile) for k in range(count)]
+    covered, ramps, place = torch.zeros(length), [], torch.arange(tile)
+    for start in starts:
+        left = place + 0.5 if start > 0 else torch.full((tile,), float("inf"))              # distance from a border within the image
+        right = tile - place - 0.5 if start + tile < length else torch.full((tile,), float("inf"))
+        ramps.append(((torch.minimum(left, right) - overlap / 4) / (overlap / 2)).clamp(0, 1))
+        covered[start:start + tile] += ramps[-1]
+    return [(start, ramp / covered[start:start + tile]) for start, ramp in zip(starts, ramps)]
+
+
+def rebuild_in_tiles(rebuild, ldr, z, tile, overlap=OVERLAP):
+    """Eq. 10 tile by tile, with one prior for the whole image.
+
+    rebuild: function (ldr, z) -> H^ of a part of the image; ldr: (B, 3, 3, H, W); z: (B, N, H/4, W/4) or None; H, W multiples of 16.
+    Returns: H^ (B, 3, H, W). DHRNet's attentions pool over the tile, not the image: see the README for what that changes.
+    """
+    H, W = ldr.shape[-2:]
+    height, width = min(tile, H), min(tile, W)
+    hdr_hat = ldr.new_zeros(len(ldr), 3, H, W)
+    for top, down in tile_ramps(H, height, overlap):
+        for left, across in tile_ramps(W, width, overlap):
+            y, x = slice(top, top + height), slice(left, left + width)
+            z_tile = None if z is None else z[..., top // 4:(top + height) // 4, left // 4:(left + width) // 4]
+            hdr_hat[..., y, x] += rebuild(ldr[..., y, x], z_tile) * (down[:, None] * across).to(ldr)
+    return hdr_hat
+
+
 @torch.no_grad()
-def reconstruct(model, ldr, ev, S=None, generator=None):
+def reconstruct(model, ldr, ev, S=None, generator=None, tile=0):
     """The inference of Fig. 2 (c): three LDR frames to one HDR image, any size.
 
-    model: Stage2, or the baseline Stage1. ldr: (B, 3, 3, H, W) gamma-coded in [0, 1], rising exposure; ev: (B, 3) stops.
-    S: sampling steps, default the trained ones; generator: CPU generator of the initial noise.
+    ldr: (B, 3, 3, H, W) gamma-coded frames, short, reference, long; ev: (B, 3) exposures in stops.
+    S: sampling steps, default the trained ones; generator: CPU generator of the initial noise; tile: side in pixels, 0 is none.
     Returns: H^ (B, 3, H, W) linear radiance in [0, 1] in units of the shortest exposure, float32.
-    Raises: ValueError for the variant s1, whose prior needs the ground truth.
+    Raises: ValueError for the variant s1, whose prior needs the ground truth, or a tile that cannot overlap its neighbour.
     """
     if model.variant == "s1":
         raise ValueError("weights: these are of stage 1, whose prior comes from the ground truth; use stage 2's (train_stage2.py)")
+    if tile and (tile < 2 * OVERLAP or tile % MULTIPLE):
+        raise ValueError(f"--tile {tile}: must be a multiple of {MULTIPLE}, {2 * OVERLAP} or more, for tiles overlap by {OVERLAP} pixels")
     H, W = ldr.shape[-2:]
-    X = pad_to_multiple(network_input(ldr, ev))
+    ldr = pad_to_multiple(ldr)
     if model.variant == "baseline":
-        return model.dhrnet(X)[..., :H, :W]
-    z_hat = model.sample_prior(X, S, generator)
-    return model.rebuild(X, z_hat)[..., :H, :W]
+        z_hat, rebuild = None, lambda ldr, z: model.dhrnet(network_input(ldr, ev))
+    else:
+        D = by_strips(lambda ldr: model.condition(network_input(ldr, ev)), ldr, halo=model.condition.halo, shrink=4)
+        z_hat, rebuild = model.sample_prior(D, S, generator), lambda ldr, z: model.rebuild(network_input(ldr, ev), z)
+    if tile and tile < max(ldr.shape[-2:]):
+        return rebuild_in_tiles(rebuild, ldr, z_hat, tile)[..., :H, :W]
+    return rebuild(ldr, z_hat)[..., :H, :W]
 
 
 def build(variant, config):

@@ -21,6 +21,7 @@ import torch.nn.functional as nnf
 from align import AlignmentModule
 from common import count_parameters
 from data import T
+from strips import by_strips
 
 
 @dataclass
@@ -41,9 +42,9 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, F_in):
-        """F_in: (B, C, H, W). Returns: (B, C, H, W)."""
-        return F_in + self.conv2(nnf.relu(self.conv1(F_in)))
+    def forward(self, F_in, out=None):
+        """F_in: (B, C, H, W); out: see strips.py. Returns: (B, C, H, W)."""
+        return by_strips(lambda F: self.conv2(nnf.relu(self.conv1(F), inplace=True)), F_in, halo=2, plus=F_in, out=out)
 
 
 def _trunk(in_channels, config):
@@ -78,6 +79,7 @@ class ConditionNet(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.unshuffle = config.unshuffle
+        self.halo = 6 + 2 * config.prior_blocks                                             # of D's rows: 4 in AM_DM, the rest in LPENet_DM
         self.align = AlignmentModule(6 * config.unshuffle ** 2, config.condition_width)     # AM_DM
         self.trunk = _trunk(config.condition_width, config)                                 # LPENet_DM
 

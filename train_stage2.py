@@ -106,7 +106,7 @@ def validation_predictors(network, lpenet, device, dtype):
                 X = pad_to_multiple(network_input(ldr, ev))
                 return network.rebuild(X, prior(X, pad_to_multiple(hdr)))[..., :H, :W]
         return predict
-    return {"predicted": predictor(lambda X, hdr: network.sample_prior(X, generator=torch.Generator().manual_seed(0))),
+    return {"predicted": predictor(lambda X, hdr: network.sample_prior(network.condition(X), generator=torch.Generator().manual_seed(0))),
             "true": predictor(lambda X, hdr: network.standardise(lpenet(hdr))),
             "mean": predictor(lambda X, hdr: torch.zeros_like(network.standardise(lpenet(hdr))))}
 

@@ -168,8 +168,11 @@ def test_main_without_an_error_returns():
 
 # --- device and precision --------------------------------------------------------------------------------------------
 
-def test_auto_precision_is_float32_without_cuda():
-    assert pick_precision("auto", torch.device("cpu")) is torch.float32
+@pytest.mark.parametrize(("capabilities", "dtype"), [({}, torch.float32), ({"avx512_bf16": False, "avx512_f": True}, torch.float32),
+                                                     ({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16)])
+def test_auto_precision_of_a_cpu_is_what_its_hardware_has(monkeypatch, capabilities, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert pick_precision("auto", torch.device("cpu")) is dtype
     assert pick_precision("auto", torch.device("mps")) is torch.float32
 
 

@@ -429,7 +429,7 @@ def test_output_layer_is_float32_under_autocast():
     net, seen = DHRNet(SMALL.dhrnet), []
     net.out.register_forward_hook(lambda layer, inputs, output: seen.extend([inputs[0].dtype, output.dtype]))
     merged = []
-    net.blocks[0].first.merge.register_forward_hook(lambda layer, inputs, output: merged.append(output.dtype))
+    net.blocks[0].first.high[0].conv1.register_forward_hook(lambda layer, inputs, output: merged.append(output.dtype))
     X, z = rand(1, 3, 6, 16, 16), normal(1, 3, 4, 4)
     with torch.autocast("cpu", torch.bfloat16):
         hdr_hat = net(X, z)
@@ -660,7 +660,7 @@ def test_without_a_diffusion_model_the_condition_is_the_prior():
     model, X = fresh("s2_without_dm"), network_input(*bracket(2, 16, 16)[:2])
     hdr_hat, z_hat, eps_hat = model(X, None, None, None, None)
     assert torch.equal(z_hat, model.condition(X)) and eps_hat is None
-    assert torch.equal(model.sample_prior(X), z_hat) and torch.equal(hdr_hat, model.dhrnet(X, z_hat))
+    assert torch.equal(model.sample_prior(model.condition(X)), z_hat) and torch.equal(hdr_hat, model.dhrnet(X, z_hat))
 
 
 @torch.no_grad()

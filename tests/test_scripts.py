@@ -23,7 +23,7 @@ from loss import psnr
 from synthetic import SyntheticBrackets
 
 ROOT = Path(__file__).parent.parent
-DATA = ["--lam", "0", "--patch", "32", "--batch", "4", "--samples", "16", "--val-scenes", "1", "--val-size", "32", "--val-every", "4",
+DATA = ["--precision", "float32", "--lam", "0", "--patch", "32", "--batch", "4", "--samples", "16", "--val-scenes", "1", "--val-size", "32", "--val-every", "4",
         "--log-every", "4", "--workers", "0", "--device", "cpu"]
 NET = ["--channels", "8", "--heads", "2", "--frms", "1", "--high-blocks", "1", "--prior-width", "8", "--prior-blocks", "1"]
 DM = ["--unet-width", "8", "--unet-multipliers", "1", "1", "1", "--unet-blocks", "1", "--prior-batches", "2"]
