@@ -22,7 +22,7 @@ import torch.nn.functional as nnf
 from common import autocast, parse, pick_device, pick_precision, run, save_panel
 from data import T, load_scene, to_radiance, weighted_merge
 from images import write_image
-from lfdiff import load_weights, reconstruct
+from lfdiff import load_weights, pad_to_multiple, reconstruct
 from loss import psnr
 from strips import by_strips, keep_memory
 
@@ -40,7 +40,8 @@ class InferConfig:
     steps: int = 0              # DDIM steps S; 0: as trained [paper: 10]
     seed: int = 0               # of the initial noise z_T; the same seed gives the same image
     device: str = "auto"        # auto, cpu, cuda, cuda:1, mps
-    precision: str = "auto"     # auto (bfloat16 where the CPU or GPU has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
+    precision: str = "auto"     # auto (bfloat16 where the hardware has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
+    compile: bool = False       # torch.compile the networks: minutes once, pays on a GPU for many images of one size
     tile: int = 0               # side of the tiles of a large image, pixels; 0: none up to 3 megapixels, else 1280; -1: never any
 
 
@@ -52,18 +53,21 @@ def plain_results(ldr, ev):
 
 
 @torch.no_grad()
-def panels(sample, hdr_hat):
-    """The pictures of the panel and their columns, for save_panel, of at most PANEL pixels a side. hdr_hat: (1, 3, H, W)."""
+def panels(ldr, ev, hdr_hat, hdr=None):
+    """The pictures of the panel, of at most PANEL pixels a side, and their columns, for save_panel.
+
+    ldr: (1, 3, 3, H, W), ev: (1, 3), hdr_hat: (1, 3, H, W), hdr: (3, H, W) or None.
+    """
     k = -(-max(hdr_hat.shape[-2:]) // PANEL)
     def small(image):
         return nnf.avg_pool2d(image, k)
-    ldr, ev = torch.stack([small(frame) for frame in sample["ldr"]])[None], sample["ev"][None]
+    ldr = torch.stack([small(frame) for frame in ldr[0]])[None]
     shown = [(f"frame {i + 1}, {float(stops):+g} EV", frame) for i, (stops, frame) in enumerate(zip(ev[0], ldr[0]))]
     shown += [("weighted merge", T(weighted_merge(ldr, ev)[0])), ("LF-Diff", T(small(hdr_hat[0])))]
-    if "hdr" in sample:
-        truth = T(small(sample["hdr"]))
+    if hdr is not None:
+        truth = T(small(hdr))
         shown += [("truth", truth), ("5 x |LF-Diff - truth|", 5 * (T(small(hdr_hat[0])) - truth).abs())]
-    return shown, 4 if "hdr" in sample else 3
+    return shown, 4 if hdr is not None else 3
 
 
 def main():
@@ -73,18 +77,22 @@ def main():
         raise ValueError("--scene: missing; give the folder of a bracket, such as --scene examples/cafe")
     if config.steps < 0:
         raise ValueError(f"--steps {config.steps}: must be 1 or more (0: as trained)")
-    keep_memory()
     device = pick_device(config.device)
     dtype = pick_precision(config.precision, device)
     sample = load_scene(config.scene)
+    H, W = sample["ldr"].shape[-2:]
+    ldr, ev = pad_to_multiple(sample.pop("ldr"))[None], sample["ev"][None]      # (1, 3, 3, H', W'), (1, 3); here, so that one copy is kept
     model = load_weights(config.weights, device)
-    ldr, ev = sample["ldr"][None], sample["ev"][None]                           # (1, 3, 3, H, W), (1, 3)
-    tile = config.tile or (TILE if ldr.shape[-1] * ldr.shape[-2] > WHOLE else 0)
+    if config.compile:
+        for network in model.children():
+            network.compile()
+    tile = config.tile or (TILE if H * W > WHOLE else 0)
+    keep_memory(2 ** 26 if tile else 2 ** 30)                                   # only strips where memory is short; what loading needed is gone
 
     start = time.perf_counter()
     with autocast(device, dtype):
         hdr_hat = reconstruct(model, ldr.to(device), ev.to(device), config.steps or None, torch.Generator().manual_seed(config.seed), max(tile, 0))
-    hdr_hat = hdr_hat.cpu()                                                     # (1, 3, H, W)
+    ldr, hdr_hat = ldr[..., :H, :W], hdr_hat.cpu()[..., :H, :W]                 # (1, 3, 3, H, W), (1, 3, H, W)
     seconds = time.perf_counter() - start
     if not torch.isfinite(hdr_hat).all():
         raise ValueError(f"{config.scene}: the result is not finite in {dtype}; try --precision float32")
@@ -92,9 +100,9 @@ def main():
     out, name = Path(config.out), sample["name"]
     write_image(out / f"{name}.hdr", hdr_hat[0].permute(1, 2, 0).contiguous().numpy())
     write_image(out / f"{name}.png", (T(hdr_hat[0]).permute(1, 2, 0) * 255).round().byte().numpy())
-    save_panel(out / f"{name}_panel.png", *panels(sample, hdr_hat))
+    save_panel(out / f"{name}_panel.png", *panels(ldr, ev, hdr_hat, sample.get("hdr")))
 
-    print(f"{name}: {ldr.shape[-1]}x{ldr.shape[-2]}, exposures {', '.join(f'{float(stops):+g}' for stops in ev[0])} EV, "
+    print(f"{name}: {W}x{H}, exposures {', '.join(f'{float(stops):+g}' for stops in ev[0])} EV, "
           f"{seconds:.1f} s on {device} in {str(dtype).removeprefix('torch.')}")
     if "hdr" in sample:
         truth, results = sample["hdr"][None], {**plain_results(ldr, ev), "LF-Diff": hdr_hat}

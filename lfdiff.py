@@ -25,7 +25,7 @@ from ddim import DiffusionConfig, Schedule, ddim, diffuse, noise_from_output
 from denoiser import Denoiser, DenoiserConfig
 from dhrnet import DHRNet, DHRNetConfig
 from lpenet import ConditionNet, LPENet, LPENetConfig
-from strips import by_strips
+from strips import by_strips, give_back_memory
 
 VARIANTS = ("baseline", "s1", "s2_without_dm", "s2")
 PAPER_PARAMETERS = {"baseline": 5.09e6, "s1": 5.24e6, "s2_without_dm": 5.85e6, "s2": 7.48e6}     # Table 3
@@ -140,6 +140,8 @@ def pad_to_multiple(image, multiple=MULTIPLE):
     """
     H, W = image.shape[-2:]
     down, right = -H % multiple, -W % multiple
+    if not down and not right:
+        return image
     mode = "reflect" if down < H and right < W else "replicate"
     flat = image.reshape(-1, 1, H, W)
     return nnf.pad(flat, (0, right, 0, down), mode=mode).reshape(*image.shape[:-2], H + down, W + right)
@@ -195,10 +197,15 @@ def reconstruct(model, ldr, ev, S=None, generator=None, tile=0):
     H, W = ldr.shape[-2:]
     ldr = pad_to_multiple(ldr)
     if model.variant == "baseline":
-        z_hat, rebuild = None, lambda ldr, z: model.dhrnet(network_input(ldr, ev))
+        z_hat = None
+        def rebuild(ldr, z):
+            return model.dhrnet(network_input(ldr, ev))
     else:
         D = by_strips(lambda ldr: model.condition(network_input(ldr, ev)), ldr, halo=model.condition.halo, shrink=4)
-        z_hat, rebuild = model.sample_prior(D, S, generator), lambda ldr, z: model.rebuild(network_input(ldr, ev), z)
+        z_hat = model.sample_prior(D, S, generator)
+        give_back_memory()
+        def rebuild(ldr, z):
+            return model.rebuild(network_input(ldr, ev), z)
     if tile and tile < max(ldr.shape[-2:]):
         return rebuild_in_tiles(rebuild, ldr, z_hat, tile)[..., :H, :W]
     return rebuild(ldr, z_hat)[..., :H, :W]

@@ -58,14 +58,25 @@ def by_strips(f, *maps, halo, shrink=1, plus=None, channels=None, out=None):
     return out
 
 
-def keep_memory():
-    """Asks the C library to keep freed memory for the next strip instead of giving it back, where it is glibc; else does nothing.
+def _libc(name):
+    """A function of the C library, where it is glibc; else None."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
 
-    Fresh pages cost as much as a whole pass over them. Blocks up to 1 GB are kept.
+
+def keep_memory(largest=2 ** 30):
+    """Asks the C library to keep freed memory for the next map instead of giving it back, where it is glibc; else does nothing.
+
+    Fresh pages cost as much as several passes over them. largest: bytes; larger blocks go back at once, and leave no holes.
     """
-    if sys.platform.startswith("linux"):
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)       # musl has none
-        if mallopt is not None:
-            M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3             # malloc.h
-            mallopt(M_MMAP_THRESHOLD, 2 ** 30)
-            mallopt(M_TRIM_THRESHOLD, 2 ** 31 - 1)
+    mallopt = _libc("mallopt")
+    if mallopt is not None:
+        M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3                 # malloc.h
+        mallopt(M_MMAP_THRESHOLD, largest)
+        mallopt(M_TRIM_THRESHOLD, 2 ** 31 - 1)
+
+
+def give_back_memory():
+    """Returns what was kept to the system, where the C library is glibc; else does nothing. For when maps of other sizes follow."""
+    malloc_trim = _libc("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)

@@ -22,6 +22,7 @@ from common import autocast, count_parameters, describe, parse, pick_precision, 
 from data import network_input
 from lfdiff import LFDiffConfig, Stage1, pad_to_multiple
 from loss import LossConfig, load_vgg19, reconstruction_loss
+from strips import keep_memory
 from training import Log, TrainingConfig, batches, open_data, refuse_to_overwrite, resume_run, save_run, to_device, validate
 
 
@@ -51,6 +52,7 @@ def main():
     rank, world, device = start_processes(settings.device)
     dtype = pick_precision(settings.precision, device)
     seed_all(settings.seed)
+    keep_memory()
     if not settings.resume:
         refuse_to_overwrite(out)
     train_set, val_set = open_data(settings)

@@ -30,6 +30,7 @@ from dhrnet import DHRNetConfig
 from lfdiff import LFDiffConfig, Stage2, pad_to_multiple, save_weights
 from loss import LossConfig, diffusion_loss, load_vgg19, reconstruction_loss
 from lpenet import LPENet, LPENetConfig
+from strips import keep_memory
 from training import Log, TrainingConfig, batches, open_data, refuse_to_overwrite, resume_run, save_run, to_device, validate
 
 
@@ -118,6 +119,7 @@ def main():
     rank, world, device = start_processes(settings.device)
     dtype = pick_precision(settings.precision, device)
     seed_all(settings.seed)
+    keep_memory()
     if not settings.resume:
         refuse_to_overwrite(out)
     train_set, val_set = open_data(settings)

@@ -47,7 +47,7 @@ class TrainingConfig:
     log_every: int = 50             # steps between log lines
     workers: int = 2                # processes that load data; 0 loads in the main one
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
-    precision: str = "auto"         # auto (bfloat16 where the CPU or GPU has it; else float16 with loss scaling on CUDA, float32 elsewhere), float32, bfloat16, float16
+    precision: str = "auto"         # auto (bfloat16 where the hardware has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
     compile: bool = False           # torch.compile the network
     resume: bool = False            # continue from last.pt in --out
 

@@ -14,6 +14,7 @@ import torch
 
 import common
 import infer
+import lfdiff
 import train_stage1
 import train_stage2
 from data import T
@@ -250,6 +251,20 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another(trained, tmp
         run_script(infer, "--scene", scene, "--weights", trained[1] / "weights.pt", "--out", tmp_path / out, "--seed", seed, "--device", "cpu")
     a, b, c = ((tmp_path / out / "scene.hdr").read_bytes() for out in "abc")
     assert a == b != c
+
+
+def test_infer_takes_tiles_by_itself_above_its_limit_and_none_when_told(trained, tmp_path, monkeypatch):
+    scene, _ = make_scene(tmp_path / "scene", size=(277, 300), hdr=False)
+    tiles, rebuild = [], lfdiff.rebuild_in_tiles
+    monkeypatch.setattr(lfdiff, "rebuild_in_tiles", lambda *arguments: tiles.append(arguments[3]) or rebuild(*arguments))
+    monkeypatch.setattr(infer, "TILE", 272)
+    for out, words, limit in (("whole", [], 10 ** 6), ("tiled", [], 1000), ("named", ["--tile", "256"], 10 ** 6), ("never", ["--tile", "-1"], 1000)):
+        monkeypatch.setattr(infer, "WHOLE", limit)
+        run_script(infer, "--scene", scene, "--weights", trained[1] / "weights.pt", "--out", tmp_path / out, "--device", "cpu", *words)
+    assert tiles == [272, 256]
+    images = {out: read_image(tmp_path / out / "scene.hdr") for out in ("whole", "tiled", "named", "never")}
+    assert np.array_equal(images["whole"], images["never"])
+    assert all(images[out].shape == (277, 300, 3) and psnr(*(T(torch.from_numpy(images[name])) for name in (out, "whole"))) > 40 for out in ("tiled", "named"))
 
 
 def test_infer_may_write_into_the_scene_and_run_again(trained, tmp_path):
