@@ -64,7 +64,7 @@ def attention(Q, K, V):
     if torch.is_grad_enabled() or Q.device.type != "cpu" or len(Q) > 1:
         return nnf.scaled_dot_product_attention(Q, K, V)
     Q, K, V = Q[0, 0], K[0, 0].T / Q.shape[-1] ** 0.5, V[0, 0]                          # (n, C), (C, n), (n, C)
-    some = max(STRIP_BYTES // (16 * len(V)), 64)
+    some = max(STRIP_BYTES // (8 * len(V)), 64)
     return torch.cat([torch.softmax(Q_s @ K, dim=-1) @ V for Q_s in Q.split(some)])[None, None]
 
 
