@@ -20,7 +20,8 @@ import torch.nn as nn
 import torch.nn.functional as nnf
 
 from common import count_parameters
-from strips import STRIP_BYTES
+
+SCORES = 2 ** 21        # elements of softmax(Q K^T) at a time on the CPU: 4 MB in bfloat16
 
 
 @dataclass
@@ -50,9 +51,10 @@ class TimeResidualBlock(nn.Module):
 
     def forward(self, x, time):
         """x: (B, C_in, h, w), time: (B, time_channels). Returns: (B, C_out, h, w)."""
-        y = self.conv1(nnf.silu(self.norm1(x)))
-        y = y + self.time(nnf.silu(time))[:, :, None, None]
-        return self.skip(x) + self.conv2(nnf.silu(self.norm2(y)))
+        at_inference = not torch.is_grad_enabled()                  # then a norm's output may be overwritten
+        y = self.conv1(nnf.silu(self.norm1(x), inplace=at_inference))
+        y = y.add_(self.time(nnf.silu(time))[:, :, None, None])
+        return self.conv2(nnf.silu(self.norm2(y), inplace=at_inference)).add_(self.skip(x))
 
 
 def attention(Q, K, V):
@@ -64,7 +66,7 @@ def attention(Q, K, V):
     if torch.is_grad_enabled() or Q.device.type != "cpu" or len(Q) > 1:
         return nnf.scaled_dot_product_attention(Q, K, V)
     Q, K, V = Q[0, 0], K[0, 0].T / Q.shape[-1] ** 0.5, V[0, 0]                          # (n, C), (C, n), (n, C)
-    some = max(STRIP_BYTES // (8 * len(V)), 64)
+    some = max(SCORES // len(V), 64)
     return torch.cat([torch.softmax(Q_s @ K, dim=-1) @ V for Q_s in Q.split(some)])[None, None]
 
 
