@@ -153,7 +153,7 @@ def tile_ramps(length, tile, overlap):
     length: multiple of 16; tile, overlap: pixels. Returns: list of (start, weights), start a multiple of 16, weights (tile,) float32
     that rise linearly over the middle half of an overlap and, at each pixel of the image, add up to 1 over the tiles.
     """
-    count = -(-(length - overlap) // (tile - overlap))
+    count = -(-(length - overlap) // (tile - overlap)) if length > tile else 1
     starts = [min(k * (tile - overlap), length - tile) for k in range(count)]
     covered, ramps, place = torch.zeros(length), [], torch.arange(tile)
     for start in starts:
@@ -171,12 +171,12 @@ def rebuild_in_tiles(rebuild, ldr, z, tile, overlap=OVERLAP):
     Returns: H^ (B, 3, H, W). DHRNet's attentions pool over the tile, not the image: see the README for what that changes.
     """
     H, W = ldr.shape[-2:]
-    height, width = min(tile, H), min(tile, W)
+    height, width, k = min(tile, H), min(tile, W), 1 if z is None else W // z.shape[-1]
     hdr_hat = ldr.new_zeros(len(ldr), 3, H, W)
     for top, down in tile_ramps(H, height, overlap):
         for left, across in tile_ramps(W, width, overlap):
             y, x = slice(top, top + height), slice(left, left + width)
-            z_tile = None if z is None else z[..., top // 4:(top + height) // 4, left // 4:(left + width) // 4]
+            z_tile = None if z is None else z[..., top // k:(top + height) // k, left // k:(left + width) // k]
             hdr_hat[..., y, x] += rebuild(ldr[..., y, x], z_tile) * (down[:, None] * across).to(ldr)
     return hdr_hat
 
@@ -185,7 +185,7 @@ def rebuild_in_tiles(rebuild, ldr, z, tile, overlap=OVERLAP):
 def reconstruct(model, ldr, ev, S=None, generator=None, tile=0):
     """The inference of Fig. 2 (c): three LDR frames to one HDR image, any size.
 
-    ldr: (B, 3, 3, H, W) gamma-coded frames, short, reference, long; ev: (B, 3) exposures in stops.
+    model: Stage2, or the baseline Stage1. ldr: (B, 3, 3, H, W) gamma-coded in [0, 1], rising exposure; ev: (B, 3) stops.
     S: sampling steps, default the trained ones; generator: CPU generator of the initial noise; tile: side in pixels, 0 is none.
     Returns: H^ (B, 3, H, W) linear radiance in [0, 1] in units of the shortest exposure, float32.
     Raises: ValueError for the variant s1, whose prior needs the ground truth, or a tile that cannot overlap its neighbour.
@@ -201,12 +201,13 @@ def reconstruct(model, ldr, ev, S=None, generator=None, tile=0):
         def rebuild(ldr, z):
             return model.dhrnet(network_input(ldr, ev))
     else:
-        D = by_strips(lambda ldr: model.condition(network_input(ldr, ev)), ldr, halo=model.condition.halo, shrink=4)
+        D = by_strips(lambda ldr: model.condition(network_input(ldr, ev)), ldr, halo=model.condition.halo,
+                      shrink=model.config.lpenet.unshuffle)
         z_hat = model.sample_prior(D, S, generator)
-        give_back_memory()
         def rebuild(ldr, z):
             return model.rebuild(network_input(ldr, ev), z)
     if tile and tile < max(ldr.shape[-2:]):
+        give_back_memory()          # the U-Net's maps are not of a tile's size
         return rebuild_in_tiles(rebuild, ldr, z_hat, tile)[..., :H, :W]
     return rebuild(ldr, z_hat)[..., :H, :W]
 

@@ -165,7 +165,8 @@ def test_keeping_memory_changes_no_result():
 
 # --- tiles -----------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("length", "tile", "overlap"), [(512, 256, 128), (752, 256, 128), (528, 512, 128), (256, 256, 128), (6000 - 6000 % 16, 1280, 128)])
+@pytest.mark.parametrize(("length", "tile", "overlap"), [(512, 256, 128), (752, 256, 128), (528, 512, 128),
+                                                           (256, 256, 128), (128, 128, 128), (96, 96, 128), (6000 - 6000 % 16, 1280, 128)])
 def test_ramps_of_the_tiles_add_up_to_one(length, tile, overlap):
     covered = torch.zeros(length)
     for start, ramp in tile_ramps(length, tile, overlap):
@@ -202,6 +203,19 @@ def test_tiles_agree_with_the_whole_image_and_leave_no_seam(bracket, capsys):
     for tiled_step, whole_step, length in zip(steps, plain, (640, 480)):
         borders = [start + at for start, _ in tile_ramps(length, 384, lfdiff.OVERLAP)[1:] for at in (0, 31, 32, 63, 95, 96, 127)]
         assert abs(tiled_step[borders].mean() / whole_step[borders].mean() - 1) < 0.05
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("k", [2, 4])
+def test_the_prior_fits_strips_and_tiles_for_any_unshuffle(monkeypatch, bracket, k):
+    torch.manual_seed(0)
+    lpenet = LPENetConfig(prior_width=8, condition_width=8, unshuffle=k)
+    model = Stage2(LFDiffConfig(dhrnet=DHRNetConfig(channels=8, heads=2, frms=(), high_blocks=1, pool_pim=k), lpenet=lpenet), without_dm=True)
+    ldr, ev = bracket[0][..., :128, :320], bracket[1]           # as high as tiles overlap
+    whole = reconstruct(model, ldr, ev)
+    monkeypatch.setattr(strips, "STRIP_BYTES", 200_000)
+    assert (reconstruct(model, ldr, ev) - whole).abs().max() < 1e-4
+    assert (reconstruct(model, ldr, ev, tile=256) - whole).abs().max() < 0.05
 
 
 def test_a_tile_that_cannot_overlap_is_refused(bracket):
