@@ -482,15 +482,32 @@ def group_norm(p, name, x, groups=8):
 
 
 @torch.no_grad()
-def test_pixel_attention_agrees_with_a_loop_over_pixels():
-    module, x = randomise(PixelAttention(16)), normal(1, 16, 3, 4).double()
-    p = arrays(module)
-    Q, K, V = np.split(conv_of(p, "qkv", group_norm(p, "norm", x[0].numpy())).reshape(48, 12), 3)
-    y = np.zeros((16, 12))
-    for i in range(12):
-        for weight, j in zip(softmax([Q[:, i] @ K[:, j] / 4 for j in range(12)]), range(12)):
-            y[:, i] += weight * V[:, j]
-    assert_close(module(x)[0], x[0].numpy() + conv_of(p, "out", y.reshape(16, 3, 4)), 1e-12)
+@pytest.mark.parametrize("window", [0, 2, 4, 8])
+def test_pixel_attention_agrees_with_a_loop_over_the_pixels_of_each_window(window):
+    module, x = randomise(PixelAttention(16, window)), normal(2, 16, 3, 4).double()
+    p, side = arrays(module), window or 4
+    def same_window(i, j):
+        return (i // 4 // side, i % 4 // side) == (j // 4 // side, j % 4 // side)          # 4 pixels a row
+    for image in range(2):
+        Q, K, V = np.split(conv_of(p, "qkv", group_norm(p, "norm", x[image].numpy())).reshape(48, 12), 3)
+        y = np.zeros((16, 12))
+        for i in range(12):
+            others = [j for j in range(12) if same_window(i, j)]
+            for weight, j in zip(softmax([Q[:, i] @ K[:, j] / 4 for j in others]), others):
+                y[:, i] += weight * V[:, j]
+        assert_close(module(x)[image], x[image].numpy() + conv_of(p, "out", y.reshape(16, 3, 4)), 1e-12)
+
+
+@torch.no_grad()
+def test_windows_change_nothing_in_a_training_patch_of_128():
+    torch.manual_seed(0)
+    net = Denoiser(DenoiserConfig())
+    whole = Denoiser(DenoiserConfig(unet_window=0))
+    whole.load_state_dict(net.state_dict())
+    t = torch.tensor([7, 90])
+    patch, larger = normal(2, 3, 32, 32), normal(2, 3, 64, 64)                             # 1/4 of 128 pixels, of 256
+    assert torch.equal(net(patch, patch, t), whole(patch, patch, t))
+    assert not torch.allclose(net(larger, larger, t), whole(larger, larger, t), atol=1e-4)
 
 
 @torch.no_grad()

@@ -9,12 +9,10 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as nnf
 
-import denoiser
 import lfdiff
 import strips
 from align import AlignmentModule
 from data import T
-from denoiser import attention
 from dhrnet import DHRNetConfig, FRM, PIM, SelfAttention, cosines, mix_channels, split_frequencies
 from lfdiff import LFDiffConfig, Stage2, rebuild_in_tiles, reconstruct, tile_ramps
 from loss import psnr
@@ -139,13 +137,6 @@ def test_merging_is_the_convolution_of_the_concatenation(make, mode):
     F_high, F_low = random_map(2, 12, 16, 24), random_map(2, 12, 16 // frm.k, 24 // frm.k, seed=1)
     up = nnf.interpolate(F_low, scale_factor=frm.k, mode=mode, **({"align_corners": False} if mode == "bilinear" else {}))
     assert torch.allclose(frm.concat_and_merge(F_high, F_low), frm.merge(torch.cat([F_high, up], dim=1)), atol=1e-5)
-
-
-@torch.no_grad()
-def test_attention_over_some_queries_is_attention(monkeypatch):
-    monkeypatch.setattr(denoiser, "SCORES", 1000)       # 64 queries at a time
-    Q, K, V = (random_map(1, 1, 150, 8, seed=seed) for seed in range(3))
-    assert torch.allclose(attention(Q, K, V), nnf.scaled_dot_product_attention(Q, K, V), atol=1e-5)
 
 
 @torch.no_grad()
