@@ -4,12 +4,16 @@ Paper: Sec. 4.3.
 
     python infer.py --scene examples/cafe                 writes results/cafe.hdr, cafe.png and cafe_panel.png
     python infer.py --scene DIR --seed 1 --steps 20       another sample of the prior, with more DDIM steps
+    python infer.py --scene DIR --samples 8               the mean of 8 samples, and where they differ: NAME_spread.png
 
 DIR holds three or more photographs of one scene (TIFF, PNG or JPEG, 8 or 16 bit, any size) and exposure.txt, or EXIF in the
 photographs; see data.load_scene. If a ground truth HDRImg.hdr lies beside them, PSNR is printed too.
 
 NAME.hdr is linear radiance in units of the shortest exposure, so in [0, 1]; NAME.png is T(H) of Eq. 6, in 8 bits; NAME_panel.png shows
 the frames, a plain merge with its ghosts, our result, and truth and error where there is a truth.
+
+The prior is sampled, so the answer has a spread: with --samples K, NAME.hdr is the mean of K results, and NAME_spread.png shows their
+standard deviation at each pixel: large where the content was generated, small where it was observed.
 """
 
 import time
@@ -39,6 +43,7 @@ class InferConfig:
     weights: str = str(Path(__file__).parent / "weights" / "lfdiff.pt")     # trained weights
     steps: int = 0              # DDIM steps S; 0: as trained [paper: 10]
     seed: int = 0               # of the initial noise z_T; the same seed gives the same image
+    samples: int = 1            # priors to draw, with seeds from --seed on; the result is the mean over them, their spread a picture
     device: str = "auto"        # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"     # auto (bfloat16 where the hardware has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
     compile: bool = False       # torch.compile the networks: minutes once, pays on a GPU for many images of one size
@@ -50,6 +55,58 @@ def plain_results(ldr, ev):
     """What one has without any network. ldr: (1, 3, 3, H, W), ev: (1, 3). Returns: {title: (1, 3, H, W) linear radiance}."""
     return {"reference alone": by_strips(lambda ldr: to_radiance(ldr, ev)[:, 1], ldr, halo=0),
             "weighted merge": by_strips(lambda ldr: weighted_merge(ldr, ev), ldr, halo=0)}
+
+
+@torch.no_grad()
+def sample_images(model, ldr, ev, seeds, S=None, tile=0):
+    """Results from one prior for each seed: their mean, and their standard deviation after T.
+
+    model, ldr, ev, S, tile: see lfdiff.reconstruct; batch of one. seeds: list of int.
+    Returns: mean (1, 3, H, W) linear radiance, float32; spread (1, 1, H, W), root mean square over the channels of the standard
+    deviation of T(H^) over the seeds (of the population, so 0 for one seed).
+    """
+    mean, of_T, squares = 0, 0, 0
+    for k, seed in enumerate(seeds, start=1):
+        hdr_hat = reconstruct(model, ldr, ev, S, torch.Generator().manual_seed(seed), tile)
+        hdr_mu = T(hdr_hat)
+        mean = mean + (hdr_hat - mean) / k                      # Welford's running mean and sum of squares: 0 exactly for equal images
+        step = hdr_mu - of_T
+        of_T = of_T + step / k
+        squares = squares + step * (hdr_mu - of_T)
+    return mean, (squares / len(seeds)).clamp(min=0).mean(dim=1, keepdim=True).sqrt()
+
+
+@torch.no_grad()
+def regions(ldr, ev, white=0.98, darker=0.7):
+    """Where the reference frame observed the scene, and where not. ldr: (1, 3, 3, H, W), ev: (1, 3).
+
+    Returns: {name: (1, 1, H, W) bool}. A pixel that the reference saturates is as bright as 1 / t_2 or brighter. The short frame, which
+    should know how bright, contradicts where it is darker than that: something moved there, and no frame holds the content.
+    """
+    saturated = (ldr[:, 1] >= white).any(dim=1, keepdim=True)
+    H_1, H_2 = to_radiance(ldr[:, :2], ev[:, :2]).unbind(dim=1)
+    contradicted = ((H_1 < darker * H_2) & (ldr[:, 1] >= white)).any(dim=1, keepdim=True)
+    return {"saturated, and the short frame contradicts": contradicted, "saturated, the short frame agrees": saturated & ~contradicted,
+            "well exposed": ~saturated}
+
+
+def save_spread(path, hdr_mu, spread):
+    """The result beside the map of its spread, with a colour bar. hdr_mu: (3, H, W) in [0, 1], spread: (H, W)."""
+    from matplotlib.figure import Figure        # 0.3 s to import: only when a plot is drawn
+    H, W = spread.shape
+    k = -(-max(H, W) // PANEL)
+    hdr_mu, spread = nnf.avg_pool2d(hdr_mu, k), nnf.avg_pool2d(spread[None], k)[0]
+    figure = Figure(figsize=(14, 7 * H / W + 0.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.imshow(hdr_mu.permute(1, 2, 0).clamp(0, 1).numpy())
+    shown = right.imshow(spread.numpy(), cmap="magma", vmin=0, vmax=max(float(spread.flatten().sort().values[int(0.999 * (spread.numel() - 1))]), 1e-6))
+    left.set_title("mean of the samples, T(H)")
+    right.set_title("standard deviation of T(H) over the samples")
+    for axis in (left, right):
+        axis.axis("off")
+    figure.colorbar(shown, ax=right, shrink=0.8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
 
 
 @torch.no_grad()
@@ -77,6 +134,8 @@ def main():
         raise ValueError("--scene: missing; give the folder of a bracket, such as --scene examples/cafe")
     if config.steps < 0:
         raise ValueError(f"--steps {config.steps}: must be 1 or more (0: as trained)")
+    if config.samples < 1:
+        raise ValueError(f"--samples {config.samples}: must be 1 or more")
     device = pick_device(config.device)
     dtype = pick_precision(config.precision, device)
     sample = load_scene(config.scene)
@@ -91,8 +150,9 @@ def main():
 
     start = time.perf_counter()
     with autocast(device, dtype):
-        hdr_hat = reconstruct(model, ldr.to(device), ev.to(device), config.steps or None, torch.Generator().manual_seed(config.seed), max(tile, 0))
-    ldr, hdr_hat = ldr[..., :H, :W], hdr_hat.cpu()[..., :H, :W]                 # (1, 3, 3, H, W), (1, 3, H, W)
+        hdr_hat, spread = sample_images(model, ldr.to(device), ev.to(device), range(config.seed, config.seed + config.samples),
+                                        config.steps or None, max(tile, 0))
+    ldr, hdr_hat, spread = ldr[..., :H, :W], hdr_hat.cpu()[..., :H, :W], spread.cpu()[..., :H, :W]      # (1, 3, 3, H, W), (1, 3, H, W), (1, 1, H, W)
     seconds = time.perf_counter() - start
     if not torch.isfinite(hdr_hat).all():
         raise ValueError(f"{config.scene}: the result is not finite in {dtype}; try --precision float32")
@@ -109,7 +169,12 @@ def main():
         print(f"{'':<16} {'PSNR-μ':>8} {'PSNR-L':>8}   (dB, against the ground truth)")
         for title, image in results.items():
             print(f"{title:<16} {psnr(T(image), T(truth)):>8.2f} {psnr(image, truth):>8.2f}")
-    print(f"wrote {out / name}.hdr, {name}.png, {name}_panel.png")
+    if config.samples > 1:
+        save_spread(out / f"{name}_spread.png", T(hdr_hat[0]), spread[0, 0])
+        print(f"spread over {config.samples} samples, mean standard deviation of T(H):")
+        for title, region in regions(ldr, ev).items():
+            print(f"  {title:<43} {float(spread[region].mean()) if region.any() else float('nan'):.5f}   ({100 * region.float().mean():.1f} % of the pixels)")
+    print(f"wrote {out / name}.hdr, {name}.png, {name}_panel.png" + (f", {name}_spread.png" if config.samples > 1 else ""))
 
 
 if __name__ == "__main__":

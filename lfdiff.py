@@ -221,10 +221,26 @@ def build(variant, config):
     return Stage2(config, without_dm=variant == "s2_without_dm")
 
 
-def save_weights(path, model, notes):
-    """Writes what inference needs, in float16: variant, config, weights, and `notes` (a dict of plain values)."""
-    state = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
-    save_checkpoint(path, {"variant": model.variant, "config": asdict(model.config), "model": state, "notes": notes})
+def save_weights(path, model, notes, lpenet=None):
+    """Writes what inference needs, in float16: variant, config, weights, and `notes` (a dict of plain values).
+
+    lpenet: of stage 1. Inference does not need it, but with it training can go on from the file (--init).
+    """
+    states = {name: {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
+              for name, network in (("model", model), ("lpenet", lpenet)) if network is not None}
+    save_checkpoint(path, {"variant": model.variant, "config": asdict(model.config), **states, "notes": notes})
+
+
+def part_of(checkpoint, name):
+    """The state of one network, such as "dhrnet", in a checkpoint of the train scripts or in save_weights' file, as a dict.
+
+    Raises: ValueError when it holds no such network.
+    """
+    state = {key.removeprefix(name + "."): value for key, value in checkpoint["model"].items() if key.startswith(name + ".")}
+    state = checkpoint.get(name, state)
+    if not state:
+        raise ValueError(f"checkpoint: of variant {checkpoint['variant']}, it holds no {name}; start from another file, or without --init")
+    return state
 
 
 def load_weights(path, device="cpu"):

@@ -14,7 +14,7 @@ import sys
 
 import torch
 
-STRIP_BYTES = 16 * 2 ** 20       # of the widest map inside a strip
+STRIP_BYTES = 32 * 2 ** 20       # of the widest map inside a strip
 
 
 def strip_rows(*maps, channels=None):

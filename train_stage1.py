@@ -18,9 +18,9 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from common import autocast, count_parameters, describe, parse, pick_precision, run, seed_all, start_processes
+from common import autocast, config_from, count_parameters, describe, load_checkpoint, parse, pick_precision, run, seed_all, start_processes
 from data import network_input
-from lfdiff import LFDiffConfig, Stage1, pad_to_multiple
+from lfdiff import LFDiffConfig, Stage1, pad_to_multiple, part_of
 from loss import LossConfig, load_vgg19, reconstruction_loss
 from strips import keep_memory
 from training import Log, TrainingConfig, batches, open_data, refuse_to_overwrite, resume_run, save_run, to_device, validate
@@ -30,10 +30,27 @@ from training import Log, TrainingConfig, batches, open_data, refuse_to_overwrit
 class Stage1Config:
     """Stage 1."""
     out: str = "runs/stage1"        # folder of the run
+    init: str = ""                  # weights.pt or a checkpoint to start from, with its architecture; empty: random weights
     baseline: bool = False          # train Table 3's baseline instead
     training: TrainingConfig = field(default_factory=TrainingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     model: LFDiffConfig = field(default_factory=LFDiffConfig)
+
+
+def first_network(config):
+    """The network to train: random, or --init's. Returns: Stage1.
+
+    Raises: FileNotFoundError, ValueError for a checkpoint without the networks of this stage.
+    """
+    if not config.init:
+        return Stage1(config.model, config.baseline)
+    saved = load_checkpoint(config.init)
+    network = Stage1(config_from(LFDiffConfig, saved["config"]), config.baseline)
+    if (saved["variant"] == "baseline") != config.baseline:
+        raise ValueError(f"{config.init}: holds variant {saved['variant']}; a baseline goes on from a baseline, and only that")
+    for name, part in network.named_children():
+        part.load_state_dict(part_of(saved, name))
+    return network
 
 
 def validation_predictor(network, device, dtype):
@@ -59,7 +76,8 @@ def main():
     epoch = max(len(train_set) // settings.batch, 1)        # steps
     steps = settings.epochs * epoch
 
-    network = Stage1(config.model, config.baseline).to(device, memory_format=torch.channels_last)
+    network = first_network(config).to(device, memory_format=torch.channels_last)
+    config.model = network.config
     vgg = load_vgg19(config.loss, device)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.decay_epochs * epoch, settings.decay)

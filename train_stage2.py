@@ -27,17 +27,20 @@ from data import network_input
 from ddim import DiffusionConfig
 from denoiser import DenoiserConfig
 from dhrnet import DHRNetConfig
-from lfdiff import LFDiffConfig, Stage2, pad_to_multiple, save_weights
+from lfdiff import LFDiffConfig, Stage2, pad_to_multiple, part_of, save_weights
 from loss import LossConfig, diffusion_loss, load_vgg19, reconstruction_loss
 from lpenet import LPENet, LPENetConfig
 from strips import keep_memory
 from training import Log, TrainingConfig, batches, open_data, refuse_to_overwrite, resume_run, save_run, to_device, validate
+
+SCRIPTS = {"s1": "train_stage1.py", "s2": "train_stage2.py", "s2_without_dm": "train_stage2.py --without-dm"}
 
 
 @dataclass
 class Stage2Config:
     """Stage 2. DHRNet's and LPENet's shapes come from stage 1's checkpoint."""
     stage1: str = "runs/stage1/best.pt"     # checkpoint of train_stage1.py
+    init: str = ""                          # weights.pt or a checkpoint of this script to go on from, in place of stage 1's
     out: str = "runs/stage2"                # folder of the run
     split: bool = False                     # Table 3, Split training: DHRNet is frozen
     without_dm: bool = False                # Table 3, w/o DM: D is the prior
@@ -49,22 +52,29 @@ class Stage2Config:
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
 
 
-def load_stage1(config, device):
-    """Stage 1's networks. Returns: a Stage2 with its DHRNet, the frozen LPENet, both on the device.
+def first_networks(config, device):
+    """The networks to train: stage 1's and a fresh diffusion model, or all of --init's.
 
-    Raises: FileNotFoundError, ValueError for a checkpoint that is not stage 1's.
+    Returns: Stage2 and the frozen LPENet, both on the device.
+    Raises: FileNotFoundError, ValueError for a checkpoint of something else.
     """
     if config.prior_batches < 1 or not 0 <= config.warmup <= 1:
         raise ValueError(f"--prior-batches {config.prior_batches}, --warmup {config.warmup}: need 1 or more batches, and a share from 0 to 1")
-    saved = load_checkpoint(config.stage1)
-    if saved.get("variant") != "s1":
-        raise ValueError(f"{config.stage1}: holds variant {saved.get('variant')}, not s1; train one with train_stage1.py")
-    shapes = config_from(DHRNetConfig, saved["config"]["dhrnet"]), config_from(LPENetConfig, saved["config"]["lpenet"])
-    network = Stage2(LFDiffConfig(*shapes, config.denoiser, config.diffusion), config.without_dm)
+    path, expected = (config.init, "s2_without_dm" if config.without_dm else "s2") if config.init else (config.stage1, "s1")
+    saved = load_checkpoint(path)
+    if saved.get("variant") != expected:
+        raise ValueError(f"{path}: holds variant {saved.get('variant')}, not {expected}; train one with {SCRIPTS[expected]}")
+    if config.init:
+        network = Stage2(config_from(LFDiffConfig, saved["config"]), config.without_dm)
+        network.load_state_dict(saved["model"])
+    else:
+        shapes = config_from(DHRNetConfig, saved["config"]["dhrnet"]), config_from(LPENetConfig, saved["config"]["lpenet"])
+        network = Stage2(LFDiffConfig(*shapes, config.denoiser, config.diffusion), config.without_dm)
+        network.dhrnet.load_state_dict(part_of(saved, "dhrnet"))
     lpenet = LPENet(network.config.lpenet)
-    for part, module in (("dhrnet", network.dhrnet), ("lpenet", lpenet)):
-        module.load_state_dict({name.removeprefix(part + "."): value for name, value in saved["model"].items() if name.startswith(part + ".")})
-        module.requires_grad_(part == "dhrnet" and not config.split)
+    lpenet.load_state_dict(part_of(saved, "lpenet"))
+    lpenet.requires_grad_(False)
+    network.dhrnet.requires_grad_(not config.split)
     return network.to(device, memory_format=torch.channels_last), lpenet.to(device, memory_format=torch.channels_last)
 
 
@@ -126,7 +136,8 @@ def main():
     epoch = max(len(train_set) // settings.batch, 1)        # steps
     steps = settings.epochs * epoch
 
-    network, lpenet = load_stage1(config, device)
+    network, lpenet = first_networks(config, device)
+    config.denoiser, config.diffusion = network.config.denoiser, network.config.diffusion
     vgg = load_vgg19(config.loss, device)
     optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=settings.lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.decay_epochs * epoch, settings.decay)
@@ -136,6 +147,7 @@ def main():
         start, best = resume_run(out / "last.pt", parts, network, settings)
     else:
         start, best = 0, float("-inf")
+    if not settings.resume and not config.init:
         network.z_mean, network.z_std = measure_prior(lpenet, train_set, settings, config.prior_batches, device)
     model = torch.compile(network) if settings.compile else network
     if world > 1:
@@ -184,7 +196,8 @@ def main():
             if row["val_psnr_mu_predicted"] > best:
                 best = row["val_psnr_mu_predicted"]
                 save_run(out / "best.pt", parts, network, config, step, best)
-                save_weights(out / "weights.pt", network, {"step": step, "val_psnr_mu": best, "data": settings.data, "seed": settings.seed})
+                save_weights(out / "weights.pt", network, {"step": step, "val_psnr_mu": best, "data": settings.data, "seed": settings.seed},
+                             lpenet)
             save_run(out / "last.pt", parts, network, config, step, best)
         log.restart_clock()
 

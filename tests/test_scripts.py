@@ -103,6 +103,27 @@ def test_the_prior_is_standardised_by_the_training_set(trained):
     assert z.mean((0, 2, 3)).abs().max() < 1e-4 and (z.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-3
 
 
+def test_training_goes_on_from_weights_with_their_architecture(trained, tmp_path):
+    first, second = trained
+    file = second / "weights.pt"
+    shipped = common.load_checkpoint(file)
+    run_script(train_stage1, *DATA, "--init", file, "--epochs", "1", "--lr", "1e-9", "--out", tmp_path / "one")     # no --channels: the file knows
+    run_script(train_stage2, *DATA, "--init", file, "--epochs", "1", "--lr", "1e-9", "--out", tmp_path / "two")
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, value in shipped["model"].items():
+        assert torch.allclose(two[name].float(), value.float(), atol=1e-6), name                # z_mean and z_std too
+        assert not name.startswith("dhrnet.") or torch.allclose(one[name], value.float(), atol=1e-6), name
+    for name, value in shipped["lpenet"].items():
+        assert torch.allclose(one["lpenet." + name], value.float(), atol=1e-6), name
+    assert common.load_checkpoint(tmp_path / "one" / "last.pt")["config"] == shipped["config"]
+
+
+def test_training_refuses_to_go_on_from_the_weights_of_something_else(trained, tmp_path):
+    message = one_line("train_stage2.py", *DATA, "--init", trained[0] / "last.pt", "--out", tmp_path / "a")
+    assert "variant s1" in message and "train_stage2.py" in message
+    assert "holds variant s2" in one_line("train_stage1.py", *DATA, "--baseline", "--init", trained[1] / "weights.pt", "--out", tmp_path / "b")
+
+
 def test_split_training_leaves_dhrnet_as_stage_1_made_it(trained, tmp_path):
     before, after = weights(trained[0]), weights(stage2(tmp_path, trained[0], "--epochs", "1", "--split", "--warmup", "0"))
     names = [name for name in before if name.startswith("dhrnet.")]
@@ -251,6 +272,36 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another(trained, tmp
         run_script(infer, "--scene", scene, "--weights", trained[1] / "weights.pt", "--out", tmp_path / out, "--seed", seed, "--device", "cpu")
     a, b, c = ((tmp_path / out / "scene.hdr").read_bytes() for out in "abc")
     assert a == b != c
+
+
+def test_equal_seeds_have_no_spread_and_the_spread_of_others_is_their_standard_deviation(trained):
+    model, sample = load_weights(trained[1] / "weights.pt"), SyntheticBrackets(48, seed=3)[0]
+    ldr, ev = sample["ldr"][None], sample["ev"][None]
+    mean, spread = infer.sample_images(model, ldr, ev, [4, 4, 4])
+    images = [lfdiff.reconstruct(model, ldr, ev, generator=torch.Generator().manual_seed(seed)) for seed in (4, 5, 6)]
+    assert torch.equal(spread, torch.zeros(1, 1, 48, 48)) and torch.equal(mean, images[0])
+    mean, spread = infer.sample_images(model, ldr, ev, [4, 5, 6])
+    stack = torch.stack(images).double()
+    assert spread.min() > 0 and (mean - stack.mean(0)).abs().max() < 1e-6
+    assert (spread - T(stack).var(0, correction=0).mean(1, keepdim=True).sqrt()).abs().max() < 1e-6
+
+
+def test_regions_are_those_of_a_hand_made_bracket():
+    H = torch.tensor([0.1, 0.9, 0.9, 0.1, 0.25])                # of the five pixels at the reference's moment; it saturates at 1/4
+    short = torch.tensor([0.1, 0.9, 0.1, 0.9, 0.25])            # at the short frame's: something dark has moved before the third
+    frames = [(radiance * 2 ** stops).clamp(0, 1) ** (1 / 2.2) for radiance, stops in ((short, 0), (H, 2), (H, 4))]
+    ldr = torch.stack(frames)[None, :, None, None, :].repeat(1, 1, 3, 1, 1)                 # (1, 3, 3, 1, 5)
+    found = [region.flatten().tolist() for region in infer.regions(ldr, torch.tensor([[0.0, 2.0, 4.0]])).values()]
+    assert found == [[False, False, True, False, False], [False, True, False, False, True], [True, False, False, True, False]]
+
+
+def test_infer_with_samples_writes_the_map_of_their_spread(trained, tmp_path, capsys):
+    scene, _ = make_scene(tmp_path / "scene", hdr=False)
+    for samples in (1, 3):
+        run_script(infer, "--scene", scene, "--weights", trained[1] / "weights.pt", "--out", tmp_path / str(samples), "--samples", samples, "--device", "cpu")
+    assert read_image(tmp_path / "3" / "scene_spread.png").shape[1] > 1000 and not (tmp_path / "1" / "scene_spread.png").exists()
+    assert "well exposed" in capsys.readouterr().out
+    assert (tmp_path / "3" / "scene.hdr").read_bytes() != (tmp_path / "1" / "scene.hdr").read_bytes()
 
 
 def test_infer_takes_tiles_by_itself_above_its_limit_and_none_when_told(trained, tmp_path, monkeypatch):
