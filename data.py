@@ -113,6 +113,10 @@ def weighted_merge(ldr, ev):
     return torch.where(total > 0, merged, hdr[:, 1])
 
 
+# What one has without any network: {title: function (ldr, ev) -> (B, 3, H, W) linear radiance}, arguments as of weighted_merge.
+PLAIN = {"reference alone": lambda ldr, ev: to_radiance(ldr, ev)[:, 1], "weighted merge": weighted_merge}
+
+
 # --- scenes -----------------------------------------------------------------------------------------------------------
 
 def _natural(path):

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as nnf
 
 from common import autocast, parse, pick_device, pick_precision, run, save_panel
-from data import T, load_scene, to_radiance, weighted_merge
+from data import PLAIN, T, load_scene, to_radiance, weighted_merge
 from images import write_image
 from lfdiff import load_weights, pad_to_multiple, reconstruct
 from loss import psnr
@@ -53,8 +53,12 @@ class InferConfig:
 @torch.no_grad()
 def plain_results(ldr, ev):
     """What one has without any network. ldr: (1, 3, 3, H, W), ev: (1, 3). Returns: {title: (1, 3, H, W) linear radiance}."""
-    return {"reference alone": by_strips(lambda ldr: to_radiance(ldr, ev)[:, 1], ldr, halo=0),
-            "weighted merge": by_strips(lambda ldr: weighted_merge(ldr, ev), ldr, halo=0)}
+    return {title: by_strips(lambda ldr, plain=plain: plain(ldr, ev), ldr, halo=0) for title, plain in PLAIN.items()}
+
+
+def tile_for(tile, H, W):
+    """Side of the tiles for an image, 0 for none. tile: --tile, see InferConfig; H, W: pixels."""
+    return max(tile or (TILE if H * W > WHOLE else 0), 0)
 
 
 @torch.no_grad()
@@ -145,13 +149,13 @@ def main():
     if config.compile:
         for network in model.children():
             network.compile()
-    tile = config.tile or (TILE if H * W > WHOLE else 0)
+    tile = tile_for(config.tile, H, W)
     keep_memory(2 ** 26 if tile else 2 ** 30)                                   # only strips where memory is short; what loading needed is gone
 
     start = time.perf_counter()
     with autocast(device, dtype):
         hdr_hat, spread = sample_images(model, ldr.to(device), ev.to(device), range(config.seed, config.seed + config.samples),
-                                        config.steps or None, max(tile, 0))
+                                        config.steps or None, tile)
     ldr, hdr_hat, spread = ldr[..., :H, :W], hdr_hat.cpu()[..., :H, :W], spread.cpu()[..., :H, :W]      # (1, 3, 3, H, W), (1, 3, H, W), (1, 1, H, W)
     seconds = time.perf_counter() - start
     if not torch.isfinite(hdr_hat).all():

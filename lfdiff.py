@@ -182,6 +182,17 @@ def rebuild_in_tiles(rebuild, ldr, z, tile, overlap=OVERLAP):
 
 
 @torch.no_grad()
+def estimate_prior(model, ldr, ev, S=None, generator=None):
+    """The prior of Fig. 2 (c): condition net and S steps. ldr: (B, 3, 3, H, W), H and W multiples of 16; the rest as in reconstruct.
+
+    Returns: z_hat (B, N, H/4, W/4) standardised, float32.
+    """
+    D = by_strips(lambda ldr: model.condition(network_input(ldr, ev)), ldr, halo=model.condition.halo,
+                  shrink=model.config.lpenet.unshuffle)
+    return model.sample_prior(D, S, generator)
+
+
+@torch.no_grad()
 def reconstruct(model, ldr, ev, S=None, generator=None, tile=0):
     """The inference of Fig. 2 (c): three LDR frames to one HDR image, any size.
 
@@ -201,9 +212,7 @@ def reconstruct(model, ldr, ev, S=None, generator=None, tile=0):
         def rebuild(ldr, z):
             return model.dhrnet(network_input(ldr, ev))
     else:
-        D = by_strips(lambda ldr: model.condition(network_input(ldr, ev)), ldr, halo=model.condition.halo,
-                      shrink=model.config.lpenet.unshuffle)
-        z_hat = model.sample_prior(D, S, generator)
+        z_hat = estimate_prior(model, ldr, ev, S, generator)
         def rebuild(ldr, z):
             return model.rebuild(network_input(ldr, ev), z)
     if tile and tile < max(ldr.shape[-2:]):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from common import _add_flags
+from evaluate import EvaluateConfig
 from infer import InferConfig
 from train_stage1 import Stage1Config
 from train_stage2 import Stage2Config
@@ -50,11 +51,11 @@ def test_every_file_of_the_readme_exists_and_every_script_is_named():
 
 def test_every_flag_of_the_readme_is_known():
     known = set()
-    for config in (InferConfig, Stage1Config, Stage2Config):
+    for config in (InferConfig, EvaluateConfig, Stage1Config, Stage2Config):
         parser = argparse.ArgumentParser()
         _add_flags(parser, config)
         known.update(flag for action in parser._actions for flag in action.option_strings)
-    blocks = re.findall(r"(?:python |torchrun .*|`)(?:train_stage\d|infer)\.py[^`\n]*", README)
+    blocks = re.findall(r"(?:python |torchrun .*|`)(?:train_stage\d|infer|evaluate)\.py[^`\n]*", README)
     used = {flag for block in blocks for flag in re.findall(r"--[a-z][\w-]*", block)}
     assert used and used - {"--nproc-per-node"} <= known
 

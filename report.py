@@ -1,0 +1,156 @@
+"""The paper's numbers beside ours: averages, the tables of evaluate.py (1, 3, 4) as text and CSV, and Figure 1's plot.
+
+Paper: Tables 1, 3, 4, Fig. 1. It contradicts itself twice: at S = 5 its Table 4 has PSNR-μ below PSNR-L, unlike every other line, and its
+text credits joint training with 1.51 dB where its Table 3 shows 2.83.
+
+A row is a dict: "scene", "method", the keys of metrics.METRICS, "seconds", "diffusion_seconds"; what was not measured is not in it.
+Tables are Markdown with aligned columns, for files and terminals alike.
+"""
+
+import csv
+import io
+import math
+import shlex
+import statistics
+from dataclasses import asdict
+
+from common import write_atomically
+from lfdiff import PAPER_PARAMETERS
+from metrics import METRICS
+from train_stage1 import Stage1Config
+from train_stage2 import Stage2Config
+
+PAPER_TABLE1 = {"kalantari": (44.76, 42.59, 0.9919, 0.9906, 66.54), "hu": (48.74, 52.10, 0.9968, 0.9993, 77.35)}    # in METRICS' order
+PAPER_TABLE3 = {    # folder of the run: row, variant, PSNR-mu, PSNR-L, what trains it
+    "baseline": ("Baseline", "baseline", 44.23, 42.19, "train_stage1.py --baseline"),
+    "stage1": ("LF-Diff_s1 (sees the truth)", "s1", 50.42, 50.89, "train_stage1.py"),
+    "stage2_split": ("Split training", "s2", 41.93, 39.30, "train_stage2.py --split"),
+    "stage2_without_dm": ("LF-Diff_s2 w/o DM", "s2_without_dm", 44.45, 42.35, "train_stage2.py --without-dm"),
+    "stage2": ("LF-Diff_s2 w/ DM", "s2", 44.76, 42.59, "train_stage2.py")}
+PAPER_TABLE4 = {    # S: PSNR-mu, PSNR-L, seconds of the diffusion on an A100
+    5: (39.76, 41.33, 0.049), 10: (44.76, 42.59, 0.106), 20: (44.73, 42.54, 0.208), 50: (44.66, 42.45, 0.479), 100: (44.65, 42.44, 0.971)}
+
+
+def averages(rows):
+    """Means of the metrics and medians of the seconds over the scenes. Returns: {method: {key: number}}."""
+    found = {}
+    for row in rows:
+        columns = found.setdefault(row["method"], {})
+        for key in row.keys() - {"scene", "method"}:
+            columns.setdefault(key, []).append(row[key])
+    return {method: {key: statistics.median(values) if key.endswith("seconds") else sum(values) / len(values) for key, values in columns.items()}
+            for method, columns in found.items()}
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+def cell(value, form):
+    """A number, or a dash where there is none."""
+    return "–" if value is None else format(value, form)
+
+
+def pair(psnr_mu, psnr_l):
+    """PSNR-mu / PSNR-L."""
+    return f"{cell(psnr_mu, '.2f')} / {cell(psnr_l, '.2f')}"
+
+
+def table(header, lines):
+    """A Markdown table with aligned columns. header: list of texts; lines: list of such lists. Returns: text."""
+    widths = [max(map(len, column)) for column in zip(header, *lines)]
+    written = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in [header, *lines]]
+    return "\n".join([written[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *written[1:]])
+
+
+def score_cells(row):
+    """The cells of a row of scores: METRICS, seconds."""
+    return [cell(row.get(key), form) for key, (_, form) in METRICS.items()] + [cell(row.get("seconds"), ".3g")]
+
+
+def table1(means, data):
+    """The averages of each method, under the paper's for this data set. means: of `averages`. Returns: text."""
+    lines = [["LF-Diff, paper", *score_cells(dict(zip(METRICS, PAPER_TABLE1[data])))]] if data in PAPER_TABLE1 else []
+    lines += [[name, *score_cells(row)] for name, row in means.items()]
+    return table(["method", *(title for title, _ in METRICS.values()), "seconds"], lines)
+
+
+def every_image(rows):
+    """The scores of each image. Returns: text."""
+    return table(["scene", "method", *(title for title, _ in METRICS.values()), "seconds"],
+                 [[row["scene"], row["method"], *score_cells(row)] for row in rows])
+
+
+def table3(runs, means, data):
+    """Table 3 beside the paper's.
+
+    runs: {folder of PAPER_TABLE3: {"parameters", "trained on", "seed", "command"}, the command alone where there was no checkpoint};
+    means: of `averages`; data: what was scored. Returns: text.
+    """
+    lines = []
+    for folder, (row, variant, psnr_mu, psnr_l, _) in PAPER_TABLE3.items():
+        found, ours = runs[folder], means.get(row)
+        millions = found["parameters"] / 1e6 if "parameters" in found else None
+        lines.append([row, f"{PAPER_PARAMETERS[variant] / 1e6:.2f}", cell(millions, ".2f"), pair(psnr_mu, psnr_l),
+                      pair(ours["psnr_mu"], ours["psnr_l"]) if ours else "not run", found.get("trained on", "–"), data if ours else "–",
+                      found.get("seed", "–"), f"`{found['command']}`"])
+    return table(["Table 3", "M parameters, paper", "ours", "PSNR-μ / -L, paper", "ours", "trained on", "scored on", "seed", "trained by"], lines)
+
+
+def table4(steps, means, data, seed):
+    """Table 4 beside the paper's. steps: {method: S}; means: of `averages`; seed: of z_T. Returns: text."""
+    lines = []
+    for name, S in steps.items():
+        ours, (psnr_mu, psnr_l, seconds) = means[name], PAPER_TABLE4.get(S, (None, None, None))
+        lines.append([name, pair(psnr_mu, psnr_l), pair(ours.get("psnr_mu"), ours.get("psnr_l")), cell(seconds, ".3f"),
+                      f"{ours['diffusion_seconds']:.3g}", data, str(seed)])
+    return table(["Table 4", "PSNR-μ / -L, paper", "ours", "s of the diffusion, paper (A100)", "ours", "data", "seed of z_T"], lines)
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+def changed_flags(values, defaults):
+    """Yields the flags by which `values` differs from `defaults`, both dicts as asdict makes them of a config."""
+    for name, value in values.items():
+        default, flag = defaults.get(name), "--" + name.replace("_", "-")
+        if isinstance(value, dict):
+            yield from changed_flags(value, default or {})
+        elif isinstance(value, (list, tuple)):
+            if tuple(value) != default:
+                yield " ".join([flag, *(shlex.quote(str(part)) for part in value)])
+        elif value != default:
+            yield (flag if value else flag.replace("--", "--no-", 1)) if isinstance(value, bool) else f"{flag} {shlex.quote(str(value))}"
+
+
+def training_command(saved):
+    """The command that trained a checkpoint of the train scripts: every flag that is not its default."""
+    script, default = ("train_stage1.py", Stage1Config()) if saved["variant"] in ("baseline", "s1") else ("train_stage2.py", Stage2Config())
+    return " ".join(["python", script, *changed_flags(saved["training"], asdict(default))])
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+def save_csv(path, rows, hdrvdp2_settings):
+    """Each image of each method, then the averages; HDR-VDP-2's settings stand on every line that has a value of it."""
+    means = [{"scene": "average", "method": method, **columns} for method, columns in averages(rows).items()]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, ["scene", "method", *METRICS, "hdrvdp2_settings", "seconds", "diffusion_seconds"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, "hdrvdp2_settings": hdrvdp2_settings if "hdrvdp2" in row else ""} for row in rows + means)
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def plot_figure1(path, means):
+    """PSNR-mu against seconds an image, on Figure 1's axes: a point for each method that has both. Returns: whether there was one."""
+    from matplotlib.figure import Figure    # 0.3 s to import: only when a plot is drawn
+    points = [(name, row["seconds"], row["psnr_mu"]) for name, row in means.items()
+              if "seconds" in row and math.isfinite(row.get("psnr_mu", math.inf))]
+    if not points:
+        return False
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    for name, seconds, psnr_mu in points:
+        axis.plot(seconds, psnr_mu, "o", label=name)
+    axis.set(xscale="log", xlabel="seconds an image", ylabel="PSNR-μ, dB")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+    return True
