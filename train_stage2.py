@@ -45,7 +45,7 @@ class Stage2Config:
     split: bool = False                     # Table 3, Split training: DHRNet is frozen
     without_dm: bool = False                # Table 3, w/o DM: D is the prior
     warmup: float = 0.3                     # share of the steps in which only Eq. 15 is trained [departs D4, assumed A13]
-    prior_batches: int = 32                 # batches over which mean and deviation of z are measured [assumed A11]
+    prior_batches: int = 32                 # batches over which mean and deviation of z are measured; 0: z is left as it is [assumed A11]
     training: TrainingConfig = field(default_factory=TrainingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
@@ -58,8 +58,8 @@ def first_networks(config, device):
     Returns: Stage2 and the frozen LPENet, both on the device.
     Raises: FileNotFoundError, ValueError for a checkpoint of something else.
     """
-    if config.prior_batches < 1 or not 0 <= config.warmup <= 1:
-        raise ValueError(f"--prior-batches {config.prior_batches}, --warmup {config.warmup}: need 1 or more batches, and a share from 0 to 1")
+    if config.prior_batches < 0 or not 0 <= config.warmup <= 1:
+        raise ValueError(f"--prior-batches {config.prior_batches}, --warmup {config.warmup}: need 0 or more batches, and a share from 0 to 1")
     path, expected = (config.init, "s2_without_dm" if config.without_dm else "s2") if config.init else (config.stage1, "s1")
     saved = load_checkpoint(path)
     if saved.get("variant") != expected:
@@ -147,7 +147,7 @@ def main():
         start, best = resume_run(out / "last.pt", parts, network, settings)
     else:
         start, best = 0, float("-inf")
-    if not settings.resume and not config.init:
+    if not settings.resume and not config.init and config.prior_batches:
         network.z_mean, network.z_std = measure_prior(lpenet, train_set, settings, config.prior_batches, device)
     model = torch.compile(network) if settings.compile else network
     if world > 1:

@@ -19,10 +19,7 @@ from tqdm import tqdm
 from common import load_checkpoint, save_checkpoint, save_panel
 from data import Patches, Scenes, T, find_scenes
 from loss import psnr
-from synthetic import SyntheticBrackets
-
-
-VALIDATION_SEED = 1_000_000     # of the synthetic validation scenes, the same for every run
+from synthetic import VALIDATION_SEED, SyntheticBrackets, validation_set
 
 
 @dataclass
@@ -30,7 +27,8 @@ class TrainingConfig:
     """Data, optimisation and housekeeping of a training run."""
     data: str = "synthetic"         # synthetic, kalantari or hu
     root: str = ""                  # folder of the data set (default: data/NAME)
-    hdr_dir: str = ""               # folder of .hdr images to take the synthetic set's radiance from (validation too: the same images)
+    hdr_dir: str = ""               # folder of .hdr images, panoramas and photographs, for the synthetic set; one name in five validates
+    rendered_dir: str = ""          # folder made by render_scenes.py for the synthetic set: its train/ and val/
     samples: int = 22792            # patches in an epoch of the synthetic set [Kalantari's number]
     patch: int = 128                # side of a training patch, pixels [paper: Sec. 5.1]
     stride: int = 64                # distance of neighbouring patches, pixels [paper: Sec. 5.1]
@@ -55,8 +53,8 @@ class TrainingConfig:
 def open_data(config):
     """The training and validation sets by name. config: TrainingConfig.
 
-    Returns: two datasets of samples {"ldr", "ev", "hdr"}. Validation scenes are never trained on, but with hdr_dir both are views
-        of the same images.
+    Returns: two datasets of samples {"ldr", "ev", "hdr"}. Validation scenes are never trained on: of the synthetic set's folders
+        each side has files of its own, and in validation the sources take turns (one that has no validation file is left out).
     Raises: ValueError for an unknown name or a setting out of range; FileNotFoundError of one line when the data set is not there.
     """
     for name in ("samples", "batch", "epochs", "decay_epochs", "val_every", "log_every"):
@@ -65,9 +63,10 @@ def open_data(config):
     if config.patch < 16 or config.patch % 16:
         raise ValueError(f"--patch {config.patch}: must be a multiple of 16 (PixelUnshuffle by 4, then a U-Net of three levels)")
     if config.data == "synthetic":
-        hdr_dir = config.hdr_dir or None
-        train_set = SyntheticBrackets(config.patch, seed=config.seed, length=config.samples, hdr_dir=hdr_dir)
-        val_set = SyntheticBrackets(config.val_size, seed=VALIDATION_SEED, length=config.val_scenes or 16, hdr_dir=hdr_dir)
+        if config.seed == VALIDATION_SEED:
+            raise ValueError(f"--seed {config.seed}: is the seed of the validation scenes; choose another")
+        train_set = SyntheticBrackets(config.patch, config.seed, config.samples, config.hdr_dir, config.rendered_dir, split="train")
+        val_set = validation_set(config.val_size, config.val_scenes or 16, config.hdr_dir, config.rendered_dir)
         return train_set, val_set
     if config.data not in ("kalantari", "hu"):
         raise ValueError(f"--data {config.data}: training knows synthetic, kalantari and hu")

@@ -36,7 +36,7 @@ class View:
 # ---------------------------------------------------------------- shapes and materials
 
 
-def colour(rng, vivid=0.08, brightness=None):
+def colour(rng, vivid=0.12, brightness=None):
     """Log albedo, (3,): mostly weak colours, blue to orange rather than green to purple; now and then a vivid one."""
     value = log_uniform(rng, 0.04, 0.9) if brightness is None else brightness
     strength = rng.uniform(0.7, 1.5) if rng.random() < vivid else 0.27 * abs(rng.standard_normal())
@@ -45,7 +45,7 @@ def colour(rng, vivid=0.08, brightness=None):
     return math.log(value) + strength * hue / max(np.abs(hue).max(), 0.2)
 
 
-def material(rng, table, vivid=0.08, brightness=None, gain=0.0, lit=1.0, texture=None, contrast=None,
+def material(rng, table, vivid=0.12, brightness=None, gain=0.0, lit=1.0, texture=None, contrast=None,
              centre=(0.0, 0.0), size=1.0, bulge=0.0):
     """Append a material to `table`.
 
@@ -289,7 +289,8 @@ def world(rng, view):
     for _ in range(int(rng.poisson(0.5 if kind != "landscape" else 0.15))):
         r = log_uniform(rng, 0.004, 0.04) * max(view.scale, 300)
         cx, cy = rng.uniform(0, view.width), rng.uniform(0, view.height)
-        tint = np.exp(0.25 * (rng.standard_normal() + 1) * np.array([1, 0, -1]))
+        warm = 0.25 * (rng.standard_normal() + 1) * np.array([1, 0, -1])
+        tint = np.exp(0.8 * rng.standard_normal(3) if rng.random() < 0.2 else warm)  # neon, traffic lights
         bulb = material(rng, table, 0.0, 0.9, gain=math.log(log_uniform(rng, 20, 1000)), lit=0.0, contrast=0.0)
         table[bulb][:3] += np.float32(np.log(tint))
         form, flat, angle = rng.choice(["ellipse", "box"]), rng.uniform(0.2, 1), rng.choice([0.0, rng.uniform(0, 3)])

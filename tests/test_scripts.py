@@ -124,6 +124,11 @@ def test_training_refuses_to_go_on_from_the_weights_of_something_else(trained, t
     assert "holds variant s2" in one_line("train_stage1.py", *DATA, "--baseline", "--init", trained[1] / "weights.pt", "--out", tmp_path / "b")
 
 
+def test_the_prior_is_left_as_it_is_when_no_batches_are_to_be_measured(trained, tmp_path):
+    after = weights(stage2(tmp_path, trained[0], "--epochs", "1", "--prior-batches", "0"))
+    assert after["z_mean"].eq(0).all() and after["z_std"].eq(1).all()
+
+
 def test_split_training_leaves_dhrnet_as_stage_1_made_it(trained, tmp_path):
     before, after = weights(trained[0]), weights(stage2(tmp_path, trained[0], "--epochs", "1", "--split", "--warmup", "0"))
     names = [name for name in before if name.startswith("dhrnet.")]

@@ -1,0 +1,228 @@
+"""The camera of the synthetic brackets: how it is held, its lens, exposure, sensor, and the file it writes.
+
+    motion     shift, rotation, zoom and perspective of the two other frames against the reference
+    lens       blur, veiling glare
+    exposure   chosen on the reference, so that a given fraction of it saturates
+    sensor     white balance, shot and read noise, clipping, quantisation
+    file       response curve, 8, 12 or 16 bits, JPEG
+
+Symbols: H radiance in units of the shortest exposure (H = 1 is where it clips), ev exposures in stops,
+    L_i = clip(H 2^ev_i, 0, 1)^(1/2.2).
+`config` is the SyntheticConfig of synthetic.py throughout. Units: pixels of the output image; arrays are numpy, (C, H, W), float32.
+"""
+
+import io
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from textures import log_uniform
+
+BEYOND = 4.0  # linear values above it are cut before the sensor: no noise brings them below white
+SUBSAMPLING = ("4:4:4", "4:2:2", "4:2:0")  # of the colours in a JPEG file
+
+
+# ---------------------------------------------------------------- motion
+
+
+def project(pose, x, y):
+    """Where the homography `pose` (3, 3) takes the points (x, y), arrays of one shape. Returns: x, y."""
+    w = pose[2, 0] * x + pose[2, 1] * y + pose[2, 2]
+    return (pose[0, 0] * x + pose[0, 1] * y + pose[0, 2]) / w, (pose[1, 0] * x + pose[1, 1] * y + pose[1, 2]) / w
+
+
+def displacement(pose, height, width):
+    """How far the homography moves the corner of the image that it moves most, pixels."""
+    x, y = np.array([-1, 1, -1, 1]) * (width - 1) / 2, np.array([-1, -1, 1, 1]) * (height - 1) / 2
+    u, v = project(pose, x, y)
+    return float(np.hypot(u - x, v - y).max())
+
+
+def camera_poses(rng, height, width, config):
+    """How the camera stood in each frame against the reference.
+
+    Returns: (3, 3, 3) homographies from a frame's pixels to the reference's, both counted from the centre of the image; identity
+        for the reference, and for all of a still camera. No corner is displaced by more than config.shift.
+    """
+    poses = np.stack([np.eye(3)] * 3)
+    if rng.random() < config.static_camera or config.shift <= 0:
+        return poses
+    for frame in (0, 2):
+        size, heading = config.shift * rng.random() ** 2.5, rng.uniform(0, 2 * math.pi)  # mostly small
+        turn, zoom = math.radians(config.rotation) * rng.uniform(-1, 1) * rng.random(), config.zoom * rng.uniform(-1, 1)
+        tilt = config.perspective * rng.uniform(-1, 1, 2) * rng.random() / (0.5 * max(height, width))
+        c, s = math.cos(turn) * math.exp(zoom), math.sin(turn) * math.exp(zoom)
+        pose = np.array([[c, -s, -size * math.cos(heading)], [s, c, -size * math.sin(heading)], [*tilt, 1.0]])
+        while (moved := displacement(pose, height, width)) > config.shift:
+            pose = np.eye(3) + (pose - np.eye(3)) * (0.99 * config.shift / moved)
+        poses[frame] = pose
+    return poses
+
+
+def look(log_canvas, pose, origin, height, width):
+    """What a camera sees of the canvas, (3, height, width) linear.
+
+    pose: one of camera_poses(); origin: where on the canvas the image's centre lies, x and y in pixels. The interpolation is done
+    on logarithms: beside a lamp, cubic interpolation of radiance itself would go below 0.
+    """
+    h, w = log_canvas.shape[1:]
+    y = (np.arange(height, dtype=np.float32) - (height - 1) / 2)[:, None]
+    x = (np.arange(width, dtype=np.float32) - (width - 1) / 2)[None, :]
+    u, v = project(pose, x, y)
+    grid = np.stack([(u + origin[0]) * (2 / (w - 1)) - 1, (v + origin[1]) * (2 / (h - 1)) - 1], -1).astype(np.float32)
+    canvas, grid = torch.from_numpy(log_canvas)[None], torch.from_numpy(grid)[None]
+    return np.exp(F.grid_sample(canvas, grid, mode="bicubic", padding_mode="border", align_corners=True)[0].numpy())
+
+
+# ---------------------------------------------------------------- lens
+
+
+def blur(images, sigma):
+    """Gaussian blur of the last two axes, five taps a direction, edges repeated. sigma: pixels.
+
+    Sums of shifted copies, not a convolution, whose order of summation may depend on the number of threads.
+    """
+    taps = np.exp(-0.5 * (np.arange(3) / sigma) ** 2)
+    taps = np.float32(taps / (2 * taps.sum() - taps[0]))
+    for axis in (-1, -2):
+        pad = [(0, 0)] * images.ndim
+        pad[axis] = (2, 2)
+        padded, n = np.pad(images, pad, mode="edge"), images.shape[axis]
+        part = [padded[(..., slice(k, k + n)) if axis == -1 else (..., slice(k, k + n), slice(None))] for k in range(5)]
+        images = part[2] * taps[0] + (part[1] + part[3]) * taps[1] + (part[0] + part[4]) * taps[2]
+    return images
+
+
+def veiling_glare(frames, share):
+    """Light scattered in the lens: each frame (3, 3, H, W) loses a share, which comes back smeared over a large neighbourhood."""
+    small = F.avg_pool2d(torch.from_numpy(frames), 8, ceil_mode=True)
+    for _ in range(2):
+        small = F.avg_pool2d(small, 5, stride=1, padding=2, count_include_pad=False)
+    # F.interpolate would do, but its last bits depend on the number of threads
+    y, x = ((2 * np.arange(n, dtype=np.float32) + 1) / (8 * math.ceil(n / 8)) - 1 for n in frames.shape[-2:])
+    grid = torch.from_numpy(np.stack(np.broadcast_arrays(x[None, :], y[:, None]), -1))[None].expand(3, -1, -1, -1)
+    smeared = F.grid_sample(small, grid, mode="bilinear", padding_mode="border", align_corners=False).numpy()
+    return frames * np.float32(1 - share) + np.float32(share) * smeared
+
+
+# ---------------------------------------------------------------- exposure
+
+
+def quantile(values, q):
+    """The value that a share q of `values` lies below; a value of the set itself, so no rounding depends on the machine."""
+    flat = values.ravel()
+    k = min(int(q * flat.size), flat.size - 1)
+    return float(np.partition(flat, k)[k])
+
+
+def expose(rng, frames, ev, ratio, config):
+    """Scale radiance to units of the shortest exposure.
+
+    frames (3, 3, H, W) linear, any unit; ev (3,) stops; ratio: scene height per image height.
+    The reference saturates at H = 2^-ev[1]: the drawn fraction of its pixels is put above that. An image that is a small crop of its
+    scene may have any fraction, the scene's is then the mean. Above that level the range is compressed, where it must be, until the
+    shortest exposure clips little but light sources, and in some brackets stretched, until it fills the range up to H = 1; below it
+    the range is compressed too, where half of the image would be black.
+    Returns: (3, 3, H, W) float32, H.
+    """
+    fraction = rng.uniform(*config.saturated_fraction)
+    if ratio > 1.3:
+        spread = min(max(8 / ratio**2, 0.7), 8.0)
+        fraction = rng.beta(fraction * spread, (1 - fraction) * spread)
+    brightest = frames[1].max(0)
+    white = quantile(brightest, 1 - fraction)
+    if fraction < 0.003:
+        white = brightest.max() * log_uniform(rng, 1.0, 6.0)  # a crop from a darker place
+    elif fraction > 0.997:
+        white = brightest.min() / log_uniform(rng, 1.0, 2.0)
+    stops = np.log2(np.maximum(frames / np.float32(max(white, 1e-12)), np.float32(2.0**-18)))  # above the reference's white level
+    middle, darkest = quantile(stops[1].max(0), 0.5), -rng.uniform(2.0, 7.0)
+    if middle < darkest:  # a photographer would not have taken that
+        stops = np.where(stops < 0, stops * np.float32(darkest / middle), stops)
+    bright = rng.random() < config.bright
+    share, limit = (rng.uniform(0.02, 0.15), rng.uniform(0.75, 0.95)) if bright else (rng.uniform(0.001, 0.02), rng.uniform(0.6, 1.0))
+    top, limit = max(quantile(stops[1].max(0), 1 - share), 0.1), limit * ev[1]
+    if top > limit or bright:
+        stops = np.where(stops > 0, stops * np.float32(min(limit / top, 3.0)), stops)
+    return np.exp2(stops - np.float32(ev[1]))
+
+
+# ---------------------------------------------------------------- sensor and file
+
+
+def sensor(rng, linear, iso, read_noise, bits, gains=(1.0, 1.0, 1.0), correlated=False, full_well=30000.0):
+    """From the noise-free exposure to what the raw converter hands on.
+
+    linear (..., 3, H, W): radiance times exposure time, 1 is white after white balance; gains: of red, green and blue, 1 or more,
+    applied after the sensor; bits: of its linear quantisation, 0 for none; correlated: noise smoothed over neighbours.
+    At ISO s the sensor's white level is full_well * 100 / s electrons, N. A pixel's share of it, x / gain, is that many electrons with
+    Poisson (shot) noise, here its Gaussian limit, and `read_noise` electrons of readout noise:
+        Var[x] = gain x / N + (gain read_noise / N)²
+    Returns: linear, in [0, 1], float32; exactly 1 where saturated.
+    """
+    electrons = full_well * 100 / iso
+    gain = np.array(gains, np.float32)[:, None, None]
+    raw = np.minimum(linear, np.float32(BEYOND)) / gain
+    noise = rng.standard_normal(raw.shape, dtype=np.float32)
+    if correlated:
+        smooth = np.float32(0.25) * np.roll(noise, 1, -1) + np.float32(0.25) * np.roll(noise, 1, -2)
+        noise = (noise + smooth) * np.float32(1 / math.sqrt(1.125))  # weights 1, 1/4, 1/4: the variance stays 1
+    raw = raw + noise * np.sqrt(raw * np.float32(1 / electrons) + np.float32((read_noise / electrons) ** 2))
+    raw = np.clip(raw, 0, 1)
+    if bits:
+        raw = np.rint(raw * np.float32(2**bits - 1)) * np.float32(1 / (2**bits - 1))
+    return np.minimum(raw * gain, 1)
+
+
+def respond(linear, gamma):
+    """The camera's curve: linear values in [0, 1] to coded ones, float32. gamma: L = x^(1 / gamma), or 0 for the curve of sRGB."""
+    if gamma:
+        return linear ** np.float32(1 / gamma)
+    return np.where(linear <= 0.0031308, np.float32(12.92) * linear, np.float32(1.055) * linear ** np.float32(1 / 2.4) - np.float32(0.055))
+
+
+def draw_response(rng, config):
+    """A curve for respond(): mostly the gamma 2.2 that the network will assume, else sRGB's or another gamma."""
+    kind = rng.random()
+    if kind < config.response[0]:
+        return 2.2
+    return 0.0 if kind < config.response[0] + config.response[1] else 2.2 * math.exp(config.response_spread * rng.standard_normal())
+
+
+def quantise(coded, bits):
+    """Rounds coded values in [0, 1] to the levels of a file, 2^bits of them; bits = 0: leaves them."""
+    return np.rint(coded * np.float32(2**bits - 1)) / np.float32(2**bits - 1) if bits else coded
+
+
+def jpeg(rng, coded, quality, subsampling):
+    """Through a JPEG file and back. coded (3, H, W) in [0, 1]; the grid of 8 or 16 pixels lies anywhere. Returns: the same in 8 bits."""
+    top, left = int(rng.integers(16)), int(rng.integers(16))  # patches are cut out of larger pictures
+    pixels = np.pad(np.uint8(np.rint(coded.transpose(1, 2, 0) * 255)), [(top, 0), (left, 0), (0, 0)], mode="edge")
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=subsampling)
+    decoded = np.asarray(Image.open(file))[top:, left:]
+    return np.ascontiguousarray(decoded.transpose(2, 0, 1), np.float32) / np.float32(255)
+
+
+def photograph(rng, frames, ev, config):
+    """Three photographs of the frames.
+
+    frames (3, 3, H, W): H, radiance in units of the shortest exposure, as each frame sees it; ev (3,) stops, as the camera says.
+    Returns: ldr (3, 3, H, W) coded, in [0, 1], float32; bits of the file (0: not quantised).
+    """
+    error = config.ev_error * rng.standard_normal(2)  # stops between neighbouring frames; the reference is right by definition
+    stops = np.float32([ev[0] - error[0], ev[1], ev[2] + error[1]])
+    linear = frames * np.exp2(stops)[:, None, None, None]
+    gains = (rng.uniform(*config.white_balance), 1.0, rng.uniform(*config.white_balance))
+    iso, read_noise = log_uniform(rng, *config.iso), rng.uniform(*config.read_noise)
+    correlated = rng.random() < config.correlated_noise
+    linear = sensor(rng, linear, iso, read_noise, int(rng.choice(config.sensor_bits)), gains, correlated, config.full_well)
+    coded, bits = respond(linear, draw_response(rng, config)), int(rng.choice(config.output_bits))
+    if bits == 8 and rng.random() < config.jpeg:
+        quality = round(rng.uniform(*config.jpeg_quality))
+        subsampling = SUBSAMPLING[int(rng.integers(3))]
+        return np.stack([jpeg(rng, frame, quality, subsampling) for frame in coded]), bits
+    return quantise(coded, bits), bits

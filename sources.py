@@ -1,0 +1,185 @@
+"""Where the synthetic brackets take their radiance from, besides the procedural world: files.
+
+    photographed   .hdr images: panoramas (width = 2 height) by perspective views, photographs by crops
+    rendered       .npy files of render_scenes.py: three moments of one scene with parallax, moving objects and shadows
+
+Files are split into those for training and those for validation: images by splits.in_validation, renders by their folder.
+Units: pixels of the output image; logarithms of radiance are natural. Arrays are numpy, (C, H, W), float32.
+"""
+
+import functools
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from camera import quantile
+from images import read_image
+from splits import in_validation
+from textures import log_uniform
+from world import draw_object
+
+CACHE_BYTES = 400e6  # decoded images kept by one process
+MAX_HALF_ANGLE = math.radians(60)  # of a perspective view into a panorama
+
+
+# ---------------------------------------------------------------- photographed radiance
+
+
+def find_images(folder, height, width, split="all"):
+    """The .hdr images of a folder and its subfolders that are large enough for a view.
+
+    height, width: of the view, pixels; split: "train", "val" or "all".
+    Returns: sorted list of (path, height, width); of "val" it may be empty.
+    Raises: FileNotFoundError if there is none, ValueError if all are too small or kept for validation, or one is broken.
+    """
+    folder = Path(folder)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".hdr") if folder.is_dir() else []
+    if not paths:
+        raise FileNotFoundError(f"{folder}: no .hdr image found; give a folder that holds some, or none for the procedural world")
+    images = []
+    for path in paths:
+        with open(path, "rb") as file:
+            found = re.search(rb"\n-Y[ \t]+(\d+)[ \t]+\+X[ \t]+(\d+)", file.read(65536))
+        if not found:
+            raise ValueError(f"{path}: no '-Y height +X width' line in its header; save it again as a Radiance image, or remove it")
+        h, w = int(found[1]), int(found[2])
+        # The width from which a panorama's pixels are no coarser than those of the widest view
+        need = max(height, width) * math.pi / math.tan(MAX_HALF_ANGLE)
+        if (w == 2 * h and w >= need) or (w != 2 * h and h >= height and w >= width):
+            images.append((path, h, w))
+    if not images:
+        raise ValueError(f"{folder}: {len(paths)} .hdr images, all too small for views of {width}x{height}, room for the camera's motion "
+                         "included; use larger images or a smaller size")
+    chosen = [image for image in images if split == "all" or in_validation(image[0]) == (split == "val")]
+    if not chosen and split == "train":
+        raise ValueError(f"{folder}: the names of all {len(images)} images fall to validation; add images or rename one")
+    return chosen
+
+
+_decoded = {}  # (path, level) -> image, the most recently used last; of this process
+
+
+def decoded(path, level=0):
+    """The image as (3, H, W) float32, finite and above 0, averaged over squares of 2^level pixels; kept while the cache has room."""
+    if (path, level) in _decoded:
+        _decoded[path, level] = _decoded.pop((path, level))
+        return _decoded[path, level]
+    if level:
+        image = F.avg_pool2d(torch.from_numpy(decoded(path))[None], 2**level)[0].numpy()
+    else:
+        image = np.ascontiguousarray(np.moveaxis(read_image(path), -1, 0), np.float32)
+        image = np.where(np.isfinite(image), image, np.float32(0))
+        middle = float(np.median(image.max(0)))
+        image = np.clip(image, max(middle * 1e-5, 1e-12), max(middle, 1e-9) * 1e5)  # suns reach 1e5, a black pixel has no logarithm
+    while _decoded and sum(x.nbytes for x in _decoded.values()) + image.nbytes > CACHE_BYTES:
+        _decoded.pop(next(iter(_decoded)))
+    _decoded[path, level] = image
+    return image
+
+
+def perspective(rng, panorama, height, width):
+    """A view into a panorama, in any direction, mostly level, never finer than the panorama's own pixels.
+
+    panorama: function of a level: (3, h, 2h) linear, averaged over squares of 2^level pixels, as decoded() gives it.
+    Returns: radiance (3, height, width), focal length in pixels.
+    """
+    rows, columns = panorama(0).shape[1:]
+    finest = columns / (2 * math.pi)  # focal length at which a pixel in the middle of the view is a pixel of the panorama
+    widest = 0.5 * max(width, height) / math.tan(MAX_HALF_ANGLE)
+    focal = log_uniform(rng, max(widest, finest / 8), max(widest, finest))
+    level = int(math.log2(finest / focal) + 1e-6) if focal < finest else 0
+    while level and (rows % 2**level or columns % 2**level):
+        level -= 1
+    image = panorama(level)  # a wide view of a large panorama: average first, or it would alias
+    yaw, pitch, roll = rng.uniform(-math.pi, math.pi), rng.normal(0, 0.25), rng.normal(0, 0.05)
+    y = (np.arange(height, dtype=np.float32) - (height - 1) / 2)[:, None] / focal
+    x = (np.arange(width, dtype=np.float32) - (width - 1) / 2)[None, :] / focal
+    x, y = math.cos(roll) * x - math.sin(roll) * y, math.sin(roll) * x + math.cos(roll) * y
+    down, forward = math.cos(pitch) * y + math.sin(pitch), math.cos(pitch) - math.sin(pitch) * y
+    longitude = (np.arctan2(x, forward) + yaw) / (2 * math.pi) % 1.0  # 0 to 1 across the panorama
+    latitude = np.arctan2(down, np.hypot(x, forward)) / math.pi + 0.5  # 0 at the zenith
+    h, w = image.shape[1:]
+    wrapped = torch.from_numpy(np.concatenate([image[..., -1:], image, image[..., :1]], -1))[None]
+    column = longitude * w + 0.5  # pixel k's centre lies at (k + 1/2) / w; one column was put before it
+    grid = np.stack([column * (2 / (w + 1)) - 1, np.clip(latitude * h - 0.5, 0, h - 1) * (2 / (h - 1)) - 1], -1)
+    grid = torch.from_numpy(np.float32(grid))[None]
+    return F.grid_sample(wrapped, grid, mode="bilinear", padding_mode="border", align_corners=True)[0].numpy(), focal
+
+
+def photographed_view(rng, image, height, width):
+    """A random view of an image (path, h, w): radiance (3, height, width) and scene heights per view height. It may stand mirrored."""
+    path, h, w = image
+    if w == 2 * h:
+        view, focal = perspective(rng, functools.partial(decoded, path), height, width)
+        ratio = focal / height  # a photograph of the whole scene would be about 53 degrees high
+    else:
+        step = max(1, int(rng.uniform(1, min(h / height, w / width, 4.0) + 1e-6)))  # a wider crop, averaged down
+        y, x = int(rng.integers(h - step * height + 1)), int(rng.integers(w - step * width + 1))
+        crop = decoded(path)[:, y : y + step * height, x : x + step * width]
+        view, ratio = crop.reshape(3, height, step, width, step).mean((2, 4)), h / (step * height)
+    return (view[..., ::-1] if rng.random() < 0.5 else view), ratio
+
+
+def photographed_world(rng, height, width, image):
+    """As world(), from an image: log radiance (3, h, w) and scene heights per image height."""
+    view, ratio = photographed_view(rng, image, height, width)
+    return np.log(np.ascontiguousarray(view)), ratio
+
+
+def photographed_object(rng, radius, images):
+    """As draw_object(), half of them cut out of one of the images."""
+    radiance, alpha = draw_object(rng, radius)
+    if rng.random() < 0.5:
+        n = alpha.shape[0]
+        fitting = [image for image in images if image[1] >= n and image[2] >= n]
+        if fitting:
+            view, _ = photographed_view(rng, fitting[int(rng.integers(len(fitting)))], n, n)
+            radiance = np.log(np.ascontiguousarray(view)) - math.log(quantile(view, 0.5)) - 1.5
+    return radiance, alpha
+
+
+# ---------------------------------------------------------------- rendered radiance
+
+
+def find_renders(folder, height, width, split="all"):
+    """The renders of a folder made by render_scenes.py, folder/train/*.npy and folder/val/*.npy, not smaller than height x width.
+
+    split: "train", "val" or "all".
+    Returns: sorted list of (path, height, width); of "val" it may be empty.
+    Raises: FileNotFoundError if there is none, ValueError for a file of another kind or if all are too small.
+    """
+    folder = Path(folder)
+    paths = [path for name in ("train", "val") if split in (name, "all") for path in sorted((folder / name).glob("*.npy"))]
+    if not paths and split != "val":
+        raise FileNotFoundError(f"{folder}: no .npy in its train/; render some with render_scenes.py --out {folder}, or give no folder")
+    renders = []
+    for path in paths:
+        frames = np.load(path, mmap_mode="r")
+        if frames.ndim != 4 or frames.shape[:2] != (3, 3) or frames.dtype.kind != "f":
+            raise ValueError(f"{path}: holds {frames.dtype} of shape {frames.shape}, not (3, 3, height, width) of radiance; remove it")
+        if frames.shape[2] >= height and frames.shape[3] >= width:
+            renders.append((path, *frames.shape[2:]))
+    if paths and not renders:
+        raise ValueError(f"{folder}: {len(paths)} renders, all smaller than {width}x{height}; render larger ones or choose a smaller size")
+    return renders
+
+
+def rendered_world(rng, height, width, render, turn=0.0):
+    """As world(), from a render (path, h, w): log radiance (3, 3, height, width) of the three frames, scene heights per image height.
+
+    A crop, mirrored or not; turn: probability of a quarter or half turn, where the render is large enough.
+    """
+    path, h, w = render
+    quarters = int(rng.integers(1, 4)) if rng.random() < turn else 0
+    if quarters % 2 and (h < width or w < height):
+        quarters = 0
+    tall, wide = (width, height) if quarters % 2 else (height, width)
+    y, x = int(rng.integers(h - tall + 1)), int(rng.integers(w - wide + 1))
+    crop = np.array(np.load(path, mmap_mode="r")[..., y : y + tall, x : x + wide], np.float32)
+    crop = np.rot90(crop, quarters, axes=(-2, -1))
+    crop = crop[..., ::-1] if rng.random() < 0.5 else crop
+    return np.log(np.maximum(np.ascontiguousarray(crop), np.float32(1e-5))), h / tall
