@@ -34,6 +34,7 @@ class LossConfig:
     """The losses."""
     lam: float = 1e-2           # lambda, weight of the perceptual term; 0 leaves VGG19 out [paper: Sec. 4.1]
     phi: tuple[str, ...] = ("1,1", "2,1", "3,1", "4,1")    # (i, j) of phi_ij: j-th convolution after the i-th max-pooling [assumed A12]
+    linear: float = 0.0         # weight of a third term, the L1 distance of linear radiance; 0 is the paper's loss [departs D5]
     vgg: str = ""               # VGG19 weight file; empty: torch.hub downloads the official one (548 MB) once
 
 
@@ -105,10 +106,12 @@ def load_vgg19(config, device="cpu"):
         raise ValueError(f"{file}: {found}; Eq. 11 needs VGG19's official state dict (\"features.0.weight\", ...)") from None
 
 
-def reconstruction_loss(hdr_hat, hdr, vgg, lam):
+def reconstruction_loss(hdr_hat, hdr, vgg, lam, linear=0.0):
     """L_r. hdr_hat, hdr: (B, 3, H, W) linear in [0, 1]; vgg: VGG19Features, or None for the first term alone.
 
-    Returns: L_r, and its terms {"L1_mu", "L_phi"} (L_phi before lambda; 0 without vgg), float32 scalars.
+    linear: weight of the L1 distance of radiance itself. T has slope 0.12 at H = 1 and 587 at 0, so that errors in highlights hardly
+    count in Eq. 11 [departs D5].
+    Returns: L_r, and its terms {"L1_mu", "L_phi", "L1_lin"} (each before its weight; L_phi is 0 without vgg), float32 scalars.
     Source: Eq. 11.
     """
     with torch.autocast(hdr.device.type, enabled=False):
@@ -122,7 +125,10 @@ def reconstruction_loss(hdr_hat, hdr, vgg, lam):
                 L_phi = L_phi + (phi - phi_hat).abs().mean() / len(features)
         # Eq. 11:  L_r = ‖T(H) - T(Ĥ)‖_1 + λ ‖φ_ij(T(H)) - φ_ij(T(Ĥ))‖_1
         L_r = L1_mu + lam * L_phi
-    return L_r, {"L1_mu": L1_mu.detach(), "L_phi": L_phi.detach()}
+        L1_lin = (hdr - hdr_hat).abs().mean()
+        if linear:
+            L_r = L_r + linear * L1_lin
+    return L_r, {"L1_mu": L1_mu.detach(), "L_phi": L_phi.detach(), "L1_lin": L1_lin.detach()}
 
 
 def diffusion_loss(eps, eps_hat, z_hat, z):

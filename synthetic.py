@@ -230,9 +230,10 @@ class SyntheticBrackets(torch.utils.data.Dataset):
 def validation_set(size, count, hdr_dir=None, rendered_dir=None):
     """The scenes by which training is validated: whole photographs of files that no training bracket is made of.
 
-    Arguments as of SyntheticBrackets.
+    Camera and objects move in each of them: without motion there is nothing to deghost. Arguments as of SyntheticBrackets.
     """
-    return SyntheticBrackets(size, VALIDATION_SEED, count, hdr_dir, rendered_dir, "val", SyntheticConfig(patches=False))
+    config = SyntheticConfig(patches=False, static_camera=0.0, static_scene=0.0, rendered_camera=1.0)
+    return SyntheticBrackets(size, VALIDATION_SEED, count, hdr_dir, rendered_dir, "val", config)
 
 
 # ---------------------------------------------------------------- as files

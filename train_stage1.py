@@ -7,7 +7,7 @@ Paper: Sec. 4.1, Fig. 2 (a), Eq. 11; settings of Sec. 5.1.
     python train_stage1.py --data kalantari --baseline              Table 3's baseline: no prior, FRMs for PIMs
     python train_stage1.py --help                                   every setting, with its source
 
-Logged: L_r (Eq. 11) and its terms L1_mu and L_phi (before lambda), the gradient's norm before clipping, patches per second;
+Logged: L_r (Eq. 11) and its terms L1_mu, L_phi and L1_lin (before their weights), the gradient's norm before clipping, patches per second;
 at validations PSNR-mu and PSNR-L. All under the run's folder: log.csv, log.png, step_N.png, last.pt, best.pt.
 """
 
@@ -91,14 +91,14 @@ def main():
         print(f"{describe(config)}\n{network.variant}: {count_parameters(network):,} parameters, {steps} steps of {settings.batch} patches, "
               f"{world} x {device}, {dtype}", flush=True)
 
-    log = Log(out, ["L_r", "L1_mu", "L_phi", "grad_norm", "lr", "patches_per_s", "val_psnr_mu", "val_psnr_l"], start, write=rank == 0)
+    log = Log(out, ["L_r", "L1_mu", "L_phi", "L1_lin", "grad_norm", "lr", "patches_per_s", "val_psnr_mu", "val_psnr_l"], start, write=rank == 0)
     bar = tqdm(initial=start * settings.batch, total=steps * settings.batch,
                unit="patch", disable=rank > 0 or None, smoothing=0.05)
     for step, batch in enumerate(batches(train_set, settings, start, steps, rank, world), start + 1):
         ldr, ev, hdr = to_device(batch, device)
         with autocast(device, dtype):
             hdr_hat = model(network_input(ldr, ev), hdr)                                # Eq. 6 to 10
-        L_r, terms = reconstruction_loss(hdr_hat, hdr, vgg, config.loss.lam)            # Eq. 11, see loss.py
+        L_r, terms = reconstruction_loss(hdr_hat, hdr, vgg, config.loss.lam, config.loss.linear)            # Eq. 11, see loss.py
         optimiser.zero_grad()
         scaler.scale(L_r).backward()
         scaler.unscale_(optimiser)

@@ -185,6 +185,13 @@ def test_eq_11_is_its_two_terms_from_an_independent_vgg19(vgg, pair):
     assert min(phi) > 0.05                                                                      # the second term is not empty
 
 
+def test_the_linear_term_is_the_mean_absolute_difference_of_radiance_times_its_weight():
+    hdr, hdr_hat = torch.tensor([0.0, 0.5, 1.0]).reshape(1, 3, 1, 1), torch.tensor([0.1, 0.5, 0.7]).reshape(1, 3, 1, 1)
+    paper, _ = reconstruction_loss(hdr_hat, hdr, None, 0)
+    L_r, terms = reconstruction_loss(hdr_hat, hdr, None, 0, linear=2.0)
+    assert abs(terms["L1_lin"].item() - 0.4 / 3) < 1e-6 and abs(L_r.item() - paper.item() - 0.8 / 3) < 1e-6
+
+
 def test_equal_images_have_no_loss(vgg, pair):
     assert reconstruction_loss(pair[0], pair[0].clone(), vgg, 0.01)[0].item() == 0
 
