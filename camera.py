@@ -45,19 +45,21 @@ def camera_poses(rng, height, width, config):
     """How the camera stood in each frame against the reference.
 
     Returns: (3, 3, 3) homographies from a frame's pixels to the reference's, both counted from the centre of the image; identity
-        for the reference, and for all of a still camera. No corner is displaced by more than config.shift.
+        for the reference, and for all of a still camera. No corner is displaced by more than config.shift, or config.residual where
+        registration (register.py) is taken to have been there before.
     """
     poses = np.stack([np.eye(3)] * 3)
     if rng.random() < config.static_camera or config.shift <= 0:
         return poses
+    limit = config.residual if rng.random() < config.registered else config.shift
     for frame in (0, 2):
-        size, heading = config.shift * rng.random() ** 2.5, rng.uniform(0, 2 * math.pi)  # mostly small
+        size, heading = limit * rng.random() ** 2.5, rng.uniform(0, 2 * math.pi)  # mostly small
         turn, zoom = math.radians(config.rotation) * rng.uniform(-1, 1) * rng.random(), config.zoom * rng.uniform(-1, 1)
         tilt = config.perspective * rng.uniform(-1, 1, 2) * rng.random() / (0.5 * max(height, width))
         c, s = math.cos(turn) * math.exp(zoom), math.sin(turn) * math.exp(zoom)
         pose = np.array([[c, -s, -size * math.cos(heading)], [s, c, -size * math.sin(heading)], [*tilt, 1.0]])
-        while (moved := displacement(pose, height, width)) > config.shift:
-            pose = np.eye(3) + (pose - np.eye(3)) * (0.99 * config.shift / moved)
+        while (moved := displacement(pose, height, width)) > limit:
+            pose = np.eye(3) + (pose - np.eye(3)) * (0.99 * limit / moved)
         poses[frame] = pose
     return poses
 
@@ -197,9 +199,8 @@ def quantise(coded, bits):
     return np.rint(coded * np.float32(2**bits - 1)) / np.float32(2**bits - 1) if bits else coded
 
 
-def jpeg(rng, coded, quality, subsampling):
-    """Through a JPEG file and back. coded (3, H, W) in [0, 1]; the grid of 8 or 16 pixels lies anywhere. Returns: the same in 8 bits."""
-    top, left = int(rng.integers(16)), int(rng.integers(16))  # patches are cut out of larger pictures
+def jpeg(coded, quality, subsampling, top=0, left=0):
+    """Through a JPEG file and back. coded (3, H, W) in [0, 1], cut out of a picture at (top, left). Returns: the same in 8 bits."""
     pixels = np.pad(np.uint8(np.rint(coded.transpose(1, 2, 0) * 255)), [(top, 0), (left, 0), (0, 0)], mode="edge")
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=subsampling)
@@ -223,6 +224,6 @@ def photograph(rng, frames, ev, config):
     coded, bits = respond(linear, draw_response(rng, config)), int(rng.choice(config.output_bits))
     if bits == 8 and rng.random() < config.jpeg:
         quality = round(rng.uniform(*config.jpeg_quality))
-        subsampling = SUBSAMPLING[int(rng.integers(3))]
-        return np.stack([jpeg(rng, frame, quality, subsampling) for frame in coded]), bits
+        subsampling, top, left = SUBSAMPLING[int(rng.integers(3))], int(rng.integers(16)), int(rng.integers(16))
+        return np.stack([jpeg(frame, quality, subsampling, top, left) for frame in coded]), bits
     return quantise(coded, bits), bits

@@ -13,7 +13,7 @@ NAME.hdr is linear radiance in units of the shortest exposure, so in [0, 1]; NAM
 the frames, a plain merge with its ghosts, our result, and truth and error where there is a truth.
 
 The prior is sampled, so the answer has a spread: with --samples K, NAME.hdr is the mean of K results, and NAME_spread.png shows their
-standard deviation at each pixel: large where the content was generated, small where it was observed.
+standard deviation at each pixel. How far that tells generated content from observed content is measured in the README.
 """
 
 import time
@@ -69,6 +69,9 @@ def sample_images(model, ldr, ev, seeds, S=None, tile=0):
     Returns: mean (1, 3, H, W) linear radiance, float32; spread (1, 1, H, W), root mean square over the channels of the standard
     deviation of T(H^) over the seeds (of the population, so 0 for one seed).
     """
+    if len(seeds) == 1:
+        hdr_hat = reconstruct(model, ldr, ev, S, torch.Generator().manual_seed(seeds[0]), tile)
+        return hdr_hat, torch.zeros_like(hdr_hat[:, :1])
     mean, of_T, squares = 0, 0, 0
     for k, seed in enumerate(seeds, start=1):
         hdr_hat = reconstruct(model, ldr, ev, S, torch.Generator().manual_seed(seed), tile)
@@ -91,7 +94,13 @@ def regions(ldr, ev, white=0.98, darker=0.7):
     H_1, H_2 = to_radiance(ldr[:, :2], ev[:, :2]).unbind(dim=1)
     contradicted = ((H_1 < darker * H_2) & (ldr[:, 1] >= white)).any(dim=1, keepdim=True)
     return {"saturated, and the short frame contradicts": contradicted, "saturated, the short frame agrees": saturated & ~contradicted,
-            "well exposed": ~saturated}
+            "not saturated": ~saturated}
+
+
+def heat_map(figure, axis, spread):
+    """Draws a spread (H, W) with its colour bar, cut where only one pixel in a thousand is above."""
+    top = float(spread.flatten().sort().values[int(0.999 * (spread.numel() - 1))])
+    figure.colorbar(axis.imshow(spread.numpy(), cmap="magma", vmin=0, vmax=max(top, 1e-6)), ax=axis, shrink=0.8, extend="max")
 
 
 def save_spread(path, hdr_mu, spread):
@@ -103,12 +112,11 @@ def save_spread(path, hdr_mu, spread):
     figure = Figure(figsize=(14, 7 * H / W + 0.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.imshow(hdr_mu.permute(1, 2, 0).clamp(0, 1).numpy())
-    shown = right.imshow(spread.numpy(), cmap="magma", vmin=0, vmax=max(float(spread.flatten().sort().values[int(0.999 * (spread.numel() - 1))]), 1e-6))
+    heat_map(figure, right, spread)
     left.set_title("mean of the samples, T(H)")
     right.set_title("standard deviation of T(H) over the samples")
     for axis in (left, right):
         axis.axis("off")
-    figure.colorbar(shown, ax=right, shrink=0.8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
 
@@ -146,6 +154,8 @@ def main():
     H, W = sample["ldr"].shape[-2:]
     ldr, ev = pad_to_multiple(sample.pop("ldr"))[None], sample["ev"][None]      # (1, 3, 3, H', W'), (1, 3); here, so that one copy is kept
     model = load_weights(config.weights, device)
+    if config.samples > 1 and model.variant != "s2":
+        raise ValueError(f"--samples {config.samples}: the weights are of {model.variant}, which draws nothing; use weights of s2 (train_stage2.py)")
     if config.compile:
         for network in model.children():
             network.compile()

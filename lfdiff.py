@@ -240,15 +240,15 @@ def save_weights(path, model, notes, lpenet=None):
     save_checkpoint(path, {"variant": model.variant, "config": asdict(model.config), **states, "notes": notes})
 
 
-def part_of(checkpoint, name):
+def part_of(checkpoint, name, path):
     """The state of one network, such as "dhrnet", in a checkpoint of the train scripts or in save_weights' file, as a dict.
 
-    Raises: ValueError when it holds no such network.
+    path: of the file, for the message. Raises: ValueError when it holds no such network.
     """
     state = {key.removeprefix(name + "."): value for key, value in checkpoint["model"].items() if key.startswith(name + ".")}
     state = checkpoint.get(name, state)
     if not state:
-        raise ValueError(f"checkpoint: of variant {checkpoint['variant']}, it holds no {name}; start from another file, or without --init")
+        raise ValueError(f"{path}: of variant {checkpoint['variant']}, it holds no {name}; start from another file")
     return state
 
 

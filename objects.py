@@ -34,8 +34,9 @@ def object_path(rng, focus, config):
 def smeared(path, frame, share):
     """The poses an object takes during the exposure of frame 1 or 2; share: of its way from the frame before."""
     x, y, angle, bend, phase = path[frame]
-    before = path[frame - 1]
-    return [(x + t * share * (x - before[0]), y + t * share * (y - before[1]), angle, bend, phase) for t in (-0.5, -0.17, 0.17, 0.5)]
+    dx, dy = share * (x - path[frame - 1][0]), share * (y - path[frame - 1][1])
+    count = max(4, math.ceil(math.hypot(dx, dy)))  # a pixel apart: a smear, not a row of copies
+    return [(x + t * dx, y + t * dy, angle, bend, phase) for t in np.linspace(-0.5, 0.5, count)]
 
 
 def seen_by(camera, pose, height, width):

@@ -92,7 +92,7 @@ def table3(runs, means, data):
         lines.append([row, f"{PAPER_PARAMETERS[variant] / 1e6:.2f}", cell(millions, ".2f"), pair(psnr_mu, psnr_l),
                       pair(ours["psnr_mu"], ours["psnr_l"]) if ours else "not run", found.get("trained on", "–"), data if ours else "–",
                       found.get("seed", "–"), f"`{found['command']}`"])
-    return table(["Table 3", "M parameters, paper", "ours", "PSNR-μ / -L, paper", "ours", "trained on", "scored on", "seed", "trained by"], lines)
+    return table(["Table 3", "M parameters, paper", "ours", "PSNR-μ / -L, paper (Kalantari)", "ours", "trained on", "scored on", "seed", "trained by"], lines)
 
 
 def table4(steps, means, data, seed):
@@ -102,7 +102,7 @@ def table4(steps, means, data, seed):
         ours, (psnr_mu, psnr_l, seconds) = means[name], PAPER_TABLE4.get(S, (None, None, None))
         lines.append([name, pair(psnr_mu, psnr_l), pair(ours.get("psnr_mu"), ours.get("psnr_l")), cell(seconds, ".3f"),
                       f"{ours['diffusion_seconds']:.3g}", data, str(seed)])
-    return table(["Table 4", "PSNR-μ / -L, paper", "ours", "s of the diffusion, paper (A100)", "ours", "data", "seed of z_T"], lines)
+    return table(["Table 4", "PSNR-μ / -L, paper (Kalantari)", "ours", "s of the diffusion, paper (A100)", "ours", "data", "seed of z_T"], lines)
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------

@@ -59,6 +59,8 @@ class SyntheticConfig:
     scene_height: tuple[float, ...] = (0.8, 1400.0)  # of the scene the image is a crop of: low in image sides, high in pixels
     static_camera: float = 0.15  # probability that the camera stands still
     shift: float = 30.0  # largest camera shift against the reference, and of all camera motion together at a corner, pixels
+    registered: float = 0.75  # probability that the frames were registered before (register.py), and only so much motion is left:
+    residual: float = 2.0  # pixels
     rotation: float = 2.0  # largest camera rotation, degrees
     zoom: float = 0.008  # largest relative change of scale
     perspective: float = 0.02  # largest relative change of scale between the middle and an edge of the image
@@ -83,10 +85,10 @@ class SyntheticConfig:
     read_noise: tuple[float, ...] = (1.5, 6.0)  # electrons
     correlated_noise: float = 0.3  # probability that noise is smoothed over neighbours as demosaicing does, variance kept
     sensor_bits: tuple[int, ...] = (12, 14)  # linear quantisation in the sensor, one is drawn; 0: none
-    response: tuple[float, ...] = (0.75, 0.1)  # shares of exactly gamma 2.2 and of sRGB's curve; the rest has another gamma
+    response: tuple[float, ...] = (0.6, 0.2)  # shares of exactly gamma 2.2 and of sRGB's curve; the rest has another gamma
     response_spread: float = 0.04  # deviation of that gamma's logarithm from 2.2's
-    output_bits: tuple[int, ...] = (8, 12, 16)  # quantisation of the coded file, one is drawn; 0: none
-    jpeg: float = 0.5  # probability that a file of 8 bits is a JPEG
+    output_bits: tuple[int, ...] = (8, 8, 12, 16)  # quantisation of the coded file, one is drawn; 0: none
+    jpeg: float = 0.7  # probability that a file of 8 bits is a JPEG
     jpeg_quality: tuple[float, ...] = (70.0, 98.0)  # of that
 
 
@@ -217,7 +219,7 @@ class SyntheticBrackets(torch.utils.data.Dataset):
         if source == "rendered":
             turn = 0.0 if self.split == "val" else config.rendered_turn
             background = functools.partial(rendered_world, render=file, turn=turn)
-            room = min((file[1] - self.height) // 2, (file[2] - self.width) // 2) - 3
+            room = max(min((file[1] - self.height) // 2, (file[2] - self.width) // 2) - 3, 0)
             config = dataclasses.replace(config, static_camera=1 - config.rendered_camera, shift=min(config.shift, room),
                                          static_scene=1 - config.rendered_objects)
         return make_bracket(rng, self.height, self.width, config, background, cut_out)
@@ -230,9 +232,10 @@ class SyntheticBrackets(torch.utils.data.Dataset):
 def validation_set(size, count, hdr_dir=None, rendered_dir=None):
     """The scenes by which training is validated: whole photographs of files that no training bracket is made of.
 
-    Camera and objects move in each of them: without motion there is nothing to deghost. Arguments as of SyntheticBrackets.
+    Objects move in each of them: without motion there is nothing to deghost. The camera moves, too, as far as it did, unregistered; in
+    renders by itself. Arguments as of SyntheticBrackets.
     """
-    config = SyntheticConfig(patches=False, static_camera=0.0, static_scene=0.0, rendered_camera=1.0)
+    config = SyntheticConfig(patches=False, registered=0.0, static_camera=0.0, static_scene=0.0, rendered_objects=1.0)
     return SyntheticBrackets(size, VALIDATION_SEED, count, hdr_dir, rendered_dir, "val", config)
 
 

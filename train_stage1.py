@@ -29,8 +29,8 @@ from training import Log, TrainingConfig, batches, open_data, refuse_to_overwrit
 @dataclass
 class Stage1Config:
     """Stage 1."""
-    out: str = "runs/stage1"        # folder of the run
-    init: str = ""                  # weights.pt or a checkpoint to start from, with its architecture; empty: random weights
+    out: str = ""                   # folder of the run; empty: runs/stage1, or runs/baseline
+    init: str = ""                  # weights.pt or a checkpoint to start from; the flags of the architecture are then the file's; empty: random
     baseline: bool = False          # train Table 3's baseline instead
     training: TrainingConfig = field(default_factory=TrainingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -49,7 +49,7 @@ def first_network(config):
     if (saved["variant"] == "baseline") != config.baseline:
         raise ValueError(f"{config.init}: holds variant {saved['variant']}; a baseline goes on from a baseline, and only that")
     for name, part in network.named_children():
-        part.load_state_dict(part_of(saved, name))
+        part.load_state_dict(part_of(saved, name, config.init))
     return network
 
 
@@ -65,7 +65,7 @@ def validation_predictor(network, device, dtype):
 def main():
     """Config, seed, device, data, model, optimiser, resume, loop, save."""
     config = parse(Stage1Config, description=__doc__)
-    settings, out = config.training, Path(config.out)
+    settings, out = config.training, Path(config.out or ("runs/baseline" if config.baseline else "runs/stage1"))
     rank, world, device = start_processes(settings.device)
     dtype = pick_precision(settings.precision, device)
     seed_all(settings.seed)
@@ -83,7 +83,7 @@ def main():
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.decay_epochs * epoch, settings.decay)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     parts = {"model": network, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
-    start, best = resume_run(out / "last.pt", parts, network, settings) if settings.resume else (0, float("-inf"))
+    start, best = resume_run(out / "last.pt", parts, network, config) if settings.resume else (0, float("-inf"))
     model = torch.compile(network) if settings.compile else network
     if world > 1:
         model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)

@@ -40,8 +40,8 @@ SCRIPTS = {"s1": "train_stage1.py", "s2": "train_stage2.py", "s2_without_dm": "t
 class Stage2Config:
     """Stage 2. DHRNet's and LPENet's shapes come from stage 1's checkpoint."""
     stage1: str = "runs/stage1/best.pt"     # checkpoint of train_stage1.py
-    init: str = ""                          # weights.pt or a checkpoint of this script to go on from, in place of stage 1's
-    out: str = "runs/stage2"                # folder of the run
+    init: str = ""                          # weights.pt or a checkpoint of this script to go on from, in place of --stage1 and its architecture
+    out: str = ""                           # folder of the run; empty: runs/stage2, runs/stage2_split or runs/stage2_without_dm
     split: bool = False                     # Table 3, Split training: DHRNet is frozen
     without_dm: bool = False                # Table 3, w/o DM: D is the prior
     warmup: float = 0.3                     # share of the steps in which only Eq. 15 is trained [departs D4, assumed A13]
@@ -70,9 +70,9 @@ def first_networks(config, device):
     else:
         shapes = config_from(DHRNetConfig, saved["config"]["dhrnet"]), config_from(LPENetConfig, saved["config"]["lpenet"])
         network = Stage2(LFDiffConfig(*shapes, config.denoiser, config.diffusion), config.without_dm)
-        network.dhrnet.load_state_dict(part_of(saved, "dhrnet"))
+        network.dhrnet.load_state_dict(part_of(saved, "dhrnet", path))
     lpenet = LPENet(network.config.lpenet)
-    lpenet.load_state_dict(part_of(saved, "lpenet"))
+    lpenet.load_state_dict(part_of(saved, "lpenet", path))
     lpenet.requires_grad_(False)
     network.dhrnet.requires_grad_(not config.split)
     return network.to(device, memory_format=torch.channels_last), lpenet.to(device, memory_format=torch.channels_last)
@@ -125,7 +125,8 @@ def validation_predictors(network, lpenet, device, dtype):
 def main():
     """Config, seed, device, data, model, prior statistics, optimiser, resume, loop, save."""
     config = parse(Stage2Config, description=__doc__)
-    settings, out = config.training, Path(config.out)
+    settings = config.training
+    out = Path(config.out or "runs/stage2" + ("_split" if config.split else "_without_dm" if config.without_dm else ""))
     rank, world, device = start_processes(settings.device)
     dtype = pick_precision(settings.precision, device)
     seed_all(settings.seed)
@@ -144,7 +145,7 @@ def main():
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     parts = {"model": network, "lpenet": lpenet, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
     if settings.resume:
-        start, best = resume_run(out / "last.pt", parts, network, settings)
+        start, best = resume_run(out / "last.pt", parts, network, config)
     else:
         start, best = 0, float("-inf")
     if not settings.resume and not config.init and config.prior_batches:

@@ -21,6 +21,10 @@ from data import Patches, Scenes, T, find_scenes
 from loss import psnr
 from synthetic import VALIDATION_SEED, SyntheticBrackets, validation_set
 
+# What a resumed run may do otherwise than it began; everything else must be as it was
+MAY_CHANGE = {"lr", "epochs", "warmup", "device", "precision", "workers", "compile", "resume", "val_every", "val_scenes", "val_size", "log_every",
+              "out", "init", "stage1", "vgg"}
+
 
 @dataclass
 class TrainingConfig:
@@ -129,24 +133,29 @@ def save_run(path, parts, network, config, step, best):
                            "best": best, **{name: part.state_dict() for name, part in parts.items()}})
 
 
-def resume_run(path, parts, network, config):
-    """Loads save_run's checkpoint into `parts`; config: the run's TrainingConfig. Returns: step, best.
+def flags_of(config):
+    """The settings of a script, groups flattened, as {field's name: value}. config: what asdict made of its dataclass."""
+    groups = [flags_of(value) for value in config.values() if isinstance(value, dict)]
+    return {**{name: value for name, value in config.items() if not isinstance(value, dict)}, **{k: v for group in groups for k, v in group.items()}}
 
-    Raises: FileNotFoundError; ValueError when the command line asks for another architecture, data or schedule than the
-        checkpoint's. Of the schedule only --lr and --epochs may change.
+
+def resume_run(path, parts, network, config):
+    """Loads save_run's checkpoint into `parts`; config: the script's. Returns: step, best.
+
+    Raises: FileNotFoundError; ValueError when the command line asks for another architecture, loss, data or schedule than the
+        checkpoint's. MAY_CHANGE names the settings that may differ.
     """
     saved = load_checkpoint(path)
     if (saved["variant"], saved["config"]) != (network.variant, asdict(network.config)):
         raise ValueError(f"{path}: was trained with another architecture; resume with the flags it was started with, or choose another --out")
-    then = saved["training"]["training"]
-    changed = [f"--{name.replace('_', '-')}" for name in ("data", "seed", "batch", "samples", "patch", "stride", "decay", "decay_epochs")
-               if then[name] != getattr(config, name)]
+    then, now = flags_of(saved["training"]), flags_of(asdict(config))
+    changed = [f"--{name.replace('_', '-')}" for name, value in now.items() if name not in MAY_CHANGE and then.get(name) != value]
     if changed:
         raise ValueError(f"{path}: was trained with another {', '.join(changed)}; resume with the flags it was started with")
     for name, part in parts.items():
         if saved[name]:                         # the scaler's state is empty unless the run was in float16
             part.load_state_dict(saved[name])
-    ratio = config.lr / then["lr"]              # a lower --lr on resuming lowers what the schedule has made of it
+    ratio = now["lr"] / then["lr"]              # a lower --lr on resuming lowers what the schedule has made of it
     for group in parts["optimiser"].param_groups:
         group["lr"], group["initial_lr"] = group["lr"] * ratio, group["initial_lr"] * ratio
     parts["schedule"].base_lrs = [lr * ratio for lr in parts["schedule"].base_lrs]

@@ -23,7 +23,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import parse, run
-from data import GAMMA, load_scene, weighted_merge
+from data import GAMMA, weighted_merge
+from evaluate import EvaluateConfig, open_scenes
 from images import write_image
 
 
@@ -61,12 +62,12 @@ def main():
     config = parse(FlowMergeConfig, description=__doc__)
     if not config.scenes or not config.out:
         raise ValueError("--scenes, --out: missing; give the folder of the scenes and one for the results")
-    folders = sorted(p for p in Path(config.scenes).iterdir() if p.is_dir())
-    for folder in folders:
-        sample = load_scene(folder)
+    scenes = open_scenes(EvaluateConfig(data="folder", root=config.scenes))
+    for scene in scenes:
+        sample = scene.load()
         hdr = flow_merge(sample["ldr"], sample["ev"]).clamp(0, 1)
-        write_image(Path(config.out) / f"{sample['name']}.hdr", hdr.permute(1, 2, 0).contiguous().numpy())
-    print(f"wrote {len(folders)} images into {config.out}")
+        write_image(Path(config.out) / f"{scene.name}.hdr", hdr.permute(1, 2, 0).contiguous().numpy())
+    print(f"wrote {len(scenes)} images into {config.out}")
 
 
 if __name__ == "__main__":

@@ -64,12 +64,18 @@ def test_a_still_object_is_seen_where_the_homography_shows_its_place():
         assert abs(seen[0] - x) <= 0.6 and abs(seen[1] - y) <= 0.6
 
 
+def test_after_registration_no_corner_moves_more_than_what_is_left():
+    moved = [camera.displacement(pose, 128, 160) for seed in range(200)
+             for pose in camera.camera_poses(np.random.default_rng(seed), 128, 160, SyntheticConfig(static_camera=0.0, registered=1.0, residual=2.0))[[0, 2]]]
+    assert 1.5 < max(moved) <= 2.0 and np.median(moved) > 0.5
+
+
 def test_no_corner_moves_more_than_thirty_pixels_and_most_move_little():
     for height, width in ((128, 128), (256, 384)):
         corners = np.array([[x, y, 1.0] for x in (-0.5, 0.5) for y in (-0.5, 0.5)]) * (width - 1, height - 1, 1)
         moved = []
         for seed in range(200):
-            poses = camera.camera_poses(np.random.default_rng(seed), height, width, SyntheticConfig(static_camera=0.0))
+            poses = camera.camera_poses(np.random.default_rng(seed), height, width, SyntheticConfig(static_camera=0.0, registered=0.0))
             assert (poses[1] == np.eye(3)).all()
             for pose in poses[[0, 2]]:
                 there = corners @ pose.T
@@ -204,7 +210,7 @@ def test_a_jpeg_file_is_what_another_codec_reads_of_it(monkeypatch):
         seen.append((np.asarray(image), file.getvalue()))
 
     monkeypatch.setattr(camera.Image.Image, "save", watched)
-    out = camera.jpeg(rng, picture, 80, "4:2:0")
+    out = camera.jpeg(picture, 80, "4:2:0", 5, 11)
     pixels, data = seen[0]
     top, left = pixels.shape[0] - 40, pixels.shape[1] - 48
     assert 0 <= top < 16 and 0 <= left < 16
@@ -216,11 +222,11 @@ def test_a_jpeg_file_is_what_another_codec_reads_of_it(monkeypatch):
 def test_jpeg_loses_more_at_low_quality_and_colours_where_they_are_subsampled():
     rng = np.random.default_rng(5)
     noise = rng.random((3, 64, 64)).astype(np.float32)
-    error = [np.abs(camera.jpeg(rng, noise, quality, "4:4:4") - noise).mean() for quality in (70, 98)]
+    error = [np.abs(camera.jpeg(noise, quality, "4:4:4") - noise).mean() for quality in (70, 98)]
     assert error[0] > 2 * error[1] > 2 * 0.25 / 255
     stripes = np.full((3, 64, 64), 0.5, np.float32)
     stripes[0, :, ::2], stripes[0, :, 1::2] = 0.7, 0.3
-    files = [camera.jpeg(rng, stripes, 95, subsampling)[:, 16:48, 16:48] for subsampling in ("4:4:4", "4:2:0")]
+    files = [camera.jpeg(stripes, 95, subsampling, 3)[:, 16:48, 16:48] for subsampling in ("4:4:4", "4:2:0")]
     kept = [(red - green).std() for red, green, _ in files]  # 0.2 in the picture
     assert kept[0] > 0.15 and kept[1] < 0.03
 

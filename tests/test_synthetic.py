@@ -272,7 +272,7 @@ def test_a_smeared_object_covers_its_share_of_the_way_and_stays_where_it_was():
     path = [(0.0, 0.0, 0.1, 0.2, 0.3), (30.0, -10.0, 0.0, 0.0, 0.0), (50.0, 20.0, 0.4, 0.5, 0.6)]
     x, y, *rest = np.array(objects.smeared(path, 2, 0.4)).T
     assert (np.ptp(x), np.ptp(y)) == pytest.approx((8, 12)) and (x.mean(), y.mean()) == pytest.approx((50, 20))
-    assert [part.tolist() for part in rest] == [[0.4] * 4, [0.5] * 4, [0.6] * 4]
+    assert [part.tolist() for part in rest] == [[0.4] * 15, [0.5] * 15, [0.6] * 15]     # 14.4 pixels
 
 
 def test_motion_blur_smears_the_long_frame_and_sometimes_the_reference_never_the_short_one(monkeypatch):
@@ -283,8 +283,8 @@ def test_motion_blur_smears_the_long_frame_and_sometimes_the_reference_never_the
         frames = np.ones((3, 3, 32, 32), np.float32)
         objects.add_objects(np.random.default_rng(seed), frames, np.stack([np.eye(3)] * 3), world.draw_object, config)
     counts = np.array(stamped).reshape(-1, 3)
-    assert (counts[:, 0] == 1).all() and (counts[:, 2] == 4).all()
-    assert 0.3 < (counts[:, 1] == 4).mean() < 0.7
+    assert (counts[:, 0] == 1).all() and (counts[:, 2] >= 4).all()
+    assert 0.3 < (counts[:, 1] > 1).mean() < 0.7
 
 
 def test_stronger_colours_keep_their_mean_and_their_hue():
