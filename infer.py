@@ -28,6 +28,7 @@ from data import PLAIN, T, load_scene, to_radiance, weighted_merge
 from images import write_image
 from lfdiff import load_weights, pad_to_multiple, reconstruct
 from loss import psnr
+from register import corner_motion, register
 from strips import by_strips, keep_memory
 
 WHOLE = 3_000_000       # pixels of an image above which it is rebuilt in tiles
@@ -46,6 +47,7 @@ class InferConfig:
     samples: int = 1            # priors to draw, with seeds from --seed on; the result is the mean over them, their spread a picture
     device: str = "auto"        # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"     # auto (bfloat16 where the hardware has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
+    register: bool = True       # warp the outer frames onto the reference by a homography first, as hand-held frames need [departs D6]
     compile: bool = False       # torch.compile the networks: minutes once, pays on a GPU for many images of one size
     tile: int = 0               # side of the tiles of a large image, pixels; 0: none up to 3 megapixels, else 1280; -1: never any
 
@@ -152,7 +154,10 @@ def main():
     dtype = pick_precision(config.precision, device)
     sample = load_scene(config.scene)
     H, W = sample["ldr"].shape[-2:]
-    ldr, ev = pad_to_multiple(sample.pop("ldr"))[None], sample["ev"][None]      # (1, 3, 3, H', W'), (1, 3); here, so that one copy is kept
+    ev, ldr = sample["ev"][None], sample.pop("ldr")                             # (1, 3), (3, 3, H, W)
+    ldr, homographies = register(ldr, ev[0]) if config.register else (ldr, [])
+    moved = [corner_motion(homography, H, W) for homography in homographies if (homography != torch.eye(3)).any()]
+    ldr = pad_to_multiple(ldr)[None]                                            # (1, 3, 3, H', W')
     model = load_weights(config.weights, device)
     if config.samples > 1 and model.variant != "s2":
         raise ValueError(f"--samples {config.samples}: the weights are of {model.variant}, which draws nothing; use weights of s2 (train_stage2.py)")
@@ -177,7 +182,7 @@ def main():
     save_panel(out / f"{name}_panel.png", *panels(ldr, ev, hdr_hat, sample.get("hdr")))
 
     print(f"{name}: {W}x{H}, exposures {', '.join(f'{float(stops):+g}' for stops in ev[0])} EV, "
-          f"{seconds:.1f} s on {device} in {str(dtype).removeprefix('torch.')}")
+          f"{seconds:.1f} s on {device} in {str(dtype).removeprefix('torch.')}" + "".join(f", registered by {pixels:.1f} px" for pixels in moved))
     if "hdr" in sample:
         truth, results = sample["hdr"][None], {**plain_results(ldr, ev), "LF-Diff": hdr_hat}
         print(f"{'':<16} {'PSNR-μ':>8} {'PSNR-L':>8}   (dB, against the ground truth)")

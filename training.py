@@ -19,6 +19,7 @@ from tqdm import tqdm
 from common import load_checkpoint, save_checkpoint, save_panel
 from data import Patches, Scenes, T, find_scenes
 from loss import psnr
+from register import register
 from synthetic import VALIDATION_SEED, SyntheticBrackets, validation_set
 
 # What a resumed run may do otherwise than it began; everything else must be as it was
@@ -101,13 +102,15 @@ def to_device(sample, device):
 def validate(val_set, predictors, device, picture=None):
     """Mean PSNR of one or more predictors over a validation set.
 
-    predictors: {name: function (ldr, ev, hdr) -> Ĥ (1, 3, H, W)}, of a batch of one on the device.
+    predictors: {name: function (ldr, ev, hdr) -> Ĥ (1, 3, H, W)}, of a batch of one on the device; frames are registered first, as in infer.py.
     picture: path of a PNG of the first scene (LDRs, output of the first predictor, truth, error), or None.
     Returns: {name: (PSNR-mu, PSNR-L)} in dB.
     """
     scores = {name: [] for name in predictors}
     for i in range(len(val_set)):
-        ldr, ev, hdr = (part[None] for part in to_device(val_set[i], device))
+        sample = val_set[i]
+        sample["ldr"] = register(sample["ldr"], sample["ev"])[0]
+        ldr, ev, hdr = (part[None] for part in to_device(sample, device))
         for name, predict in predictors.items():
             hdr_hat = predict(ldr, ev, hdr)
             scores[name].append((psnr(T(hdr_hat), T(hdr)), psnr(hdr_hat, hdr)))

@@ -9,6 +9,7 @@ import torch.nn.functional as nnf
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import flow_merge
 import sharpness
+import spread
 from data import T, weighted_merge
 from loss import psnr
 from synthetic import SyntheticBrackets, SyntheticConfig
@@ -47,3 +48,9 @@ def test_only_pixels_that_the_frames_agree_about_count():
     ldr[:, 1, :, 20:60, 20:60] = 0.3                                                        # something stands there in the reference alone
     after = sharpness.agreed(ldr, ev)
     assert before.float().mean() > 0.3 and not after[..., 24:56, 24:56].any() and torch.equal(before[..., 64:, :], after[..., 64:, :])
+
+
+def test_rank_correlation_agrees_with_hand_values():
+    a = torch.tensor([0.1, 5.0, 2.0, 3.0])
+    assert abs(spread.rank_correlation(a, a.exp()) - 1) < 1e-12 and abs(spread.rank_correlation(a, -a) + 1) < 1e-12
+    assert abs(spread.rank_correlation(a, torch.tensor([1.0, 2.0, 4.0, 3.0])) - 0.2) < 1e-12         # 1 - 6 (0 + 4 + 4 + 0) / (4 (16 - 1))

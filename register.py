@@ -1,0 +1,278 @@
+"""Global registration of a hand-held bracket: each outer frame is warped onto the reference by one homography.
+
+[departs D6: the paper feeds the frames as they are; its data were nearly aligned, frames from a hand are 10 to 100 pixels apart.]
+What still moves afterwards, objects and parallax, is the network's part.
+
+Both images of a pair are looked at as the longer exposure of the two shows them, which is free of any estimate of the noise:
+    g_short = min(L_short 2^(stops / 2.2), 1), g_long = L_long                   mean over R G B; saturated in one is saturated in both
+    n(g) = (g - mean(g)) / sqrt(var(g) + FLOOR²)                                 mean, var over WINDOW x WINDOW pixels
+n has no mean and no contrast, so exposures and response curves need to be right only roughly. With R = n(reference), F = n(frame), the
+homography W that takes points x of the reference to the frame minimises
+    E(W) = sum_x rho( F(W x) - R(x) )                                            rho: Tukey's biweight, moving objects are outliers
+over a pyramid, coarse to fine. The coarsest level tries all translations. From then on, W <- W (I + dW) with Gauss-Newton's dW from the
+mean of both images' gradients: first a similarity, then an affinity, at last all of it.
+
+Coordinates: points count from the image's centre in units of half its longer side, so W is the same at all levels. Homographies handed out
+are in pixels, (0, 0) the centre of the first one.
+
+    python register.py DIR        how the camera moved between the frames of a scene: under 2 s for 1000x1500
+"""
+
+import argparse
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+
+import common
+from data import GAMMA, load_scene
+
+LARGEST = 1_600_000     # pixels of the finest level that is looked at
+COARSEST = 96, 16       # the coarsest level's longer side is at most the first, its shorter side at least the second, pixels
+REACH = 0.15            # longest translation that is searched for, in units of the longer side
+WINDOW = 15             # side of the neighbourhood whose mean and contrast are taken out, pixels of each level
+FLOOR = 0.06            # contrast below which it is not amplified: noise, quantisation; coded values
+SEEN = 0.2              # |n| from which a pixel shows something
+TUKEY = 4.685           # residuals above it times their deviation have no weight [usual: 95 % efficiency on Gaussian noise]
+LIMIT = 4.0             # of the truncated squares by which the search and the last check compare motions
+BLOCK = 16              # side of the blocks of the last check, pixels
+SMALLEST = 64           # side below which an image is left alone: blocks would be few, other scenes would be recognised by chance
+STILL = 0.3             # motion of the corner that moves most up to which a frame is left alone, pixels
+FAR = 0.25              # the same above which the result is not believed, in units of the longer side
+SURE = 3.0              # fall of the error below which it is not believed either, standard errors (measured: true > 3.8, mostly > 10)
+ALIKE = 0.3             # the same for the correlation of F(W x) and R (measured: true > 0.35, different scenes < 0.2)
+
+# dW = [[p0 p1 p2] [p3 p4 p5] [p6 p7 0]]; columns: what p is made of
+_P = np.eye(8)
+MODELS = {"similarity": np.stack([_P[2], _P[5], _P[0] + _P[4], _P[3] - _P[1]], axis=1), "affinity": _P[:, :6], "homography": _P}
+
+
+def axes(height, width, level=0, device=None):
+    """Where the pixels of a pyramid level are: x (w,) and y (h,), from the image's centre, in units of half its longer side; float32."""
+    step = 2 ** level
+    return [((torch.arange(n // step, device=device) * step + (step - n) / 2) / (max(height, width) / 2)).float() for n in (width, height)]
+
+
+def pixel_units(height, width):
+    """(3, 3) float64: takes points in the units of axes() to pixels."""
+    half = max(height, width) / 2
+    return np.array([[half, 0, (width - 1) / 2], [0, half, (height - 1) / 2], [0, 0, 1]])
+
+
+def corner_motion(homography, height, width):
+    """How far a homography in pixels moves the corner of the image that it moves most, pixels; infinite if it turns one inside out."""
+    corners = np.array([[x, y, 1.0] for x in (0, width - 1) for y in (0, height - 1)]).T      # (3, 4)
+    moved = np.asarray(homography) @ corners
+    return float(np.hypot(*(moved[:2] / moved[2] - corners[:2])).max()) if (moved[2] > 0).all() else math.inf
+
+
+def _look_up(W, x, y, rows=slice(None)):
+    """Where W takes the points (x, y[rows]): as grid_sample wants it (1, h, w, 2), and whether that is inside the image (h, w)."""
+    (a, b, c), (d, e, f), (g, h, i) = W.tolist()
+    X, Y = x[None, :], y[rows, None]
+    scale = g * X + h * Y + i
+    grid = torch.stack([2 * ((a * X + b * Y + c) / scale - x[0]) / (x[-1] - x[0]) - 1,
+                        2 * ((d * X + e * Y + f) / scale - y[0]) / (y[-1] - y[0]) - 1], dim=-1)
+    return grid[None], (grid.abs() <= 1).all(dim=-1) & (scale > 0)
+
+
+def _box(image, side):
+    """Mean over side x side pixels, at the rim over those that exist. image: (1, 1, h, w)."""
+    image = nnf.avg_pool2d(image, (side, 1), 1, (side // 2, 0), count_include_pad=False)
+    return nnf.avg_pool2d(image, (1, side), 1, (0, side // 2), count_include_pad=False)
+
+
+def normalise(grey):
+    """n(g) of the header, of g smoothed over 3x3 pixels. grey: (1, 1, h, w) coded. Returns: the same shape, mostly within -3 to 3."""
+    grey = _box(grey, 3)
+    mean = _box(grey, WINDOW)
+    var = (_box(grey ** 2, WINDOW) - mean ** 2).clamp(min=0)
+    return (grey - mean) / (var + FLOOR ** 2).sqrt()
+
+
+def pyramid(reference, frame, stops):
+    """Both images as the longer exposure of the two shows them, grey, at all sizes.
+
+    reference, frame: (3, H, W) coded in [0, 1]; stops: by how much the reference is exposed longer, negative: shorter.
+    Returns: list of (2, 1, h, w), reference then frame, each half as large as the one before (an odd row or column is left out).
+    """
+    gains = (2 ** (max(-stops, 0) / GAMMA), 2 ** (max(stops, 0) / GAMMA))     # the longer one's is 1
+    greys = [sum((channel * gain).clamp(max=1) for channel in image) / 3 for image, gain in zip((reference, frame), gains)]
+    levels = [torch.stack(greys)[:, None]]
+    longest, shortest = COARSEST
+    while max(levels[-1].shape[2:]) > longest and min(levels[-1].shape[2:]) >= 2 * shortest:
+        levels.append(nnf.avg_pool2d(levels[-1], 2))
+    return levels
+
+
+def search(R, F):
+    """The translation by whole pixels that fits best, by exhaustive search. R, F: (1, 1, h, w). Returns: dx, dy, pixels."""
+    h, w = R.shape[2:]
+    reach_x, reach_y = (min(math.ceil(REACH * min(max(h, w), COARSEST[0])), n // 2) for n in (w, h))
+    F, there = (nnf.pad(image, [reach_x, reach_x, reach_y, reach_y]) for image in (F, torch.ones_like(F)))
+    rows = []
+    for dy in range(2 * reach_y + 1):   # a row of candidates at a time
+        shifted, seen = (nnf.unfold(image[:, :, dy:dy + h], (h, w))[0] for image in (F, there))     # (h w, 2 reach_x + 1)
+        errors = (shifted - R.reshape(-1, 1)).square().clamp(max=LIMIT)
+        rows.append((errors * seen).sum(dim=0) / seen.sum(dim=0))
+    dy, dx = divmod(int(torch.stack(rows).argmin()), 2 * reach_x + 1)
+    return dx - reach_x, dy - reach_y
+
+
+def _warped(F, W, x, y):
+    """F(W x) (h, w), and where that is inside of the frame."""
+    grid, inside = _look_up(W, x, y)
+    return nnf.grid_sample(F, grid, mode="bilinear", padding_mode="border", align_corners=True)[0, 0], inside
+
+
+def _gradient(image):
+    """Central differences of (h, w), per pixel; 0 at the rim."""
+    return (nnf.pad((image[:, 2:] - image[:, :-2]) / 2, [1, 1]), nnf.pad((image[2:] - image[:-2]) / 2, [0, 0, 1, 1]))
+
+
+def refine(R, F, W, model, x, y, steps):
+    """Gauss-Newton on E(W), at most `steps` of them.
+
+    R, F: (1, 1, h, w) from normalise(); W: (3, 3) float64 to start from; model: a key of MODELS; x, y: axes() of the level.
+    Returns: (3, 3) float64, W[2, 2] = 1.
+    Source: Benhimane and Malis, Real-time image-based tracking of planes using efficient second-order minimization, 2004; weights added.
+    """
+    B, pixel, R = MODELS[model], float(x[1] - x[0]), R[0, 0]
+    X, Y, (Rx, Ry) = x[None, :], y[:, None], _gradient(R)
+    for _ in range(steps):
+        warped, inside = _warped(F, W, x, y)
+        r = warped - R
+        seen = r[inside & (warped.abs() + R.abs() > SEEN)]      # of flat pixels alone, the median would be 0
+        if seen.numel() < BLOCK ** 2:
+            break
+        sigma = 1.4826 * float(seen[::1 + seen.numel() // 20_000].abs().median()) + 1e-3
+        weight = (1 - (r / (TUKEY * sigma)).square()).clamp(min=0).square() * inside
+        Fx, Fy = _gradient(warped)
+        gx, gy = (Rx + Fx) / (2 * pixel), (Ry + Fy) / (2 * pixel)
+        inward = -(gx * X + gy * Y)
+        J = torch.stack([gx * X, gx * Y, gx, gy * X, gy * Y, gy, inward * X, inward * Y]).reshape(8, -1)      # dr / dp
+        A, b = (B.T @ ((J * weight.reshape(-1)) @ right).cpu().double().numpy() for right in (J.T, r.reshape(-1)))
+        A = A @ B
+        p = -B @ np.linalg.solve(A + 1e-6 * (np.trace(A) / len(A) + 1) * np.eye(len(A)), b)     # B^T J w J^T B p = -B^T J w r
+        W = W @ (np.eye(3) + np.append(p, 0).reshape(3, 3))
+        W = W / W[2, 2]
+        if np.abs(p).max() < 0.02 * pixel:
+            break
+    return W
+
+
+def believable(R, F, W, x, y):
+    """Whether W explains the frame better than no motion does, and the frame shows the same scene at all.
+
+    Blocks of pixels are compared, as neighbours are not independent: the mean fall of their errors must be SURE of its standard errors.
+    """
+    before, inside_before = _warped(F, np.eye(3), x, y)
+    after, inside = _warped(F, W, x, y)
+    both = inside & inside_before
+    fall = (before - R[0, 0]).square().clamp(max=LIMIT) - (after - R[0, 0]).square().clamp(max=LIMIT)
+    share, fall = (nnf.avg_pool2d(image[None, None], BLOCK, ceil_mode=True) for image in (both.float(), fall * both))
+    fall = fall[share > 0.3]
+    if fall.numel() < 4:
+        return False
+    a, b = after[inside], R[0, 0][inside]
+    alike = float((a * b).sum() / (a.square().sum() * b.square().sum()).sqrt().clamp(min=1e-6))
+    return alike > ALIKE and float(fall.mean()) > SURE * float(fall.std()) / len(fall) ** 0.5
+
+
+@torch.no_grad()
+def estimate(reference, frame, stops):
+    """How the camera moved between two photographs of different exposure.
+
+    reference, frame: (3, H, W) coded in [0, 1]; stops: by how much the reference is exposed longer, negative: shorter.
+    Returns: (3, 3) float64 array, the homography from the reference's pixels to the frame's; None where the frame is to be left alone:
+        it moved by less than STILL, there is too little to see, another scene, no fall of the error.
+    """
+    height, width = reference.shape[1:]
+    if min(height, width) < SMALLEST:
+        return None
+    levels, W = pyramid(reference, frame, stops), np.eye(3)
+    for level in reversed(range(len(levels))):
+        if levels[level][0].numel() > LARGEST and level < len(levels) - 1:
+            break
+        R, F = (normalise(grey[None]) for grey in levels[level])
+        if min(float((n.abs() > SEEN).float().mean()) for n in (R, F)) < 0.002:
+            return None
+        x, y = axes(height, width, level, reference.device)
+        longer = max(R.shape)
+        steps = 8 if longer < 400 else 4 if longer < 1000 else 2   # it has converged on the level before
+        if level == len(levels) - 1:
+            W[:2, 2] = np.array(search(R, F)) * float(x[1] - x[0])
+        W = refine(R, F, W, "similarity" if longer < 100 else "affinity" if longer < 200 else "homography", x, y, steps)
+    if not believable(R, F, W, x, y):
+        return None
+    homography = pixel_units(height, width) @ W @ np.linalg.inv(pixel_units(height, width))
+    homography /= homography[2, 2]
+    return homography if STILL < corner_motion(homography, height, width) < FAR * max(height, width) else None
+
+
+@torch.no_grad()
+def warp(frame, homography, reference, stops):
+    """Shows the frame as the reference's camera would have seen it.
+
+    frame, reference: (3, H, W) coded in [0, 1]; homography: (3, 3), the reference's pixels to the frame's; stops: as in estimate().
+    Returns: (3, H, W) float32 in [0, 1], bicubic. Between saturated pixels it is exactly 1. What lies outside of the frame is the
+        reference, exposed as the frame is: clip(H_2 t_i, 0, 1)^(1/2.2), which leaves no ghost.
+    """
+    height, width = frame.shape[1:]
+    N, out = pixel_units(height, width), torch.empty_like(frame)
+    W, (x, y) = np.linalg.inv(N) @ np.asarray(homography) @ N, axes(height, width, 0, frame.device)
+    rows = max(1, 2 ** 20 // width)     # strips of a million pixels: the grid of a large photograph would take gigabytes
+    for top in range(0, height, rows):
+        strip = slice(top, top + rows)
+        grid, inside = _look_up(W, x, y, strip)
+        image = nnf.grid_sample(frame[None], grid, mode="bicubic", padding_mode="border", align_corners=True)[0].clamp(0, 1)
+        white = nnf.grid_sample(frame[None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0] > 0.9999
+        out[:, strip] = torch.where(inside, torch.where(white, 1.0, image), (reference[:, strip] * 2 ** (-stops / GAMMA)).clamp(max=1))
+    return out
+
+
+def register(ldr, ev):
+    """Warps the two outer frames of a bracket onto the reference.
+
+    ldr: (3, 3, H, W) float32, coded in [0, 1]: frame, then RGB channel; exposure rises, frame 1 is the reference. ev: (3,) stops.
+    Returns: the bracket, registered, of the same shape; (3, 3, 3) float64 homographies from the reference's pixels to each frame's.
+        The reference stays as it is, and so does, with the identity, a frame that moved by less than STILL or that was not
+        recognised (see estimate). Pixels from outside of a frame show the reference, exposed as the frame is (see warp).
+    Raises: ValueError for another shape.
+    """
+    if ldr.ndim != 4 or ldr.shape[:2] != (3, 3) or len(ev) != 3:
+        raise ValueError(f"register: found ldr {tuple(ldr.shape)}, {len(ev)} exposures; give one bracket (3, 3, H, W) and 3 exposures")
+    registered, homographies = ldr.clone(), torch.eye(3, dtype=torch.float64).repeat(3, 1, 1)
+    for i in (0, 2):
+        stops = float(ev[1] - ev[i])
+        homography = estimate(ldr[1], ldr[i], stops)
+        if homography is not None:
+            registered[i] = warp(ldr[i], homography, ldr[1], stops)
+            homographies[i] = torch.from_numpy(homography)
+    return registered, homographies
+
+
+def in_words(homography, height, width):
+    """A homography from the reference's pixels to a frame's, for people."""
+    if corner_motion(homography, height, width) == 0:
+        return "left alone: it did not move, or was not recognised"
+    half, N = max(height, width) / 2, pixel_units(height, width)
+    W = np.linalg.inv(N) @ np.asarray(homography) @ N
+    (a, b, x), (c, d, y) = W[:2] / W[2, 2]
+    return (f"shifted by {x * half:+.1f}, {y * half:+.1f} pixels (right, down), turned by "
+            f"{math.degrees(math.atan2(c - b, a + d)):+.2f} degrees, {corner_motion(homography, height, width):.1f} pixels at the corner that moved most")
+
+
+def main():
+    """Prints how the camera moved."""
+    parser = argparse.ArgumentParser(description="How the camera moved between the frames of a scene.")
+    parser.add_argument("folder", help="folder with three or more photographs and their exposures, see data.py")
+    sample = load_scene(parser.parse_args().folder)
+    _, homographies = register(sample["ldr"], sample["ev"])
+    for i, name in ((0, "short"), (2, "long")):
+        print(f"{name:<6} {in_words(homographies[i], *sample['ldr'].shape[2:])}")
+
+
+if __name__ == "__main__":
+    common.run(main)
