@@ -309,6 +309,19 @@ def test_infer_with_samples_writes_the_map_of_their_spread(trained, tmp_path, ca
     assert (tmp_path / "3" / "scene.hdr").read_bytes() != (tmp_path / "1" / "scene.hdr").read_bytes()
 
 
+def test_infer_registers_hand_held_frames_unless_told_not_to(trained, tmp_path, capsys):
+    scene, sample = make_scene(tmp_path / "scene", size=(160, 192))
+    short = (sample["ldr"][0].roll((5, -7), (1, 2)).permute(1, 2, 0) * 255).round().byte().numpy()
+    write_image(scene / "1.png", np.ascontiguousarray(short))
+    score = {}
+    for words in ([], ["--no-register"]):
+        run_script(infer, "--scene", scene, "--weights", trained[1] / "weights.pt", "--out", tmp_path / "out", "--device", "cpu", *words)
+        said = capsys.readouterr().out
+        assert ("registered by" in said) == (not words)
+        score[bool(words)] = float(next(line for line in said.splitlines() if line.startswith("weighted merge")).split()[2])
+    assert score[False] > score[True] + 1           # of the plain merge, in dB
+
+
 def test_infer_takes_tiles_by_itself_above_its_limit_and_none_when_told(trained, tmp_path, monkeypatch):
     scene, _ = make_scene(tmp_path / "scene", size=(277, 300), hdr=False)
     tiles, rebuild = [], lfdiff.rebuild_in_tiles
