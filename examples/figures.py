@@ -17,6 +17,7 @@ from data import PLAIN, T, load_scene
 from infer import InferConfig, heat_map, panels, regions, sample_images
 from lfdiff import load_weights
 from loss import psnr
+from register import register
 from synthetic import SyntheticBrackets, SyntheticConfig
 
 HERE = Path(__file__).resolve().parent
@@ -67,7 +68,7 @@ def main():
     device = pick_device(config.device)
     dtype, model, out = pick_precision(config.precision, device), load_weights(config.weights, device), Path(config.out)
     for name, sample, samples in (("cafe_panel", load_scene(HERE / "cafe"), 1), ("spread", hard_scene(config), config.samples)):
-        ldr, ev, hdr = (sample[key][None] for key in ("ldr", "ev", "hdr"))
+        ldr, ev, hdr = register(sample["ldr"], sample["ev"])[0][None], sample["ev"][None], sample["hdr"][None]
         with autocast(device, dtype):
             mean, spread = (part.cpu() for part in sample_images(model, ldr.to(device), ev.to(device), range(samples)))
         if samples == 1:

@@ -24,6 +24,7 @@ from data import T, to_radiance
 from evaluate import EvaluateConfig, open_scenes
 from infer import InferConfig
 from lfdiff import load_weights, reconstruct
+from register import register
 
 AGREE = 0.03            # largest difference of T(H) between frames that show the same
 USABLE = 0.05, 0.95     # of a gamma-coded value that is neither dark nor saturated
@@ -69,7 +70,7 @@ def main():
         if not scene.truth:
             raise ValueError(f"{scene.name}: has no truth to compare with; give scenes that have HDRImg.hdr")
         sample = scene.load()
-        ldr, ev, hdr = (sample[key][None] for key in ("ldr", "ev", "hdr"))
+        ldr, ev, hdr = register(sample["ldr"], sample["ev"])[0][None], sample["ev"][None], sample["hdr"][None]
         with autocast(device, dtype):
             hdr_hat = reconstruct(model, ldr.to(device), ev.to(device), generator=torch.Generator().manual_seed(0)).cpu()
         region = agreed(ldr, ev)

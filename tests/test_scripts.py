@@ -118,6 +118,13 @@ def test_training_goes_on_from_weights_with_their_architecture(trained, tmp_path
     assert common.load_checkpoint(tmp_path / "one" / "last.pt")["config"] == shipped["config"]
 
 
+def test_the_shipped_weights_hold_what_training_needs_to_go_on():
+    file = ROOT / "weights" / "lfdiff.pt"
+    network, lpenet = train_stage2.first_networks(train_stage2.Stage2Config(init=str(file)), torch.device("cpu"))
+    assert all(value.isfinite().all() for value in [*network.parameters(), *lpenet.parameters()]) and file.stat().st_size < 16e6
+    assert network.z_std.min() > 0.1 and not any(parameter.requires_grad for parameter in lpenet.parameters())
+
+
 def test_training_refuses_to_go_on_from_the_weights_of_something_else(trained, tmp_path):
     message = one_line("train_stage2.py", *DATA, "--init", trained[0] / "last.pt", "--out", tmp_path / "a")
     assert "variant s1" in message and "train_stage2.py" in message
