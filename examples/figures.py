@@ -29,7 +29,7 @@ class FigureConfig:
     weights: str = InferConfig.weights      # trained weights
     out: str = str(HERE)       # folder for the pictures
     seed: int = 2_000_003                   # of the harder scene's set
-    index: int = 4                          # of the scene in it
+    index: int = 10                         # of the scene in it
     samples: int = 8                        # priors for the spread
     device: str = "auto"                    # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"                 # see infer.py
