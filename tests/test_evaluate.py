@@ -16,16 +16,17 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 import common
 import evaluate
 import report
-from data import load_scene
+from data import T, load_scene
 from ddim import DiffusionConfig
 from denoiser import DenoiserConfig
 from dhrnet import DHRNetConfig
 from hdrvdp2 import HDRVDP2Config, hdrvdp2
 from images import read_image, write_image
 from lfdiff import LFDiffConfig, build, reconstruct, save_weights
-from loss import LossConfig
+from loss import LossConfig, psnr
 from lpenet import LPENetConfig
 from metrics import score, ssim
+from register import register
 from synthetic import SyntheticBrackets
 from train_stage1 import Stage1Config
 from train_stage2 import Stage2Config
@@ -180,10 +181,26 @@ def test_hdrvdp2_is_that_of_its_settings_and_takes_values_a_rounding_above_1():
 
 # --- the whole script -------------------------------------------------------------------------------------------------
 
+def test_networks_and_the_registered_merge_get_registered_frames_and_the_weighted_merge_does_not():
+    sample = SyntheticBrackets(160, seed=8)[1]
+    sample["ldr"][0] = sample["ldr"][0].roll((6, -5), (1, 2))
+    merges = {name: evaluate.plain_method(name).predict("", sample) for name in ("weighted merge", evaluate.REGISTERED)}
+    assert torch.equal(merges["weighted merge"][0], evaluate.PLAIN["weighted merge"](sample["ldr"][None], sample["ev"][None])[0])
+    inner = (..., slice(16, -16), slice(16, -16))
+    assert psnr(T(merges[evaluate.REGISTERED][0][inner]), T(sample["hdr"][inner])) > psnr(T(merges["weighted merge"][0][inner]), T(sample["hdr"][inner])) + 1
+    model = tiny("s2")
+    def predict(register):
+        config = evaluate.EvaluateConfig(register=register)
+        return evaluate.network_method("s2", model, config, torch.device("cpu"), torch.float32).predict("", sample)
+    with torch.no_grad():
+        expected = reconstruct(model, register(sample["ldr"], sample["ev"])[0][None], sample["ev"][None], generator=torch.Generator().manual_seed(0))
+    assert torch.equal(predict(True), expected) and not torch.allclose(predict(False), expected, atol=1e-4)
+
+
 def test_scores_are_those_of_the_reconstruction_and_of_what_one_has_anyway(world, tmp_path, capsys):
     run_evaluate("--data", "folder", "--root", world / "scenes", "--weights", world / "s2.pt", "--compare", "--seed", 4, "--out", tmp_path)
     rows, model = scores(tmp_path), tiny("s2").half().float()
-    assert len(rows) == 4 * 3
+    assert len(rows) == 4 * 4
     for name in ("alley", "bridge", "court"):
         sample = load_scene(world / "scenes" / name)
         with torch.no_grad():
@@ -251,7 +268,7 @@ def test_saved_results_score_as_predictions_to_the_8_bits_of_their_files(world, 
     run_evaluate(*words, "--weights", world / "s2.pt", "--save", "--out", tmp_path / "a")
     run_evaluate(*words, "--predictions", tmp_path / "a" / "s2", "--compare", "--out", tmp_path / "b")
     a, b = scores(tmp_path / "a"), scores(tmp_path / "b")
-    assert {method for _, method in b} == {"s2", "reference alone", "weighted merge"}
+    assert {method for _, method in b} == {"s2", "reference alone", "weighted merge", "merge, registered"}
     assert len(a) == 3 and all(a[key]["psnr_mu"] == pytest.approx(b[key]["psnr_mu"], abs=0.05) for key in a)
 
 
@@ -270,7 +287,7 @@ def test_a_missing_or_wrong_prediction_is_named(files, error, message, world, tm
 def test_scenes_without_a_truth_give_pictures_and_no_scores(world, tmp_path, capsys):
     run_evaluate("--data", "folder", "--root", world / "wild", "--weights", world / "s2.pt", "--compare", "--out", tmp_path)
     said = capsys.readouterr().out
-    assert said.count("no truth: pictures only") == 3 and "PSNR" not in said
+    assert said.count("no truth: pictures only") == 4 and "PSNR" not in said
     sample = load_scene(world / "wild" / "dusk")
     with torch.no_grad():
         hdr_hat = reconstruct(tiny("s2").half().float(), sample["ldr"][None], sample["ev"][None], generator=torch.Generator().manual_seed(0))[0]
