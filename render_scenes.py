@@ -5,7 +5,7 @@ swing, roll and spin, occlusion, cast shadows, lamps in view, rooms with a windo
 noise, clipping and files are not in it: they belong to whatever photographs it afterwards.
 
     pip install mitsuba numpy imageio imagecodecs pyoidn                       # tools of this script, no dependency of the project
-    python render_scenes.py --hdr-dir DIR --out data/rendered --train 200 --val 24    # 20 minutes on two busy cores; 260 MB
+    python render_scenes.py --hdr-dir DIR --out data/rendered --train 200 --val 24    # 25 minutes on two busy cores; 260 MB
     python render_scenes.py --out data/rendered --sheet sheet.png              # look at them (seconds)
 
 DIR is searched, subfolders too, for .hdr files: panoramas (width = 2 height) light the scenes and are seen behind them; photographs and
