@@ -58,19 +58,24 @@ def products(hdr_hat, hdr, region):
     return torch.stack([(part * region).sum() for part in (g_hat * g, g_hat ** 2, g ** 2)])
 
 
+def registered_scenes(root):
+    """Yields the scenes of a folder: registered ldr (1, 3, 3, H, W), ev (1, 3), hdr (1, 3, H, W). Raises: ValueError for one without a truth."""
+    if not root:
+        raise ValueError("--scenes: missing; give a folder of scenes with a truth")
+    for scene in open_scenes(EvaluateConfig(data="folder", root=root)):
+        if not scene.truth:
+            raise ValueError(f"{scene.name}: has no truth to compare with; give scenes that have HDRImg.hdr")
+        sample = scene.load()
+        yield register(sample["ldr"], sample["ev"])[0][None], sample["ev"][None], sample["hdr"][None]
+
+
 @torch.no_grad()
 def main():
     """Sums over all scenes, then the ratios."""
     config = parse(SharpnessConfig, description=__doc__)
-    if not config.scenes:
-        raise ValueError("--scenes: missing; give a folder of scenes with a truth")
     device = pick_device(config.device)
     dtype, model, sums, pixels = pick_precision(config.precision, device), load_weights(config.weights, device), {}, 0
-    for scene in open_scenes(EvaluateConfig(data="folder", root=config.scenes)):
-        if not scene.truth:
-            raise ValueError(f"{scene.name}: has no truth to compare with; give scenes that have HDRImg.hdr")
-        sample = scene.load()
-        ldr, ev, hdr = register(sample["ldr"], sample["ev"])[0][None], sample["ev"][None], sample["hdr"][None]
+    for ldr, ev, hdr in registered_scenes(config.scenes):
         with autocast(device, dtype):
             hdr_hat = reconstruct(model, ldr.to(device), ev.to(device), generator=torch.Generator().manual_seed(0)).cpu()
         region = agreed(ldr, ev)

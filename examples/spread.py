@@ -15,10 +15,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import autocast, parse, pick_device, pick_precision, run
 from data import T
-from evaluate import EvaluateConfig, open_scenes
 from infer import InferConfig, regions, sample_images
 from lfdiff import load_weights
-from register import register
+from sharpness import registered_scenes
 
 
 @dataclass
@@ -40,15 +39,9 @@ def rank_correlation(a, b):
 def main():
     """Sums over all scenes, then the table."""
     config = parse(SpreadConfig, description=__doc__)
-    if not config.scenes:
-        raise ValueError("--scenes: missing; give a folder of scenes with a truth")
     device = pick_device(config.device)
     dtype, model, sums, correlations = pick_precision(config.precision, device), load_weights(config.weights, device), {}, []
-    for scene in open_scenes(EvaluateConfig(data="folder", root=config.scenes)):
-        if not scene.truth:
-            raise ValueError(f"{scene.name}: has no truth to compare with; give scenes that have HDRImg.hdr")
-        sample = scene.load()
-        ldr, ev, hdr = register(sample["ldr"], sample["ev"])[0][None], sample["ev"][None], sample["hdr"][None]
+    for ldr, ev, hdr in registered_scenes(config.scenes):
         with autocast(device, dtype):
             mean, spread = (part.cpu() for part in sample_images(model, ldr.to(device), ev.to(device), range(config.samples)))
         error = (T(mean) - T(hdr)).abs().mean(dim=1, keepdim=True)
