@@ -11,7 +11,8 @@ Paper: Table 2 and Sec. 5, which give 0.72 s at 1000x1500 on an A100, 0.106 s of
     ms              median of --runs complete passes after a warm-up, with the settings of infer.py; the frames are on the device already
     plain           the same passes of the same code without its care: float32, contiguous maps, no strips, memory not kept
     bare            the stage's convolutions alone, as conv2d calls on whole random maps: channels_last, the case's own precision,
-                    memory kept; each distinct one is timed (median of 3 after a warm-up) and counted as often as it is called
+                    memory kept; each distinct one is timed (median of 3 after a warm-up) and counted as often as it is called; the mean
+                    of a process before ours and one after it, for a shared machine's speed drifts
     plain/ours      how many times faster than plain; ours/bare: how far from what the library's convolutions take
     parameters      of the stage; all S steps share those of one
     GMAC            1e9 multiply-adds of convolutions, linear layers and attention on whole maps (rows that strips do twice count once)
@@ -409,11 +410,10 @@ def quotient(above, below):
 def measure_case(config, planned, device, precision, size, plain):
     """The passes and the bare convolutions of one case. plain: result of the plain limit, or None. Returns: the case's part of the JSON."""
     job = {"device": device, "precision": precision, "size": size, "steps": planned["steps"]}
-    ours = in_own_process(config, "inference", **job)
-    bare = in_own_process(config, "bare", **job)
+    before, ours, after = (in_own_process(config, kind, **job) for kind in ("bare", "inference", "bare"))
     rows = []
     for name, ms in ours["ms"].items():
-        plain_ms, bare_ms = plain and plain["ms"][name], bare["ms"][name]
+        plain_ms, bare_ms = plain and plain["ms"][name], (before["ms"][name] + after["ms"][name]) / 2
         rows.append({"stage": name, "ms": ms, "plain_ms": plain_ms, "bare_ms": bare_ms,
                      "plain_over_ours": quotient(plain_ms, ms), "ours_over_bare": quotient(ms, bare_ms),
                      "parameters": planned["parameters"][name], "macs": planned["macs"][size][name]})

@@ -23,7 +23,7 @@ from data import network_input
 from lfdiff import LFDiffConfig, Stage1, pad_to_multiple, part_of
 from loss import LossConfig, load_vgg19, reconstruction_loss
 from strips import keep_memory
-from training import Log, TrainingConfig, batches, open_data, refuse_to_overwrite, resume_run, save_run, to_device, validate
+from training import Log, TrainingConfig, averaged, batches, follow, open_data, refuse_to_overwrite, resume_run, save_run, to_device, validate
 
 
 @dataclass
@@ -82,7 +82,8 @@ def main():
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.decay_epochs * epoch, settings.decay)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    parts = {"model": network, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
+    average = averaged(network, settings.ema)
+    parts = {"model": average, "trained": network, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
     start, best = resume_run(out / "last.pt", parts, network, config) if settings.resume else (0, float("-inf"))
     model = torch.compile(network) if settings.compile else network
     if world > 1:
@@ -106,6 +107,7 @@ def main():
         scaler.step(optimiser)
         scaler.update()
         schedule.step()
+        follow(average, network, settings.ema, step)
 
         bar.update(settings.batch)
         log.collect({"L_r": L_r.detach(), **terms, "grad_norm": grad_norm})
@@ -114,7 +116,7 @@ def main():
             continue
         row = {**log.row(step, settings.batch), "lr": schedule.get_last_lr()[0]}
         if validating and rank == 0:
-            predict = validation_predictor(network, device, dtype)
+            predict = validation_predictor(average, device, dtype)
             row["val_psnr_mu"], row["val_psnr_l"] = validate(val_set, {"H": predict}, device, out / f"step_{step:06d}.png")["H"]
             log.check_finite(step, "val_psnr_mu", row["val_psnr_mu"])
         log.add(row, bar)                       # before the checkpoint: a resumed log starts behind the checkpoint's step

@@ -31,7 +31,7 @@ from lfdiff import LFDiffConfig, Stage2, pad_to_multiple, part_of, save_weights
 from loss import LossConfig, diffusion_loss, load_vgg19, reconstruction_loss
 from lpenet import LPENet, LPENetConfig
 from strips import keep_memory
-from training import Log, TrainingConfig, batches, open_data, refuse_to_overwrite, resume_run, save_run, to_device, validate
+from training import Log, TrainingConfig, averaged, batches, follow, open_data, refuse_to_overwrite, resume_run, save_run, to_device, validate
 
 SCRIPTS = {"s1": "train_stage1.py", "s2": "train_stage2.py", "s2_without_dm": "train_stage2.py --without-dm"}
 
@@ -143,13 +143,14 @@ def main():
     optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=settings.lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.decay_epochs * epoch, settings.decay)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    parts = {"model": network, "lpenet": lpenet, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
+    if not settings.resume and not config.init and config.prior_batches:
+        network.z_mean, network.z_std = measure_prior(lpenet, train_set, settings, config.prior_batches, device)
+    average = averaged(network, settings.ema)
+    parts = {"model": average, "trained": network, "lpenet": lpenet, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
     if settings.resume:
         start, best = resume_run(out / "last.pt", parts, network, config)
     else:
         start, best = 0, float("-inf")
-    if not settings.resume and not config.init and config.prior_batches:
-        network.z_mean, network.z_std = measure_prior(lpenet, train_set, settings, config.prior_batches, device)
     model = torch.compile(network) if settings.compile else network
     if world > 1:
         model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None, find_unused_parameters=True)
@@ -181,6 +182,7 @@ def main():
         scaler.step(optimiser)
         scaler.update()
         schedule.step()
+        follow(average, network, settings.ema, step)
 
         bar.update(settings.batch)
         log.collect({**terms, "grad_norm": grad_norm})
@@ -189,7 +191,7 @@ def main():
             continue
         row = {**log.row(step, settings.batch), "lr": schedule.get_last_lr()[0]}
         if validating and rank == 0:
-            scores = validate(val_set, validation_predictors(network, lpenet, device, dtype), device, out / f"step_{step:06d}.png")
+            scores = validate(val_set, validation_predictors(average, lpenet, device, dtype), device, out / f"step_{step:06d}.png")
             row.update({f"val_psnr_{domain}_{prior}": value for prior, pair in scores.items() for domain, value in zip(("mu", "l"), pair)})
             log.check_finite(step, "val_psnr_mu_predicted", row["val_psnr_mu_predicted"])
         log.add(row, bar)                       # before the checkpoint: a resumed log starts behind the checkpoint's step
@@ -197,7 +199,7 @@ def main():
             if row["val_psnr_mu_predicted"] > best:
                 best = row["val_psnr_mu_predicted"]
                 save_run(out / "best.pt", parts, network, config, step, best)
-                save_weights(out / "weights.pt", network, {"step": step, "val_psnr_mu": best, "data": settings.data, "seed": settings.seed},
+                save_weights(out / "weights.pt", average, {"step": step, "val_psnr_mu": best, "data": settings.data, "seed": settings.seed},
                              lpenet)
             save_run(out / "last.pt", parts, network, config, step, best)
         log.restart_clock()

@@ -5,6 +5,7 @@ and sample i is a function of (seed, i). So a resumed run sees what the uninterr
 processes see together what one sees alone.
 """
 
+import copy
 import csv
 import math
 import sys
@@ -43,6 +44,7 @@ class TrainingConfig:
     decay: float = 0.1              # factor of the learning rate ... [paper: Sec. 5.1]
     decay_epochs: int = 50          # ... after every so many epochs [paper: Sec. 5.1 | A14: reaches 1e-9 by epoch 250]
     clip: float = 1.0               # largest norm of the gradient [assumed A13]
+    ema: float = 0.0                # share that stays, a step, of a running mean of the weights: it is what is validated and saved; 0: no mean
     seed: int = 0                   # of weights, data and noise
     val_every: int = 1000           # steps between validations
     val_scenes: int = 8             # validation scenes; 0 is all (Kalantari and Hu: of the test split)
@@ -65,6 +67,8 @@ def open_data(config):
     for name in ("samples", "batch", "epochs", "decay_epochs", "val_every", "log_every"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be 1 or more")
+    if not 0 <= config.ema < 1:
+        raise ValueError(f"--ema {config.ema}: must be 0 or more and less than 1")
     if config.patch < 16 or config.patch % 16:
         raise ValueError(f"--patch {config.patch}: must be a multiple of 16 (PixelUnshuffle by 4, then a U-Net of three levels)")
     if config.data == "synthetic":
@@ -97,6 +101,19 @@ def batches(train_set, config, start, stop, rank=0, world=1):
 def to_device(sample, device):
     """A collated sample on the device: ldr (B, 3, 3, H, W), ev (B, 3), hdr (B, 3, H, W)."""
     return [sample[name].to(device, non_blocking=True) for name in ("ldr", "ev", "hdr")]
+
+
+def averaged(network, ema):
+    """The network that is validated and saved: a copy that follows the trained one, or with ema = 0 the trained one itself."""
+    return copy.deepcopy(network).requires_grad_(False) if ema else network
+
+
+@torch.no_grad()
+def follow(average, network, ema, step):
+    """average <- ema average + (1 - ema) network; in the first steps (1 to ...) with less of the average, which knows little yet."""
+    ema = min(ema, step / (step + 10))
+    for mean, value in zip(average.parameters(), network.parameters()):
+        mean.lerp_(value, 1 - ema)
 
 
 def validate(val_set, predictors, device, picture=None):

@@ -270,7 +270,7 @@ def test_command_writes_what_it_prints(tmp_path, capsys, monkeypatch, few_proces
                                       "--steps", "2", "--patch", "32", "--batch", "2", "--train-steps", "1", "--workers", "0",
                                       "--json", str(path), *FLAGS])
     bench.main()
-    assert few_processes == ["plan", "plain inference", "inference", "bare", "plain training", "training"]
+    assert few_processes == ["plan", "plain inference", "bare", "inference", "bare", "plain training", "training"]
     printed, found = capsys.readouterr().out, json.loads(path.read_text(encoding="utf-8"))
     assert set(found) == {"machine", "config", "cases", "training"} and len(found["cases"]) == 1
     assert found["machine"]["torch"] == torch.__version__ and found["machine"]["threads"] >= 1

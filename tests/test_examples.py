@@ -1,18 +1,29 @@
 """The scripts in examples/: what they measure and align, on images whose answer is known."""
 
+import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as nnf
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+import ablations
+import common
 import flow_merge
 import sharpness
 import spread
-from data import T, weighted_merge
+import train_stage1
+import train_stage2
+from data import T, load_scene, weighted_merge
+from denoiser import DenoiserConfig
+from dhrnet import DHRNetConfig
+from lfdiff import LFDiffConfig, Stage2, load_weights, reconstruct, save_weights
 from loss import psnr
-from synthetic import SyntheticBrackets, SyntheticConfig
+from synthetic import SyntheticBrackets, SyntheticConfig, export
+from training import flags_of
 
 STILL = SyntheticConfig(static_camera=1.0, static_scene=1.0, shake=0.0, iso=(100.0, 100.0), response=(1.0, 0.0), jpeg=0.0, output_bits=(16,), ev_error=0.0)
 
@@ -54,3 +65,80 @@ def test_rank_correlation_agrees_with_hand_values():
     a = torch.tensor([0.1, 5.0, 2.0, 3.0])
     assert abs(spread.rank_correlation(a, a.exp()) - 1) < 1e-12 and abs(spread.rank_correlation(a, -a) + 1) < 1e-12
     assert abs(spread.rank_correlation(a, torch.tensor([1.0, 2.0, 4.0, 3.0])) - 0.2) < 1e-12         # 1 - 6 (0 + 4 + 4 + 0) / (4 (16 - 1))
+
+
+# --- ablations ------------------------------------------------------------------------------------------------------
+
+def write_log(folder, **scores):
+    folder.mkdir(parents=True)
+    columns = {f"val_psnr_{name}": value for name, value in scores.items()}
+    (folder / "log.csv").write_text(",".join(["step", "L_r", *columns]) + "\n80,0.5" + "," * len(columns) + "\n"
+                                    + ",".join(map(str, [160, 0.4, *columns.values()])) + "\n", encoding="utf-8")
+
+
+def test_ablations_table_is_the_mean_and_deviation_of_each_run_s_last_validation(tmp_path):
+    write_log(tmp_path / "seed0" / "baseline", mu=30.0, l=20.0)
+    write_log(tmp_path / "seed2" / "baseline", mu=32.0, l=21.0)
+    write_log(tmp_path / "seed2" / "stage2", mu_predicted=33.5, l_predicted=25.0, mu_true=36.0, l_true=30.0, mu_mean=31.0, l_mean=22.0)
+    rows = {line.split(" | ")[0].strip("| "): line for line in ablations.table(ablations.AblationsConfig(out=str(tmp_path)))}
+    assert rows["baseline"] == "| baseline | 2 | 31.00 ± 1.41 | 20.50 ± 0.71 | – | – |"
+    assert rows["s2 with DM"] == "| s2 with DM | 1 | 33.50 | 25.00 | 36.00 | 31.00 |"
+    assert rows["split training"] == "| split training | 0 | – | – | – | – |"
+
+
+def test_ablations_train_each_row_once_from_the_stage_1_it_names(tmp_path, monkeypatch):
+    commands = []
+
+    def start(words, stdout, **settings):
+        commands.append(words[1:])
+        out = Path(words[words.index("--out") + 1])
+        write_log(out, mu=30.0, l=20.0)
+        (out / "best.pt").write_bytes(b"")
+        return subprocess.CompletedProcess(words, 0)
+    monkeypatch.setattr(subprocess, "run", start)
+    config = ablations.AblationsConfig(out=str(tmp_path), root="data", device="cpu")
+    for _ in range(2):
+        for name in ("stage1", "stage2_split"):
+            ablations.train(config, name, seed=7)
+    assert [words[0] for words in commands] == ["train_stage1.py", "train_stage2.py"]       # and not again
+    for script, words in zip((train_stage1.Stage1Config, train_stage2.Stage2Config), commands):
+        parsed = common.parse(script, words[1:])                                            # the train scripts understand every flag
+        assert parsed.training.seed == 7 and parsed.training.data == "kalantari" and parsed.training.root == str(Path("data").resolve())
+    assert parsed.split and Path(parsed.stage1) == tmp_path.resolve() / "seed7" / "stage1" / "best.pt"
+    monkeypatch.setattr(subprocess, "run", lambda words, **settings: subprocess.CompletedProcess(words, 1))
+    with pytest.raises(ValueError, match="stage1: training failed"):
+        ablations.train(config, "stage1", seed=8)
+
+
+def test_every_row_of_the_ablations_sees_as_many_patches_and_changes_what_it_says():
+    settings = {}
+    for name, (_, begin, command) in ablations.RUNS.items():
+        script = {"train_stage1.py": train_stage1.Stage1Config, "train_stage2.py": train_stage2.Stage2Config}[command.split()[0]]
+        settings[name] = common.parse(script, f"{command} {ablations.ALL}".split()[1:])
+    epochs = {name: settings[name].training.epochs + (settings[begin].training.epochs if begin else 0)
+              for name, (title, begin, _) in ablations.RUNS.items() if not title.startswith("(")}
+    assert len(set(epochs.values())) == 1 and len({config.training.batch for config in settings.values()}) == 1
+    changed = {name: {flag for flag, value in flags_of(asdict(settings[name])).items() if flags_of(asdict(settings["stage2"]))[flag] != value}
+               for name, (_, begin, _) in ablations.RUNS.items() if begin}
+    assert changed == {"stage2": set(), "stage2_split": {"split", "warmup"}, "stage2_without_dm": {"without_dm"}, "raw_z": {"prior_batches"},
+                       "leak": {"beta_1", "beta_T"}, "high4": set()}
+    assert settings["stage1_high4"].model.dhrnet.high_blocks == 4
+
+
+def test_steps_of_the_ablations_are_those_of_infer(tmp_path, monkeypatch):
+    export(SyntheticBrackets(48, seed=8, config=STILL, length=1), tmp_path / "data" / "Test")
+    network = Stage2(LFDiffConfig(DHRNetConfig(channels=8, heads=2, frms=(1,), high_blocks=1),
+                                  denoiser=DenoiserConfig(unet_width=8, unet_multipliers=(1, 1, 1), unet_blocks=1)))
+    save_weights(tmp_path / "seed3" / "stage2" / "best.pt", network, {})
+    monkeypatch.setattr(ablations, "STEPS", (2, 10))
+    lines = ablations.steps_table(ablations.AblationsConfig(root=str(tmp_path / "data"), out=str(tmp_path), seeds=(3, 4), device="cpu"))
+    [scene] = (tmp_path / "data" / "Test").iterdir()
+    for S, line in zip((2, 10), lines[2:]):
+        sample = load_scene(scene)
+        ldr, ev, hdr = (sample[name][None] for name in ("ldr", "ev", "hdr"))
+        model = load_weights(tmp_path / "seed3" / "stage2" / "best.pt")
+        with common.autocast(torch.device("cpu"), common.pick_precision("auto", torch.device("cpu"))):
+            hdr_hat = reconstruct(model, ldr, ev, S, generator=torch.Generator().manual_seed(0))
+        assert line.startswith(f"| {S} | 1 |")
+        mu, l = (float(value) for value in line.split("|")[3:5])
+        assert abs(mu - psnr(T(hdr_hat), T(hdr))) < 0.1 and abs(l - psnr(hdr_hat, hdr)) < 0.1

@@ -17,6 +17,7 @@ import infer
 import lfdiff
 import train_stage1
 import train_stage2
+import training
 from data import T
 from images import read_image, write_image
 from lfdiff import load_weights
@@ -152,10 +153,10 @@ def test_the_baseline_trains_without_a_prior(tmp_path):
     assert not any("lpenet" in name or "low.k" in name for name in weights(out)) and common.load_checkpoint(out / "last.pt")["variant"] == "baseline"
 
 
-@pytest.mark.parametrize("script", [train_stage1, train_stage2])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(script, trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("script", "ema"), [(train_stage1, 0), (train_stage1, 0.9), (train_stage2, 0.9)])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(script, ema, trained, tmp_path, monkeypatch):
     def train(out, *words):
-        words = ("--epochs", "2", "--decay-epochs", "1", "--seed", "3", *words)
+        words = ("--epochs", "2", "--decay-epochs", "1", "--seed", "3", "--ema", ema, *words)
         return stage1(out, *words) if script is train_stage1 else stage2(out, trained[0], *words)
     whole = train(tmp_path / "whole")
     keep = script.save_run
@@ -171,6 +172,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(script, trained, 
     cut = train(tmp_path / "cut", "--resume")
     assert common.load_checkpoint(cut / "last.pt")["step"] == 8
     assert same(weights(whole), weights(cut))
+    trained_weights = [common.load_checkpoint(folder / "last.pt")["trained"] for folder in (whole, cut)]
+    assert same(*trained_weights) and same(trained_weights[0], weights(whole)) == (not ema)
     best = [common.load_checkpoint(folder / "best.pt") for folder in (whole, cut)]
     assert best[0]["step"] == best[1]["step"] and same(best[0]["model"], best[1]["model"])
     saved = [common.load_checkpoint(folder / "last.pt")["optimiser"]["state"] for folder in (whole, cut)]
@@ -190,7 +193,29 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_flags_but_with_a_lower_
     assert column(tmp_path, "lr") == pytest.approx([1e-4, 1e-5])
 
 
-@pytest.mark.parametrize("words", [["--batch", "0"], ["--val-every", "0"], ["--epochs", "0"], ["--patch", "30"], ["--data", "flowers"],
+def test_the_mean_of_the_weights_is_its_sum_written_out():
+    def follow(ema, values):
+        trained = torch.nn.Linear(1, 1, bias=False)
+        trained.weight.data.fill_(2.0)
+        average = training.averaged(trained, ema)
+        for step, value in enumerate(values, 1):
+            trained.weight.data.fill_(value)
+            training.follow(average, trained, ema, step)
+        assert trained.weight.item() == values[-1]
+        return average.weight.item()
+    assert follow(0.05, [3.0, -1.0, 8.0]) == pytest.approx(0.95 * (8 - 0.05 + 0.05 ** 2 * 3) + 0.05 ** 3 * 2)
+    assert follow(0.999, [13.0]) == pytest.approx(12.0)          # the first step keeps 1/11 of 2, not 0.999
+    assert follow(0, [3.0, 7.0]) == 7.0
+
+
+def test_what_is_saved_is_the_mean_of_the_weights(trained, tmp_path):
+    out = stage2(tmp_path / "mean", trained[0], "--epochs", "2", "--lr", "1e-3", "--warmup", "0", "--ema", "0.9")
+    last, best, saved = (common.load_checkpoint(out / name) for name in ("last.pt", "best.pt", "weights.pt"))
+    assert not same(last["model"], last["trained"])
+    assert same(saved["model"], {name: value.half() for name, value in best["model"].items()})
+
+
+@pytest.mark.parametrize("words", [["--batch", "0"], ["--ema", "1"], ["--val-every", "0"], ["--epochs", "0"], ["--patch", "30"], ["--data", "flowers"],
                                    ["--heads", "3"], ["--pool-pim", "2"], ["--upsample", "cubic"], ["--precision", "float8"], ["--device", "abacus"]])
 def test_a_setting_out_of_range_is_named_before_anything_starts(words, tmp_path):
     with pytest.raises(ValueError, match=words[0]):
