@@ -44,7 +44,7 @@ class TrainingConfig:
     decay: float = 0.1              # factor of the learning rate ... [paper: Sec. 5.1]
     decay_epochs: int = 50          # ... after every so many epochs [paper: Sec. 5.1 | A14: reaches 1e-9 by epoch 250]
     clip: float = 1.0               # largest norm of the gradient [assumed A13]
-    ema: float = 0.0                # share that stays, a step, of a running mean of the weights: it is what is validated and saved; 0: no mean
+    ema: float = 0.0                # share that stays, a step, of a running mean of the weights: it is validated and saved; 0: no mean [departs D7]
     seed: int = 0                   # of weights, data and noise
     val_every: int = 1000           # steps between validations
     val_scenes: int = 8             # validation scenes; 0 is all (Kalantari and Hu: of the test split)
