@@ -95,9 +95,9 @@ def table(config):
     lines = ["| | seeds | PSNR-μ | PSNR-L | true prior | mean prior |", "|---|---|---|---|---|---|"]
     for name in config.rows:
         runs = [scores for scores in (last_scores(Path(config.out) / f"seed{seed}" / name) for seed in config.seeds) if scores]
-        def column(*names):
-            return mean_and_spread([scores[key] for scores in runs for key in names if key in scores])
-        lines.append(f"| {RUNS[name][0]} | {len(runs)} | {column('mu', 'mu_predicted')} | {column('l', 'l_predicted')} | {column('mu_true')} | {column('mu_mean')} |")
+        columns = [mean_and_spread([scores[key] for scores in runs for key in keys if key in scores])
+                   for keys in (("mu", "mu_predicted"), ("l", "l_predicted"), ("mu_true",), ("mu_mean",))]
+        lines.append(" | ".join([f"| {RUNS[name][0]}", str(len(runs)), *columns]) + " |")
     return lines
 
 

@@ -112,7 +112,7 @@ def test_ablations_train_each_row_once_from_the_stage_1_it_names(tmp_path, monke
 
 def test_every_row_of_the_ablations_sees_as_many_patches_and_changes_what_it_says():
     settings = {}
-    for name, (_, begin, command) in ablations.RUNS.items():
+    for name, (_, _, command) in ablations.RUNS.items():
         script = {"train_stage1.py": train_stage1.Stage1Config, "train_stage2.py": train_stage2.Stage2Config}[command.split()[0]]
         settings[name] = common.parse(script, f"{command} {ablations.ALL}".split()[1:])
     epochs = {name: settings[name].training.epochs + (settings[begin].training.epochs if begin else 0)
