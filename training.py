@@ -110,7 +110,7 @@ def averaged(network, ema):
 
 @torch.no_grad()
 def follow(average, network, ema, step):
-    """average <- ema average + (1 - ema) network; in the first steps (1 to ...) with less of the average, which knows little yet."""
+    """average <- ema average + (1 - ema) network. Step n, counted from 1, keeps at most n / (n + 10) of the average, which begins untrained."""
     ema = min(ema, step / (step + 10))
     for mean, value in zip(average.parameters(), network.parameters()):
         mean.lerp_(value, 1 - ema)

@@ -20,10 +20,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import autocast, parse, pick_device, pick_precision, run
-from data import T, find_scenes, load_scene
+from data import Scenes, find_scenes
 from lfdiff import load_weights, reconstruct
-from loss import psnr
-from register import register
+from training import validate
 
 HERE = Path(__file__).resolve().parent.parent
 ALL = "--data kalantari --lam 0 --linear 1 --patch 64 --batch 8 --ema 0.99 --workers 1 --val-scenes 0 --val-every 1000000 --log-every 80"
@@ -79,8 +78,8 @@ def last_scores(folder):
     if not path.is_file():
         return {}
     with open(path, newline="", encoding="utf-8") as file:
-        row = list(csv.DictReader(file))[-1]
-    return {name.removeprefix("val_psnr_"): float(value) for name, value in row.items() if name.startswith("val_psnr_") and value}
+        rows = list(csv.DictReader(file))
+    return {name.removeprefix("val_psnr_"): float(value) for row in rows[-1:] for name, value in row.items() if name.startswith("val_psnr_") and value}
 
 
 def mean_and_spread(values):
@@ -101,29 +100,27 @@ def table(config):
     return lines
 
 
-@torch.no_grad()
 def steps_table(config):
     """Table 4 on Test, of the runs "stage2": trained with S = 10, sampled with others. Returns: rows of Markdown."""
-    device = pick_device(config.device)
-    dtype, scores = pick_precision("auto", device), {S: [] for S in STEPS}
-    samples = [load_scene(folder) for folder in find_scenes("kalantari", config.root, "test")]
-    for sample in samples:
-        sample["ldr"] = register(sample["ldr"], sample["ev"])[0]
+    device, scores = pick_device(config.device), {S: [] for S in STEPS}
+    dtype, test_set = pick_precision("auto", device), Scenes(find_scenes("kalantari", config.root, "test"))
     for seed in config.seeds:
         path = Path(config.out) / f"seed{seed}" / "stage2" / "best.pt"
-        if not path.is_file():
-            continue
-        model = load_weights(path, device)
-        for S in STEPS:
-            pairs = []
-            for sample in samples:
-                ldr, ev, hdr = (sample[name][None].to(device) for name in ("ldr", "ev", "hdr"))
-                with autocast(device, dtype):
-                    hdr_hat = reconstruct(model, ldr, ev, S, generator=torch.Generator().manual_seed(0))
-                pairs.append((psnr(T(hdr_hat), T(hdr)), psnr(hdr_hat, hdr)))
-            scores[S].append([statistics.mean(column) for column in zip(*pairs)])
+        if path.is_file():
+            for S, pair in validate(test_set, step_predictors(load_weights(path, device), device, dtype), device).items():
+                scores[S].append(pair)
     return ["| S | seeds | PSNR-μ | PSNR-L |", "|---|---|---|---|",
-            *(f"| {S} | {len(rows)} | {mean_and_spread([mu for mu, _ in rows])} | {mean_and_spread([l for _, l in rows])} |" for S, rows in scores.items())]
+            *(f"| {S} | {len(pairs)} | {mean_and_spread([mu for mu, _ in pairs])} | {mean_and_spread([l for _, l in pairs])} |" for S, pairs in scores.items())]
+
+
+def step_predictors(model, device, dtype):
+    """{S: function (ldr, ev, hdr) -> H^ after S steps from the same noise}, as training.validate takes them."""
+    def predictor(S):
+        def predict(ldr, ev, hdr):
+            with autocast(device, dtype):
+                return reconstruct(model, ldr, ev, S, generator=torch.Generator().manual_seed(0))
+        return predict
+    return {S: predictor(S) for S in STEPS}
 
 
 def main():
