@@ -41,6 +41,7 @@ SMALLEST = 64           # side below which an image is left alone: blocks would 
 STILL = 0.3             # motion of the corner that moves most up to which a frame is left alone, pixels
 FAR = 0.25              # the same above which the result is not believed, in units of the longer side
 SURE = 3.0              # fall of the error below which it is not believed either, in standard errors
+WHITE = 0.97            # coded value of the reference from which it counts as saturated
 ALIKE = 0.3             # the same for the correlation of F(W x) and R (at 256x256: true ones mostly > 0.5, of different scenes < 0.2)
 
 # dW = [[p0 p1 p2] [p3 p4 p5] [p6 p7 0]]; columns: what p is made of
@@ -215,7 +216,8 @@ def warp(frame, homography, reference, stops):
 
     frame, reference: (3, H, W) coded in [0, 1]; homography: (3, 3), the reference's pixels to the frame's; stops: as in estimate().
     Returns: (3, H, W) float32 in [0, 1], bicubic. Between saturated pixels it is exactly 1. What lies outside of the frame is the
-        reference, exposed as the frame is: clip(H_2 t_i, 0, 1)^(1/2.2), which leaves no ghost.
+        reference, exposed as the frame is: clip(H_2 t_i, 0, 1)^(1/2.2), which leaves no ghost. Where the reference is saturated, that
+        is only a lower bound, and the nearest value inside of the frame is taken if it is higher.
     """
     height, width = frame.shape[1:]
     N, out = pixel_units(height, width), torch.empty_like(frame)
@@ -226,7 +228,9 @@ def warp(frame, homography, reference, stops):
         grid, inside = _look_up(W, x, y, strip)
         image = nnf.grid_sample(frame[None], grid, mode="bicubic", padding_mode="border", align_corners=True)[0].clamp(0, 1)
         white = nnf.grid_sample(frame[None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0] > 0.9999
-        out[:, strip] = torch.where(inside, torch.where(white, 1.0, image), (reference[:, strip] * 2 ** (-stops / GAMMA)).clamp(max=1))
+        image, exposed = torch.where(white, 1.0, image), (reference[:, strip] * 2 ** (-stops / GAMMA)).clamp(max=1)
+        beyond = torch.where(reference[:, strip] > WHITE, torch.maximum(image, exposed), exposed)
+        out[:, strip] = torch.where(inside, image, beyond)
     return out
 
 
