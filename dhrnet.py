@@ -25,6 +25,7 @@ import torch.nn.functional as nnf
 
 from align import AlignmentModule
 from common import count_parameters
+from data import T
 from lpenet import LPENetConfig, ResidualBlock
 from strips import by_strips, strip_rows
 
@@ -40,6 +41,7 @@ class DHRNetConfig:
     pool_pim: int = 4               # k of Eq. 7 in a PIM: the size of z [paper: Sec. 5.1]
     high_blocks: int = 4            # residual blocks on F_high; 1 is the literal reading [assumed A2: meets Table 3]
     upsample: str = "bilinear"      # Upsample of Eq. 7 and 8, "bilinear" or "nearest" [assumed A5]
+    blend: bool = False             # the output is a blend of Eq. 10 and the frames, weighed pixel by pixel [departs D8]
 
 
 # --- Eq. 7: the split into frequencies ------------------------------------------------------------------------------
@@ -276,6 +278,28 @@ class ReconstructionBlock(nn.Module):
         return F
 
 
+class Blend(nn.Module):
+    """D8, no part of the paper: each value of the result is a weighted mean of the three frames' and of what Eq. 10 says.
+
+    What a frame shows well need not pass through the features then: it comes out as sharp and as exact as it went in. Two convolutions
+    see the features and the four choices, compressed by T, and decide. Source: the weight estimator of [Kalantari 2017], with a fourth choice.
+    """
+
+    def __init__(self, channels):
+        super().__init__()
+        self.compare = nn.Conv2d(channels + 12, channels, 3, padding=1)
+        self.weigh = nn.Conv2d(channels, 12, 3, padding=1)
+        nn.init.zeros_(self.weigh.weight)
+        nn.init.zeros_(self.weigh.bias)
+        nn.init.constant_(self.weigh.bias[-3:], 3.0)        # weight 0.87 for Eq. 10, until something better is learned
+
+    def forward(self, F, H_frames, hdr_hat):
+        """F: (B, C, H, W) features; H_frames: (B, 9, H, W), H_1 to H_3, linear; hdr_hat: (B, 3, H, W) of Eq. 10. Returns: (B, 3, H, W)."""
+        choices = torch.cat([H_frames, hdr_hat], dim=1)                                     # (B, 12, H, W)
+        weights = self.weigh(nnf.leaky_relu(self.compare(torch.cat([F, T(choices)], dim=1)))).unflatten(1, (4, 3))
+        return (torch.softmax(weights, dim=1) * choices.unflatten(1, (4, 3))).sum(dim=1)    # the weights of the 4 choices add up to 1
+
+
 class DHRNet(nn.Module):
     """Alignment module, reconstruction blocks and the output convolution of Eq. 10, at full resolution [assumed A1]."""
 
@@ -293,11 +317,12 @@ class DHRNet(nn.Module):
         self.align = AlignmentModule(6, config.channels)
         self.blocks = nn.ModuleList([ReconstructionBlock(config, n, prior_channels) for n in config.frms])
         self.out = nn.Conv2d(config.channels, 3, 3, padding=1)
+        self.blend = Blend(config.channels) if config.blend else None
 
     def forward(self, X, z=None):
         """X: (B, 3, 6, H, W), H and W multiples of 4; z: (B, N, H/4, W/4), None for the baseline.
 
-        Returns: H^ (B, 3, H, W), linear radiance in (0, 1), float32.
+        Returns: H^ (B, 3, H, W), linear radiance in (0, 1), with a blend in [0, 1], float32.
         Source: Eq. 10.
         """
         F_0 = self.align(X)                             # (B, C, H, W)
@@ -306,7 +331,19 @@ class DHRNet(nn.Module):
             F = block(F, z)
         # Eq. 10:  Ĥ = Conv3x3(DHRNet(X_i, z))          [assumed A3: F_0 is added; A4: sigmoid, in float32]
         with torch.autocast(F.device.type, enabled=False):
-            return by_strips(lambda F, F_0: torch.sigmoid(self.out(F.float() + F_0.float())), F, F_0, halo=1)     # (B, 3, H, W)
+            H_frames = [] if self.blend is None else [X[:, :, 3:].flatten(1, 2).float()]    # (B, 9, H, W)
+            return by_strips(self.output, F, F_0, *H_frames, halo=1 if self.blend is None else 3)   # (B, 3, H, W)
+
+    def output(self, F, F_0, H_frames=None):
+        """The image from the features. F, F_0: (B, C, H, W); H_frames: (B, 9, H, W) for the blend. Returns: (B, 3, H, W) float32."""
+        F = F.float() + F_0.float()
+        hdr_hat = torch.sigmoid(self.out(F))
+        if self.blend is None:
+            return hdr_hat
+        blended = self.blend(F, H_frames, hdr_hat)
+        if torch.is_grad_enabled():     # every other patch teaches Eq. 10 alone: where the blend does without it, it would unlearn
+            blended[1::2] = hdr_hat[1::2]
+        return blended
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from common import autocast, config_from, count_parameters, describe, load_check
 from data import network_input
 from ddim import DiffusionConfig
 from denoiser import DenoiserConfig
-from dhrnet import DHRNetConfig
+from dhrnet import Blend, DHRNetConfig
 from lfdiff import LFDiffConfig, Stage2, pad_to_multiple, part_of, save_weights
 from loss import LossConfig, diffusion_loss, load_vgg19, reconstruction_loss
 from lpenet import LPENet, LPENetConfig
@@ -41,6 +41,7 @@ class Stage2Config:
     """Stage 2. DHRNet's and LPENet's shapes come from stage 1's checkpoint."""
     stage1: str = "runs/stage1/best.pt"     # checkpoint of train_stage1.py
     init: str = ""                          # weights.pt or a checkpoint of this script to go on from, in place of --stage1 and its architecture
+    blend: bool = False                     # gives a DHRNet that has no blend one; see train_stage1.py --help [departs D8]
     out: str = ""                           # folder of the run; empty: runs/stage2, runs/stage2_split or runs/stage2_without_dm
     split: bool = False                     # Table 3, Split training: DHRNet is frozen
     without_dm: bool = False                # Table 3, w/o DM: D is the prior
@@ -71,6 +72,8 @@ def first_networks(config, device):
         shapes = config_from(DHRNetConfig, saved["config"]["dhrnet"]), config_from(LPENetConfig, saved["config"]["lpenet"])
         network = Stage2(LFDiffConfig(*shapes, config.denoiser, config.diffusion), config.without_dm)
         network.dhrnet.load_state_dict(part_of(saved, "dhrnet", path))
+    if config.blend and network.dhrnet.blend is None:
+        network.config.dhrnet.blend, network.dhrnet.blend = True, Blend(network.config.dhrnet.channels)
     lpenet = LPENet(network.config.lpenet)
     lpenet.load_state_dict(part_of(saved, "lpenet", path))
     lpenet.requires_grad_(False)

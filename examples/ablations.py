@@ -1,4 +1,4 @@
-"""Ablations at equal budget: Table 3's rows, Table 4's S and three of our choices, in a small network and several seeds.
+"""Ablations at equal budget: Table 3's rows, Table 4's S and four of our choices, in a small network and several seeds.
 
     python synthetic.py --split train --export runs/ablations/data/Training --count 240 --size 192 --hdr-dir DIR --rendered-dir DIR
     python synthetic.py --split val --export runs/ablations/data/Test --count 24 --size 256 --hdr-dir DIR --rendered-dir DIR
@@ -6,7 +6,7 @@
 
 Every row sees as many patches in all: 3 epochs of each stage, or 6 of the only one. The scores are those of the last validation, over all
 scenes of Test: PSNR in dB with the prior that infer.py would have, and for s2 PSNR-mu with the true prior and with the mean one (no information)
-beside it. One seed takes about 50 minutes on one core of an AMD EPYC. For the rows' meaning see lfdiff.py.
+beside it. One seed takes about an hour on one core of an AMD EPYC. For the rows' meaning see lfdiff.py.
 """
 
 import csv
@@ -42,6 +42,8 @@ RUNS = {        # name: (what it is, run whose LPENet and DHRNet it begins with,
     "leak": ("s2, β 1e-4 to 0.02: ᾱ_T = 0.13", "stage1", f"{STAGE2} {SHORT} --warmup 0.5 --beta-1 1e-4 --beta-T 0.02"),
     "stage1_high4": ("(stage 1 of the next row)", None, f"{STAGE1} --high-blocks 4 {SHORT}"),
     "high4": ("s2, 4 high-frequency blocks", "stage1_high4", f"{STAGE2} {SHORT} --warmup 0.5"),
+    "baseline_blend": ("baseline, blended with the frames", None, f"{STAGE1} --high-blocks 1 {LONG} --baseline --blend"),
+    "blend": ("s2 with DM, blended with the frames", "stage1", f"{STAGE2} {SHORT} --warmup 0.5 --blend"),
 }
 
 

@@ -121,8 +121,8 @@ def test_every_row_of_the_ablations_sees_as_many_patches_and_changes_what_it_say
     changed = {name: {flag for flag, value in flags_of(asdict(settings[name])).items() if flags_of(asdict(settings["stage2"]))[flag] != value}
                for name, (_, begin, _) in ablations.RUNS.items() if begin}
     assert changed == {"stage2": set(), "stage2_split": {"split", "warmup"}, "stage2_without_dm": {"without_dm"}, "raw_z": {"prior_batches"},
-                       "leak": {"beta_1", "beta_T"}, "high4": set()}
-    assert settings["stage1_high4"].model.dhrnet.high_blocks == 4
+                       "leak": {"beta_1", "beta_T"}, "high4": set(), "blend": {"blend"}}
+    assert settings["stage1_high4"].model.dhrnet.high_blocks == 4 and settings["baseline_blend"].model.dhrnet.blend
 
 
 def test_steps_of_the_ablations_are_those_of_infer(tmp_path, monkeypatch):

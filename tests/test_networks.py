@@ -4,7 +4,7 @@ The slow versions below know the formulas of the papers and the parameters of ou
 """
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,10 +15,10 @@ import torch.nn as nn
 import lfdiff
 from align import AlignmentModule
 from common import save_checkpoint
-from data import T, T_inverse, network_input
+from data import T, T_inverse, network_input, to_radiance
 from ddim import DiffusionConfig, diffuse
 from denoiser import Denoiser, DenoiserConfig, PixelAttention, TimeResidualBlock, timestep_embedding
-from dhrnet import FRM, MDTA, PIM, ChannelAttention, CrossAttention, DHRNet, DHRNetConfig, SelfAttention, split_frequencies, upsample
+from dhrnet import FRM, MDTA, PIM, Blend, ChannelAttention, CrossAttention, DHRNet, DHRNetConfig, SelfAttention, split_frequencies, upsample
 from lfdiff import LFDiffConfig, build, load_weights, pad_to_multiple, reconstruct, save_weights
 from loss import diffusion_loss
 from lpenet import ConditionNet, LPENet, LPENetConfig, ResidualBlock
@@ -422,6 +422,52 @@ def test_output_is_the_sigmoid_of_a_convolution_of_features_plus_aligned_frames(
     F = net.blocks[1].rest[1](net.blocks[1].rest[0](F))
     slow = conv_of(arrays(net), "out", (F + F_0)[0].numpy())
     assert_close(net(X, z)[0], 1 / (1 + np.exp(-slow)), 1e-5)
+
+
+@torch.no_grad()
+def test_a_blend_is_the_weighted_mean_of_the_frames_and_eq_10():
+    blend, F, H_frames, hdr_hat = randomise(Blend(5)), normal(1, 5, 6, 7).double(), rand(1, 9, 6, 7, seed=1).double(), rand(1, 3, 6, 7, seed=2).double()
+    seen = np.concatenate([F[0].numpy(), T(H_frames)[0].numpy(), T(hdr_hat)[0].numpy()])
+    hidden = conv_of(arrays(blend), "compare", seen)
+    scores = conv_of(arrays(blend), "weigh", np.where(hidden > 0, hidden, 0.01 * hidden))
+    slow = np.zeros((3, 6, 7))
+    for c in range(3):
+        weights = np.exp([scores[3 * i + c] for i in range(4)])
+        choices = [H_frames[0, 3 * i + c].numpy() for i in range(3)] + [hdr_hat[0, c].numpy()]
+        slow[c] = sum(w * choice for w, choice in zip(weights, choices)) / weights.sum(0)
+    assert_close(blend(F, H_frames, hdr_hat)[0], slow, 1e-12)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("i", [0, 1, 2])
+def test_a_blend_can_give_a_frame_back_exactly(i):
+    torch.manual_seed(0)
+    net, z = DHRNet(replace(SMALL.dhrnet, blend=True)), normal(1, 3, 4, 4)
+    ldr, ev, _ = bracket(1, 16, 16)
+    net.blend.weigh.bias[:] = -100.0
+    net.blend.weigh.bias[3 * i:3 * i + 3] = 100.0
+    assert torch.equal(net(network_input(ldr, ev), z), to_radiance(ldr, ev)[:, i])
+
+
+@torch.no_grad()
+def test_a_fresh_blend_is_eq_10_and_a_little_of_the_frames():
+    torch.manual_seed(0)
+    net, z = DHRNet(replace(SMALL.dhrnet, blend=True)), normal(1, 3, 4, 4)
+    ldr, ev, _ = bracket(1, 16, 16)
+    blended, H_frames, net.blend = net(network_input(ldr, ev), z), to_radiance(ldr, ev), None
+    direct, share = net(network_input(ldr, ev), z), math.exp(3) / (math.exp(3) + 3)
+    assert share > 0.85 and torch.allclose(blended, share * direct + (1 - share) * H_frames.mean(dim=1), atol=1e-6)
+
+
+def test_in_training_every_other_patch_of_a_blend_is_eq_10_alone():
+    torch.manual_seed(0)
+    net, z, (ldr, ev, _) = DHRNet(replace(SMALL.dhrnet, blend=True)), normal(3, 3, 4, 4), bracket(3, 16, 16)
+    trained = net(network_input(ldr, ev), z).detach()
+    with torch.no_grad():
+        blended, net.blend = net(network_input(ldr, ev), z), None
+        direct = net(network_input(ldr, ev), z)
+    assert torch.allclose(trained[[0, 2]], blended[[0, 2]]) and torch.allclose(trained[1], direct[1])
+    assert all((blended[i] - direct[i]).abs().max() > 0.01 for i in range(3))
 
 
 @torch.no_grad()

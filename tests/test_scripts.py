@@ -119,6 +119,18 @@ def test_training_goes_on_from_weights_with_their_architecture(trained, tmp_path
     assert common.load_checkpoint(tmp_path / "one" / "last.pt")["config"] == shipped["config"]
 
 
+def test_stage_2_gives_a_blend_to_a_dhrnet_that_has_none_and_keeps_the_rest(trained, tmp_path):
+    first, second = trained
+    run_script(train_stage2, *DATA, "--init", second / "weights.pt", "--blend", "--epochs", "2", "--lr", "1e-3", "--warmup", "0", "--out", tmp_path / "two")
+    saved = common.load_checkpoint(tmp_path / "two" / "last.pt")
+    assert saved["config"]["dhrnet"]["blend"] and saved["model"]["dhrnet.blend.weigh.weight"].abs().max() > 0       # and it learns
+    run_script(train_stage2, *DATA, "--init", tmp_path / "two" / "weights.pt", "--epochs", "1", "--lr", "1e-9", "--out", tmp_path / "three")
+    assert "dhrnet.blend.weigh.weight" in weights(tmp_path / "three")
+    network, _ = train_stage2.first_networks(train_stage2.Stage2Config(init=str(second / "weights.pt"), blend=True), torch.device("cpu"))
+    shipped = common.load_checkpoint(second / "weights.pt")["model"]
+    assert all(torch.equal(network.state_dict()[name], value.float()) for name, value in shipped.items())
+
+
 def test_the_shipped_weights_hold_what_training_needs_to_go_on():
     file = ROOT / "weights" / "lfdiff.pt"
     network, lpenet = train_stage2.first_networks(train_stage2.Stage2Config(init=str(file)), torch.device("cpu"))

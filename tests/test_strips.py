@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import lfdiff
 import strips
 from align import AlignmentModule
 from data import T
-from dhrnet import DHRNetConfig, FRM, PIM, SelfAttention, cosines, mix_channels, split_frequencies
+from dhrnet import DHRNet, DHRNetConfig, FRM, PIM, SelfAttention, cosines, mix_channels, split_frequencies
 from lfdiff import LFDiffConfig, Stage2, rebuild_in_tiles, reconstruct, tile_ramps
 from loss import psnr
 from lpenet import ConditionNet, LPENetConfig, ResidualBlock
@@ -62,6 +63,11 @@ def test_a_module_gives_the_same_strip_by_strip(narrow_strips, module, shape):
 
 def test_a_pim_gives_the_same_strip_by_strip(narrow_strips):
     strip_wise, whole = in_strips_and_whole(PIM(SMALL, 3), random_map(1, 12, 52, 40), random_map(1, 3, 13, 10, seed=1))
+    assert (strip_wise - whole).abs().max() < CLOSE * whole.abs().max()
+
+
+def test_a_blend_gives_the_same_strip_by_strip(narrow_strips):
+    strip_wise, whole = in_strips_and_whole(DHRNet(replace(SMALL, blend=True)), random_map(1, 3, 6, 52, 40).abs(), random_map(1, 3, 13, 10))
     assert (strip_wise - whole).abs().max() < CLOSE * whole.abs().max()
 
 
