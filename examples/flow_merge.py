@@ -26,6 +26,7 @@ from common import parse, run
 from data import GAMMA, weighted_merge
 from evaluate import EvaluateConfig, open_scenes
 from images import write_image
+from register import register
 
 
 @dataclass
@@ -33,6 +34,7 @@ class FlowMergeConfig:
     """Flow-aligned merge of scene folders."""
     scenes: str = ""        # folder whose sub-folders are scenes, as data.load_scene reads them
     out: str = ""           # folder for NAME.hdr
+    register: bool = False  # frames go through register.py first, and flow finds what is left
 
 
 def brighten(ldr, stops):
@@ -65,7 +67,8 @@ def main():
     scenes = open_scenes(EvaluateConfig(data="folder", root=config.scenes))
     for scene in scenes:
         sample = scene.load()
-        hdr = flow_merge(sample["ldr"], sample["ev"]).clamp(0, 1)
+        ldr = register(sample["ldr"], sample["ev"])[0] if config.register else sample["ldr"]
+        hdr = flow_merge(ldr, sample["ev"]).clamp(0, 1)
         write_image(Path(config.out) / f"{scene.name}.hdr", hdr.permute(1, 2, 0).contiguous().numpy())
     print(f"wrote {len(scenes)} images into {config.out}")
 

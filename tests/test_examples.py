@@ -20,8 +20,10 @@ import train_stage2
 from data import T, load_scene, weighted_merge
 from denoiser import DenoiserConfig
 from dhrnet import DHRNetConfig
+from images import read_image
 from lfdiff import LFDiffConfig, Stage2, load_weights, reconstruct, save_weights
 from loss import psnr
+from register import register
 from synthetic import SyntheticBrackets, SyntheticConfig, export
 from training import flags_of
 
@@ -37,6 +39,19 @@ def test_flow_brings_a_shifted_bracket_together_again():
         return psnr(T(hdr[inner]), T(sample["hdr"][inner]))
     shifted, merged = score(weighted_merge(ldr[None], sample["ev"][None])[0]), score(flow_merge.flow_merge(ldr, sample["ev"]))
     assert merged > shifted + 5 and merged > score(weighted_merge(sample["ldr"][None], sample["ev"][None])[0]) - 4
+
+
+def test_flow_merge_writes_every_scene_and_registers_first_where_it_is_told_to(tmp_path, monkeypatch):
+    export(SyntheticBrackets(128, seed=8, config=SyntheticConfig(static_camera=0.0), length=2), tmp_path / "scenes")
+    for flag in ("--no-register", "--register"):
+        monkeypatch.setattr(sys, "argv", ["flow_merge.py", "--scenes", str(tmp_path / "scenes"), "--out", str(tmp_path / flag), flag])
+        flow_merge.main()
+    for folder in sorted((tmp_path / "scenes").iterdir()):
+        sample = load_scene(folder)
+        for flag, ldr in (("--no-register", sample["ldr"]), ("--register", register(sample["ldr"], sample["ev"])[0])):
+            expected = flow_merge.flow_merge(ldr, sample["ev"]).clamp(0, 1)
+            written = torch.from_numpy(read_image(tmp_path / flag / f"{folder.name}.hdr")).permute(2, 0, 1)
+            assert (written - expected).abs().max() < 0.01 and not torch.equal(register(sample["ldr"], sample["ev"])[0], sample["ldr"])
 
 
 def test_gain_is_1_for_the_truth_and_for_noise_and_below_for_a_blur():
