@@ -41,8 +41,8 @@ SMALLEST = 64           # side below which an image is left alone: blocks would 
 STILL = 0.3             # motion of the corner that moves most up to which a frame is left alone, pixels
 FAR = 0.25              # the same above which the result is not believed, in units of the longer side
 SURE = 3.0              # fall of the error below which it is not believed either, in standard errors
-WHITE = 0.97            # coded value of the reference from which it counts as saturated
 ALIKE = 0.3             # the same for the correlation of F(W x) and R (at 256x256: true ones mostly > 0.5, of different scenes < 0.2)
+WHITE = 0.97            # coded value of the reference from which it counts as saturated
 
 # dW = [[p0 p1 p2] [p3 p4 p5] [p6 p7 0]]; columns: what p is made of
 _P = np.eye(8)
