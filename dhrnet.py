@@ -294,10 +294,10 @@ class Blend(nn.Module):
         nn.init.constant_(self.weigh.bias[-3:], 3.0)        # weight 0.87 for Eq. 10, until something better is learned
 
     def forward(self, F, H_frames, hdr_hat):
-        """F: (B, C, H, W) features; H_frames: (B, 9, H, W), H_1 to H_3, linear; hdr_hat: (B, 3, H, W) of Eq. 10. Returns: (B, 3, H, W)."""
-        choices = torch.cat([H_frames, hdr_hat], dim=1)                                     # (B, 12, H, W)
-        weights = self.weigh(nnf.leaky_relu(self.compare(torch.cat([F, T(choices)], dim=1)))).unflatten(1, (4, 3))
-        return (torch.softmax(weights, dim=1) * choices.unflatten(1, (4, 3))).sum(dim=1)    # the weights of the 4 choices add up to 1
+        """F: (B, C, H, W) features; H_frames: (B, 3, 3, H, W), H_1 to H_3, linear; hdr_hat: (B, 3, H, W) of Eq. 10. Returns: (B, 3, H, W)."""
+        choices = torch.cat([H_frames, hdr_hat[:, None]], dim=1)                            # (B, 4, 3, H, W)
+        weights = self.weigh(nnf.leaky_relu(self.compare(torch.cat([F, T(choices).flatten(1, 2)], dim=1))))
+        return (torch.softmax(weights.unflatten(1, (4, 3)), dim=1) * choices).sum(dim=1)    # the weights of the 4 choices add up to 1
 
 
 class DHRNet(nn.Module):
@@ -331,17 +331,16 @@ class DHRNet(nn.Module):
             F = block(F, z)
         # Eq. 10:  Ĥ = Conv3x3(DHRNet(X_i, z))          [assumed A3: F_0 is added; A4: sigmoid, in float32]
         with torch.autocast(F.device.type, enabled=False):
-            H_frames = [] if self.blend is None else [X[:, :, 3:].flatten(1, 2).float()]    # (B, 9, H, W)
-            return by_strips(self.output, F, F_0, *H_frames, halo=1 if self.blend is None else 3)   # (B, 3, H, W)
+            return by_strips(self.output, F, F_0, X[:, :, 3:], halo=3)      # (B, 3, H, W); three convolutions with a blend, else one
 
-    def output(self, F, F_0, H_frames=None):
-        """The image from the features. F, F_0: (B, C, H, W); H_frames: (B, 9, H, W) for the blend. Returns: (B, 3, H, W) float32."""
+    def output(self, F, F_0, H_frames):
+        """The image from the features. F, F_0: (B, C, H, W); H_frames: (B, 3, 3, H, W). Returns: (B, 3, H, W) float32."""
         F = F.float() + F_0.float()
         hdr_hat = torch.sigmoid(self.out(F))
         if self.blend is None:
             return hdr_hat
-        blended = self.blend(F, H_frames, hdr_hat)
-        if torch.is_grad_enabled():     # every other patch teaches Eq. 10 alone: where the blend does without it, it would unlearn
+        blended = self.blend(F, H_frames.float(), hdr_hat)
+        if self.training:       # every other patch teaches Eq. 10 alone: where the blend does without it, it would unlearn
             blended[1::2] = hdr_hat[1::2]
         return blended
 

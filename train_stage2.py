@@ -61,6 +61,8 @@ def first_networks(config, device):
     """
     if config.prior_batches < 0 or not 0 <= config.warmup <= 1:
         raise ValueError(f"--prior-batches {config.prior_batches}, --warmup {config.warmup}: need 0 or more batches, and a share from 0 to 1")
+    if config.split and config.blend:
+        raise ValueError("--split, --blend: the first leaves DHRNet as it is, and a blend would stay untrained; choose one")
     path, expected = (config.init, "s2_without_dm" if config.without_dm else "s2") if config.init else (config.stage1, "s1")
     saved = load_checkpoint(path)
     if saved.get("variant") != expected:

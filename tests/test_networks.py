@@ -426,14 +426,14 @@ def test_output_is_the_sigmoid_of_a_convolution_of_features_plus_aligned_frames(
 
 @torch.no_grad()
 def test_a_blend_is_the_weighted_mean_of_the_frames_and_eq_10():
-    blend, F, H_frames, hdr_hat = randomise(Blend(5)), normal(1, 5, 6, 7).double(), rand(1, 9, 6, 7, seed=1).double(), rand(1, 3, 6, 7, seed=2).double()
-    seen = np.concatenate([F[0].numpy(), T(H_frames)[0].numpy(), T(hdr_hat)[0].numpy()])
+    blend, F, H_frames, hdr_hat = randomise(Blend(5)), normal(1, 5, 6, 7).double(), rand(1, 3, 3, 6, 7, seed=1).double(), rand(1, 3, 6, 7, seed=2).double()
+    seen = np.concatenate([F[0].numpy(), *T(H_frames)[0].numpy(), T(hdr_hat)[0].numpy()])
     hidden = conv_of(arrays(blend), "compare", seen)
     scores = conv_of(arrays(blend), "weigh", np.where(hidden > 0, hidden, 0.01 * hidden))
     slow = np.zeros((3, 6, 7))
     for c in range(3):
         weights = np.exp([scores[3 * i + c] for i in range(4)])
-        choices = [H_frames[0, 3 * i + c].numpy() for i in range(3)] + [hdr_hat[0, c].numpy()]
+        choices = [H_frames[0, i, c].numpy() for i in range(3)] + [hdr_hat[0, c].numpy()]
         slow[c] = sum(w * choice for w, choice in zip(weights, choices)) / weights.sum(0)
     assert_close(blend(F, H_frames, hdr_hat)[0], slow, 1e-12)
 
@@ -464,7 +464,7 @@ def test_in_training_every_other_patch_of_a_blend_is_eq_10_alone():
     net, z, (ldr, ev, _) = DHRNet(replace(SMALL.dhrnet, blend=True)), normal(3, 3, 4, 4), bracket(3, 16, 16)
     trained = net(network_input(ldr, ev), z).detach()
     with torch.no_grad():
-        blended, net.blend = net(network_input(ldr, ev), z), None
+        blended, net.blend = net.eval()(network_input(ldr, ev), z), None
         direct = net(network_input(ldr, ev), z)
     assert torch.allclose(trained[[0, 2]], blended[[0, 2]]) and torch.allclose(trained[1], direct[1])
     assert all((blended[i] - direct[i]).abs().max() > 0.01 for i in range(3))

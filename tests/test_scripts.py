@@ -126,6 +126,8 @@ def test_stage_2_gives_a_blend_to_a_dhrnet_that_has_none_and_keeps_the_rest(trai
     assert saved["config"]["dhrnet"]["blend"] and saved["model"]["dhrnet.blend.weigh.weight"].abs().max() > 0       # and it learns
     run_script(train_stage2, *DATA, "--init", tmp_path / "two" / "weights.pt", "--epochs", "1", "--lr", "1e-9", "--out", tmp_path / "three")
     assert "dhrnet.blend.weigh.weight" in weights(tmp_path / "three")
+    with pytest.raises(ValueError, match="--split, --blend"):
+        train_stage2.first_networks(train_stage2.Stage2Config(init=str(second / "weights.pt"), blend=True, split=True), torch.device("cpu"))
     network, _ = train_stage2.first_networks(train_stage2.Stage2Config(init=str(second / "weights.pt"), blend=True), torch.device("cpu"))
     shipped = common.load_checkpoint(second / "weights.pt")["model"]
     assert all(torch.equal(network.state_dict()[name], value.float()) for name, value in shipped.items())
