@@ -1,6 +1,6 @@
 """The camera of the synthetic brackets: how it is held, its lens, exposure, sensor, and the file it writes.
 
-    motion     shift, rotation, zoom and perspective of the two other frames against the reference
+    motion     shift, rotation, zoom and perspective of the two other frames against the reference; their registration
     lens       blur, veiling glare
     exposure   chosen on the reference, so that a given fraction of it saturates
     sensor     white balance, shot and read noise, clipping, quantisation
@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from register import warp
 from textures import log_uniform
 
 BEYOND = 4.0  # linear values above it are cut before the sensor: no noise brings them below white
@@ -45,23 +46,47 @@ def camera_poses(rng, height, width, config):
     """How the camera stood in each frame against the reference.
 
     Returns: (3, 3, 3) homographies from a frame's pixels to the reference's, both counted from the centre of the image; identity
-        for the reference, and for all of a still camera. No corner is displaced by more than config.shift, or config.residual where
-        registration (register.py) is taken to have been there before.
+        for the reference, and for all of a still camera. No corner is displaced by more than config.shift, or config.steady_shift where
+        the camera is held steady.
     """
     poses = np.stack([np.eye(3)] * 3)
     if rng.random() < config.static_camera or config.shift <= 0:
         return poses
-    limit = config.residual if rng.random() < config.registered else config.shift
+    limit = config.steady_shift if rng.random() < config.steady else config.shift
     for frame in (0, 2):
-        size, heading = limit * rng.random() ** 2.5, rng.uniform(0, 2 * math.pi)  # mostly small
-        turn, zoom = math.radians(config.rotation) * rng.uniform(-1, 1) * rng.random(), config.zoom * rng.uniform(-1, 1)
-        tilt = config.perspective * rng.uniform(-1, 1, 2) * rng.random() / (0.5 * max(height, width))
-        c, s = math.cos(turn) * math.exp(zoom), math.sin(turn) * math.exp(zoom)
-        pose = np.array([[c, -s, -size * math.cos(heading)], [s, c, -size * math.sin(heading)], [*tilt, 1.0]])
-        while (moved := displacement(pose, height, width)) > limit:
-            pose = np.eye(3) + (pose - np.eye(3)) * (0.99 * limit / moved)
-        poses[frame] = pose
+        poses[frame] = draw_pose(rng, height, width, limit, config)
     return poses
+
+
+def draw_pose(rng, height, width, limit, config):
+    """A homography as in camera_poses(), (3, 3), that displaces no corner by more than `limit` pixels."""
+    size, heading = limit * rng.random() ** 2.5, rng.uniform(0, 2 * math.pi)  # mostly small
+    turn, zoom = math.radians(config.rotation) * rng.uniform(-1, 1) * rng.random(), config.zoom * rng.uniform(-1, 1)
+    tilt = config.perspective * rng.uniform(-1, 1, 2) * rng.random() / (0.5 * max(height, width))
+    c, s = math.cos(turn) * math.exp(zoom), math.sin(turn) * math.exp(zoom)
+    pose = np.array([[c, -s, -size * math.cos(heading)], [s, c, -size * math.sin(heading)], [*tilt, 1.0]])
+    while (moved := displacement(pose, height, width)) > limit:
+        pose = np.eye(3) + (pose - np.eye(3)) * (0.99 * limit / moved)
+    return pose
+
+
+def register_by_poses(rng, ldr, ev, poses, config):
+    """What register.py makes of a bracket, the camera's motion being known but for an error: of a patch it could hardly be estimated.
+
+    ldr: (3, 3, H, W) coded; ev: (3,) stops; poses: camera_poses(). The error displaces a corner by no more than a length drawn from
+    config.residual.
+    Returns: (3, 3, H, W), the outer frames warped onto the reference as in register.warp; one that stood as the reference did stays.
+    """
+    height, width = ldr.shape[-2:]
+    centre = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])  # poses count from there, warp() from the first pixel
+    frames = torch.from_numpy(ldr)
+    registered = frames.clone()
+    for frame in (0, 2):
+        if (poses[frame] != np.eye(3)).any():
+            error = draw_pose(rng, height, width, log_uniform(rng, *config.residual), config)
+            homography = centre @ np.linalg.inv(poses[frame]) @ error @ np.linalg.inv(centre)  # the reference's pixels to the frame's
+            registered[frame] = warp(frames[frame], homography, frames[1], float(ev[1] - ev[frame]))
+    return registered.numpy()
 
 
 def look(log_canvas, pose, origin, height, width):

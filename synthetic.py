@@ -32,10 +32,11 @@ import numpy as np
 import torch
 
 import common
-from camera import blur, camera_poses, displacement, expose, look, photograph, quantile, veiling_glare
+from camera import blur, camera_poses, displacement, expose, look, photograph, quantile, register_by_poses, veiling_glare
 from data import T, weighted_merge
 from images import write_image
 from objects import add_objects
+from register import register
 from sources import find_images, find_renders, photographed_object, photographed_world, rendered_world
 from textures import log_uniform
 from world import draw_object, draw_view, world
@@ -59,8 +60,8 @@ class SyntheticConfig:
     scene_height: tuple[float, ...] = (0.8, 1400.0)  # of the scene the image is a crop of: low in image sides, high in pixels
     static_camera: float = 0.15  # probability that the camera stands still
     shift: float = 30.0  # largest camera shift against the reference, and of all camera motion together at a corner, pixels
-    registered: float = 0.75  # probability that the frames were registered before (register.py), and only so much motion is left:
-    residual: float = 2.0  # pixels
+    steady: float = 0.2  # probability that it is held steady (a burst, a poor tripod):
+    steady_shift: float = 2.0  # the same in that case, pixels
     rotation: float = 2.0  # largest camera rotation, degrees
     zoom: float = 0.008  # largest relative change of scale
     perspective: float = 0.02  # largest relative change of scale between the middle and an edge of the image
@@ -90,6 +91,8 @@ class SyntheticConfig:
     output_bits: tuple[int, ...] = (8, 8, 12, 16)  # quantisation of the coded file, one is drawn; 0: none
     jpeg: float = 0.7  # probability that a file of 8 bits is a JPEG
     jpeg_quality: tuple[float, ...] = (70.0, 98.0)  # of that
+    registered: float = 0.9  # probability that the frames are then registered, as in infer.py, with an error of
+    residual: tuple[float, ...] = (0.05, 2.0)  # at most so many pixels at a corner, log-uniform
 
 
 # ---------------------------------------------------------------- the bracket
@@ -149,6 +152,11 @@ def make_bracket(rng, height, width, config, background=None, cut_out=draw_objec
     frames = blur(frames, rng.uniform(*config.lens_blur))
     frames = expose(rng, frames, ev, ratio if config.patches else 1.0, config)
     ldr, bits = photograph(rng, frames, ev, config)
+    if rng.random() < config.registered:
+        if canvas.ndim == 4:  # a render moves by itself, and how is not known
+            ldr = register(torch.from_numpy(ldr), ev)[0].numpy()
+        else:
+            ldr = register_by_poses(rng, ldr, ev, poses, config)
     return ldr, ev, np.clip(frames[1], 0, 1), bits
 
 
@@ -235,7 +243,7 @@ def validation_set(size, count, hdr_dir=None, rendered_dir=None):
     Objects move in each of them: without motion there is nothing to deghost. The camera moves, too, as far as it did, unregistered; in
     renders by itself. Arguments as of SyntheticBrackets.
     """
-    config = SyntheticConfig(patches=False, registered=0.0, static_camera=0.0, static_scene=0.0, rendered_objects=1.0)
+    config = SyntheticConfig(patches=False, registered=0.0, static_camera=0.0, steady=0.0, static_scene=0.0, rendered_objects=1.0)
     return SyntheticBrackets(size, VALIDATION_SEED, count, hdr_dir, rendered_dir, "val", config)
 
 

@@ -92,14 +92,14 @@ def main():
         print(f"{describe(config)}\n{network.variant}: {count_parameters(network):,} parameters, {steps} steps of {settings.batch} patches, "
               f"{world} x {device}, {dtype}", flush=True)
 
-    log = Log(out, ["L_r", "L1_mu", "L_phi", "L1_lin", "grad_norm", "lr", "patches_per_s", "val_psnr_mu", "val_psnr_l"], start, write=rank == 0)
+    log = Log(out, ["L_r", "L1_mu", "L_phi", "L1_lin", "dB", "grad_norm", "lr", "patches_per_s", "val_psnr_mu", "val_psnr_l"], start, write=rank == 0)
     bar = tqdm(initial=start * settings.batch, total=steps * settings.batch,
                unit="patch", disable=rank > 0 or None, smoothing=0.05)
     for step, batch in enumerate(batches(train_set, settings, start, steps, rank, world), start + 1):
         ldr, ev, hdr = to_device(batch, device)
         with autocast(device, dtype):
             hdr_hat = model(network_input(ldr, ev), hdr)                                # Eq. 6 to 10
-        L_r, terms = reconstruction_loss(hdr_hat, hdr, vgg, config.loss.lam, config.loss.linear)            # Eq. 11, see loss.py
+        L_r, terms = reconstruction_loss(hdr_hat, hdr, vgg, config.loss.lam, config.loss.linear, config.loss.decibel)            # Eq. 11, see loss.py
         optimiser.zero_grad()
         scaler.scale(L_r).backward()
         scaler.unscale_(optimiser)

@@ -163,7 +163,7 @@ def main():
         print(f"{describe(config)}\n{network.variant}: {count_parameters(network):,} parameters, {steps} steps of {settings.batch} patches, "
               f"{world} x {device}, {dtype}\nz: mean {network.z_mean.flatten().tolist()}, deviation {network.z_std.flatten().tolist()}", flush=True)
 
-    log = Log(out, ["L_r", "L1_mu", "L_phi", "L1_lin", "L_diff", "L_eps", "L1_z", "grad_norm", "lr", "patches_per_s",
+    log = Log(out, ["L_r", "L1_mu", "L_phi", "L1_lin", "dB", "L_diff", "L_eps", "L1_z", "grad_norm", "lr", "patches_per_s",
                     *(f"val_psnr_{domain}_{prior}" for prior in ("predicted", "true", "mean") for domain in ("mu", "l"))], start, write=rank == 0)
     bar = tqdm(initial=start * settings.batch, total=steps * settings.batch,
                unit="patch", disable=rank > 0 or None, smoothing=0.05)
@@ -178,7 +178,7 @@ def main():
         L_diff, terms = diffusion_loss(eps, eps_hat, z_hat, z)                          # Eq. 15, see loss.py
         L, terms = L_diff, {"L_diff": L_diff.detach(), **terms}
         if joint:
-            L_r, terms_r = reconstruction_loss(hdr_hat, hdr, vgg, config.loss.lam, config.loss.linear)      # Eq. 11, see loss.py
+            L_r, terms_r = reconstruction_loss(hdr_hat, hdr, vgg, config.loss.lam, config.loss.linear, config.loss.decibel)      # Eq. 11, see loss.py
             L, terms = L_r + L_diff, {"L_r": L_r.detach(), **terms_r, **terms}
         optimiser.zero_grad()
         scaler.scale(L).backward()

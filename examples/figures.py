@@ -37,8 +37,8 @@ class FigureConfig:
 
 def hard_scene(config):
     """A bracket of 512x384 pixels with objects in front of highlights. Returns: a sample, see data.py."""
-    hard = SyntheticConfig(patches=False, static_camera=0.0, static_scene=0.0, on_highlight=1.0, objects=(2, 4), object_motion=(30.0, 80.0),
-                           saturated_fraction=(0.2, 0.35), ev_steps=(3.0,))
+    hard = SyntheticConfig(patches=False, static_camera=0.0, steady=0.0, registered=0.0, static_scene=0.0, on_highlight=1.0, objects=(2, 4),
+                           object_motion=(30.0, 80.0), saturated_fraction=(0.2, 0.35), ev_steps=(3.0,))
     return SyntheticBrackets((384, 512), config.seed, config=hard)[config.index]
 
 

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+import camera
 import objects
 import sources
 import synthetic
 import textures
 import world
-from data import load_scene
+from data import T, load_scene
 from images import write_image
+from register import register
 from splits import in_validation
 from synthetic import SyntheticBrackets, SyntheticConfig
 from training import TrainingConfig, open_data
@@ -38,9 +40,36 @@ def shifted(dx, dy):
     return np.array([[1.0, 0.0, -dx], [0.0, 1.0, -dy], [0.0, 0.0, 1.0]])
 
 
+def disagreement(item):
+    """Median difference of the short frame's and the reference's radiance in T, where neither is dark or saturated."""
+    usable = ((item["ldr"][:2] > 0.1) & (item["ldr"][:2] < 0.95)).all(dim=0)
+    H = T(radiance(item))
+    return (H[0] - H[1])[usable].abs().median().item()
+
+
 def radiance(item):
     """H_i = L_i^2.2 / 2^ev_i, (3, 3, H, W)."""
     return item["ldr"] ** 2.2 / 2 ** item["ev"][:, None, None, None]
+
+
+# --- registered -------------------------------------------------------------------------------------------------------
+
+
+def test_registered_frames_show_what_the_reference_shows_up_to_the_error_they_are_given():
+    moving = {"static_camera": 0.0, "steady": 0.0, "static_scene": 1.0, "lens_blur": (0.7, 1.0), "shake": 0.0, **NOISE_FREE}
+    found = []
+    for index in range(8):
+        configs = [SyntheticConfig(**moving, registered=share, residual=(error, error)) for share, error in ((0.0, 1.0), (1.0, 2.0), (1.0, 1e-3))]
+        items = [SyntheticBrackets(96, seed=5, config=config)[index] for config in configs]
+        assert all(torch.equal(items[0]["ldr"][1], item["ldr"][1]) and torch.equal(items[0]["hdr"], item["hdr"]) for item in items)
+        found.append([disagreement(item) for item in items])
+    raw, coarse, exact = np.median(found, axis=0)
+    assert raw > 4 * exact and raw > coarse > 2 * exact and max(row[2] for row in found) < 0.01
+
+
+def test_a_still_camera_s_frames_are_registered_by_leaving_them_alone():
+    raw, done = (SyntheticBrackets(64, seed=5, config=SyntheticConfig(static_camera=1.0, registered=share))[0] for share in (0.0, 1.0))
+    assert same(raw, done)
 
 
 # --- reproducible -----------------------------------------------------------------------------------------------------
@@ -60,10 +89,11 @@ def test_the_same_index_gives_the_same_bits_in_any_order_and_in_spawned_workers(
 def test_the_number_of_threads_does_not_change_a_bit():
     threads = torch.get_num_threads()
     try:
-        torch.set_num_threads(1)
-        one = SyntheticBrackets(160, seed=4)[7]
-        torch.set_num_threads(3)
-        assert same(one, SyntheticBrackets(160, seed=4)[7])
+        for config in (SyntheticConfig(registered=0.0), SyntheticConfig(static_camera=0.0, registered=1.0)):
+            torch.set_num_threads(1)
+            one = SyntheticBrackets(160, seed=4, config=config)[7]
+            torch.set_num_threads(3)
+            assert same(one, SyntheticBrackets(160, seed=4, config=config)[7])
     finally:
         torch.set_num_threads(threads)
 
@@ -104,9 +134,9 @@ def test_exposures_are_two_or_three_stops_apart(hundred):
 
 def test_frames_are_quantised_to_the_configured_bits():
     for bits in (8, 12):
-        levels = SyntheticBrackets(32, config=SyntheticConfig(output_bits=(bits,)))[0]["ldr"] * (2**bits - 1)
+        levels = SyntheticBrackets(32, config=SyntheticConfig(output_bits=(bits,), registered=0.0))[0]["ldr"] * (2**bits - 1)
         assert (levels - levels.round()).abs().max() < 2e-6 * 2**bits  # float32 spacing at 1 is 1.2e-7
-    config = SyntheticConfig(**{**EXACT, "sensor_bits": (4,), "output_bits": (0,)})
+    config = SyntheticConfig(**{**EXACT, "sensor_bits": (4,), "output_bits": (0,), "registered": 0.0})
     levels = SyntheticBrackets(32, config=config)[0]["ldr"] ** 2.2 * 15
     assert (levels - levels.round()).abs().max() < 1e-4
 
@@ -420,6 +450,15 @@ def test_each_frame_of_a_rendered_bracket_shows_its_own_moment(tmp_path):
         hdr, short_and_middle = radiance(dataset[index]), dataset[index]["ldr"][:2]
         assert (hdr[0] - hdr[1]).abs()[(short_and_middle < 1).all(0)].max() < 3e-6
         assert hdr[2].std() < 0.2 * hdr[1].std()
+
+
+def test_renders_move_by_themselves_and_are_registered_by_register(tmp_path):
+    canvas = np.exp(8 * camera.blur(camera.blur(np.float32(np.random.default_rng(2).standard_normal((3, 180, 190))), 2.0), 2.0))
+    (tmp_path / "train").mkdir()
+    np.save(tmp_path / "train" / "0.npy", np.stack([canvas[:, y:y + 150, x:x + 150] for x, y in ((8, 3), (4, 6), (0, 12))]).astype(np.float16))
+    raw, done = (SyntheticBrackets(96, rendered_dir=tmp_path, split="train", config=SyntheticConfig(
+        mix=(0, 0, 1), rendered_camera=0.0, rendered_objects=0.0, registered=share))[0] for share in (0.0, 1.0))
+    assert torch.equal(done["ldr"], register(raw["ldr"], raw["ev"])[0]) and not torch.equal(done["ldr"], raw["ldr"])
 
 
 # --- training and validation ------------------------------------------------------------------------------------------
