@@ -26,7 +26,7 @@ import torch.nn.functional as nnf
 from data import T
 
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
-SMALLEST_MSE = 1e-5     # what is added to the error of a patch before its logarithm: no more than 50 dB count
+SMALL_MSE = 1e-5        # mean squared error of an image that is good enough: 50 dB
 VGG19_WIDTHS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)     # convolutions between max-poolings
 
 
@@ -36,7 +36,7 @@ class LossConfig:
     lam: float = 1e-2           # lambda, weight of the perceptual term; 0 leaves VGG19 out [paper: Sec. 4.1]
     phi: tuple[str, ...] = ("1,1", "2,1", "3,1", "4,1")    # (i, j) of phi_ij: j-th convolution after the i-th max-pooling [assumed A12]
     linear: float = 0.0         # weight of a third term, the L1 distance of linear radiance; 0 is the paper's loss [departs D5]
-    decibel: float = 0.0        # weight of a fourth, minus the mean of PSNR-mu and PSNR-L of each patch; 0 is the paper's loss [departs D5]
+    decibel: float = 0.0        # weight of a fourth, by how many dB PSNR-mu and PSNR-L of a patch miss 50; 0 is the paper's loss [departs D5]
     vgg: str = ""               # VGG19 weight file; empty: torch.hub downloads the official one (548 MB) once
 
 
@@ -112,8 +112,9 @@ def reconstruction_loss(hdr_hat, hdr, vgg, lam, linear=0.0, decibel=0.0):
     """L_r. hdr_hat, hdr: (B, 3, H, W) linear in [0, 1]; vgg: VGG19Features, or None for the first term alone.
 
     linear: weight of the L1 distance of radiance itself. T has slope 0.12 at H = 1 and 587 at 0, so that errors in highlights hardly
-    count in Eq. 11 [departs D5].
-    Returns: L_r, and its terms {"L1_mu", "L_phi", "L1_lin"} (each before its weight; L_phi is 0 without vgg), float32 scalars.
+    count in Eq. 11. decibel: weight of what PSNR-mu and PSNR-L, by which results are scored, lack to 50 dB, -10 log10(1e-5), as the mean
+    over both and over the batch [both depart D5].
+    Returns: L_r, and its terms {"L1_mu", "L_phi", "L1_lin", "dB"} (each before its weight; L_phi is 0 without vgg), float32 scalars.
     Source: Eq. 11.
     """
     with torch.autocast(hdr.device.type, enabled=False):
@@ -130,8 +131,8 @@ def reconstruction_loss(hdr_hat, hdr, vgg, lam, linear=0.0, decibel=0.0):
         L1_lin = (hdr - hdr_hat).abs().mean()
         if linear:
             L_r = L_r + linear * L1_lin
-        mse = torch.stack([(hdr_mu - hdr_mu_hat).square(), (hdr - hdr_hat).square()]).mean(dim=(2, 3, 4))      # (2, B)
-        dB = 10 * torch.log10(mse + SMALLEST_MSE).mean()
+        squares = torch.stack([(hdr_mu - hdr_mu_hat).square(), (hdr - hdr_hat).square()])       # (2, B, 3, H, W)
+        dB = 10 * torch.log10(1 + squares.mean(dim=(2, 3, 4)) / SMALL_MSE).mean()
         if decibel:
             L_r = L_r + decibel * dB
     return L_r, {"L1_mu": L1_mu.detach(), "L_phi": L_phi.detach(), "L1_lin": L1_lin.detach(), "dB": dB.detach()}

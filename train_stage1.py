@@ -7,7 +7,7 @@ Paper: Sec. 4.1, Fig. 2 (a), Eq. 11; settings of Sec. 5.1.
     python train_stage1.py --data kalantari --baseline              Table 3's baseline: no prior, FRMs for PIMs
     python train_stage1.py --help                                   every setting, with its source
 
-Logged: L_r (Eq. 11) and its terms L1_mu, L_phi and L1_lin (before their weights), the gradient's norm before clipping, patches per second;
+Logged: L_r (Eq. 11) and its terms L1_mu, L_phi, L1_lin and dB (before their weights), the gradient's norm before clipping, patches per second;
 at validations PSNR-mu and PSNR-L. All under the run's folder: log.csv, log.png, step_N.png, last.pt, best.pt.
 """
 

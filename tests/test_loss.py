@@ -192,15 +192,15 @@ def test_the_linear_term_is_the_mean_absolute_difference_of_radiance_times_its_w
     assert abs(terms["L1_lin"].item() - 0.4 / 3) < 1e-6 and abs(L_r.item() - paper.item() - 0.8 / 3) < 1e-6
 
 
-def test_the_decibel_term_is_minus_the_mean_of_both_psnrs_of_every_patch_times_its_weight():
+def test_the_decibel_term_is_what_both_psnrs_of_every_patch_lack_to_fifty_times_its_weight():
     hdr = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     hdr_hat = (hdr + torch.tensor([0.02, 0.1, 0.4]).reshape(3, 1, 1, 1) * torch.randn(hdr.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
     scores = [psnr(a, b) for i in range(3) for a, b in ((hdr_hat[i], hdr[i]), (mu_law(hdr_hat[i]), mu_law(hdr[i])))]
     paper, _ = reconstruction_loss(hdr_hat, hdr, None, 0)
     L_r, terms = reconstruction_loss(hdr_hat, hdr, None, 0, decibel=0.1)
-    assert abs(terms["dB"].item() + sum(scores) / 6) < 0.1                                      # but for SMALLEST_MSE
+    assert abs(terms["dB"].item() - (50 - sum(scores) / 6)) < 0.1                               # but for the 1 in the logarithm
     assert abs(L_r.item() - paper.item() - 0.1 * terms["dB"].item()) < 1e-5
-    assert abs(reconstruction_loss(hdr, hdr, None, 0, decibel=1.0)[0].item() + 50) < 1e-3       # finite where nothing is wrong
+    assert reconstruction_loss(hdr, hdr, None, 0, decibel=1.0)[0].item() == 0                   # finite where nothing is wrong
 
 
 def test_equal_images_have_no_loss(vgg, pair):
