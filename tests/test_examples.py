@@ -42,7 +42,7 @@ def test_flow_brings_a_shifted_bracket_together_again():
 
 
 def test_flow_merge_writes_every_scene_and_registers_first_where_it_is_told_to(tmp_path, monkeypatch):
-    export(SyntheticBrackets(128, seed=8, config=SyntheticConfig(static_camera=0.0), length=2), tmp_path / "scenes")
+    export(SyntheticBrackets(128, seed=8, config=SyntheticConfig(static_camera=0.0, steady=0.0, registered=0.0), length=2), tmp_path / "scenes")
     for flag in ("--no-register", "--register"):
         monkeypatch.setattr(sys, "argv", ["flow_merge.py", "--scenes", str(tmp_path / "scenes"), "--out", str(tmp_path / flag), flag])
         flow_merge.main()
