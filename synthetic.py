@@ -2,7 +2,8 @@
 
 The paper trains on the photographs of Kalantari and Hu (Sec. 5.1). This file makes brackets of the same kind from two integers,
 (seed, index), so that anyone can train and test the whole system on a laptop. A sample is a small world, photographed three times
-by a hand-held camera (camera.py) while objects move in front of it (objects.py). Worlds come from three sources, mixed:
+by a hand-held camera (camera.py) while objects move in front of it (objects.py); most are then registered, as infer.py does. Worlds
+come from three sources, mixed:
 
     procedural     no files needed (world.py): materials, textures, shadows, windows, lamps
     photographed   a folder of .hdr images: views into panoramas, crops of photographs (sources.py)
@@ -134,7 +135,8 @@ def make_bracket(rng, height, width, config, background=None, cut_out=draw_objec
     frames, and scene heights per image height), the procedural world if None; cut_out(rng, radius) -> (log radiance (3, n, n),
     opacity (n, n)) draws a moving object.
     Returns: ldr (3, 3, H, W) coded, in [0, 1]; ev (3,) stops from 0; hdr (3, H, W) linear in [0, 1], units of the shortest
-    exposure: the reference without noise; all float32; and the bits of the files (0: not quantised).
+    exposure: the reference without noise; all float32; and the bits of the files (0: not quantised; a registered frame's values lie
+    between their levels).
     """
     background = background or functools.partial(procedural_world, side=min(height, width), config=config)
     poses = camera_poses(rng, height, width, config)
