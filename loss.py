@@ -26,8 +26,8 @@ import torch.nn.functional as nnf
 from data import T
 
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
-SMALL_MSE = 1e-5        # mean squared error of an image that is good enough: 50 dB
 VGG19_WIDTHS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)     # convolutions between max-poolings
+SMALL_MSE = 1e-5        # mean squared error of an image that is good enough: 50 dB
 
 
 @dataclass
@@ -129,12 +129,9 @@ def reconstruction_loss(hdr_hat, hdr, vgg, lam, linear=0.0, decibel=0.0):
         # Eq. 11:  L_r = ‖T(H) - T(Ĥ)‖_1 + λ ‖φ_ij(T(H)) - φ_ij(T(Ĥ))‖_1
         L_r = L1_mu + lam * L_phi
         L1_lin = (hdr - hdr_hat).abs().mean()
-        if linear:
-            L_r = L_r + linear * L1_lin
         squares = torch.stack([(hdr_mu - hdr_mu_hat).square(), (hdr - hdr_hat).square()])       # (2, B, 3, H, W)
         dB = 10 * torch.log10(1 + squares.mean(dim=(2, 3, 4)) / SMALL_MSE).mean()
-        if decibel:
-            L_r = L_r + decibel * dB
+        L_r = L_r + linear * L1_lin + decibel * dB      # no part of Eq. 11 [departs D5]
     return L_r, {"L1_mu": L1_mu.detach(), "L_phi": L_phi.detach(), "L1_lin": L1_lin.detach(), "dB": dB.detach()}
 
 

@@ -99,7 +99,7 @@ def main():
         ldr, ev, hdr = to_device(batch, device)
         with autocast(device, dtype):
             hdr_hat = model(network_input(ldr, ev), hdr)                                # Eq. 6 to 10
-        L_r, terms = reconstruction_loss(hdr_hat, hdr, vgg, config.loss.lam, config.loss.linear, config.loss.decibel)            # Eq. 11, see loss.py
+        L_r, terms = reconstruction_loss(hdr_hat, hdr, vgg, config.loss.lam, config.loss.linear, config.loss.decibel)   # Eq. 11, see loss.py
         optimiser.zero_grad()
         scaler.scale(L_r).backward()
         scaler.unscale_(optimiser)
