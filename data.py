@@ -274,18 +274,25 @@ class Scenes(Dataset):
         return load_scene(self.folders[i], self.layout)
 
 
-def _cache_file(folder, layout, cache):
+def _cache_file(folder, layout, cache, aligned):
     """Returns: where the decoded scene is kept (elsewhere once a file changes its size or time), (3,) stops."""
     paths, ev, truth = scene_files(folder, layout)
     if truth is None:
         raise ValueError(f"{folder}: there is no ground truth; training needs {LAYOUTS['kalantari'][2]} or {LAYOUTS['hu'][2]}")
     stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths + [truth]]
-    return cache / f"{Path(folder).name}-{hashlib.sha256(repr(stats).encode()).hexdigest()[:20]}.npy", ev
+    digest = hashlib.sha256(repr(stats).encode()).hexdigest()[:20]
+    return cache / f"{Path(folder).name}-{digest}{'-aligned' * aligned}.npy", ev
 
 
-def _fill_cache(folder, layout, path):
-    """Decodes a scene into (H, W) records: 9 LDR values as stored, 3 of the truth as float32 (half would round it)."""
-    frames, _, hdr = _decode(folder, layout)
+def _fill_cache(folder, layout, path, align):
+    """Decodes a scene into (H, W) records: 9 LDR values as stored, 3 of the truth as float32 (half would round it).
+
+    align: see Patches; what it returns is stored in 16 bits.
+    """
+    frames, ev, hdr = _decode(folder, layout)
+    if align is not None:
+        aligned = align(torch.stack([_to_chw(to_float(image)) for image in frames]), torch.from_numpy(ev))
+        frames = [*(aligned * 65535).round().numpy().astype(np.uint16).transpose(0, 2, 3, 1)]
     if len({image.dtype for image in frames}) > 1:
         frames = [to_float(image) for image in frames]
     pixels = np.empty(hdr.shape[:2], np.dtype([("ldr", frames[0].dtype, (3, 3)), ("hdr", np.float32, (3,))]))
@@ -307,23 +314,24 @@ class Patches(Dataset):
 
     scenes: folders, see find_scenes. cache: folder for the decoded scenes (30 bytes a pixel for 16-bit frames: 3.3 GB for Kalantari);
         several processes may share it. patch, stride: pixels [paper: Sec. 5.1]. augment: one of the 8 flips and quarter turns.
+        align: function (ldr, ev) -> ldr of one bracket, which whole frames go through before they are kept, such as flow.align_frames; or None.
     Sample i depends on (seed, i) alone, so workers, ranks and resumed runs agree. i may run on past the length: i // len is
     the epoch, and each epoch holds every patch once. For the same reason a plain `for sample in patches` would never end.
     Returns (by index): {"ldr": (3, 3, patch, patch), "ev": (3,), "hdr": (3, patch, patch)}, float32 tensors.
     Raises: ValueError for a scene without truth or smaller than a patch, and what load_scene raises.
     """
 
-    def __init__(self, scenes, cache, patch=128, stride=64, seed=0, augment=True, layout="auto"):
+    def __init__(self, scenes, cache, patch=128, stride=64, seed=0, augment=True, layout="auto", align=None):
         if not scenes:
             raise ValueError("Patches: the list of scenes is empty; see find_scenes")
         self.patch, self.stride, self.seed, self.augment = patch, stride, seed, augment
-        self.files, self.ev = zip(*(_cache_file(folder, layout, Path(cache)) for folder in scenes))
+        self.files, self.ev = zip(*(_cache_file(folder, layout, Path(cache), align is not None) for folder in scenes))
         todo = {file: folder for file, folder in zip(self.files, scenes) if not file.exists()}
         start = int(os.environ.get("LOCAL_RANK", "0")) * len(todo) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         todo = [*todo.items()][start:] + [*todo.items()][:start]  # ranks begin at different scenes and share the work
         for file, folder in tqdm(todo, desc=f"decoding into {cache}", unit="scene", disable=not todo):
             if not file.exists():
-                _fill_cache(folder, layout, file)
+                _fill_cache(folder, layout, file, align)
         self._open, self._order = {}, (-1, None)
         self.grids = []
         for k, folder in enumerate(scenes):

@@ -36,18 +36,18 @@ from tqdm import tqdm
 from bench import synchronise
 from common import autocast, count_parameters, load_checkpoint, parse, pick_device, pick_precision, run, save_panel, write_atomically
 from data import PLAIN, T, find_scenes, load_scene, scene_files, weighted_merge
+from flow import align_frames
 from hdrvdp2 import HDRVDP2Config, quality, settings
 from images import read_image, write_image
 from infer import InferConfig, panels, tile_for
 from lfdiff import estimate_prior, load_weights, pad_to_multiple, reconstruct
 from metrics import METRICS, score
-from register import register
 from report import PAPER_TABLE3, averages, every_image, plot_figure1, save_csv, table1, table3, table4, training_command
 from strips import by_strips, keep_memory
 from synthetic import validation_set
 from train_stage1 import validation_predictor
 
-REGISTERED = "merge, registered"        # the weighted merge after register.py
+MERGES = {"merge, registered": (True, False), "merge, aligned": (True, True)}     # weighted merges after register.py, and after flow.py, too
 
 
 @dataclass
@@ -72,6 +72,7 @@ class EvaluateConfig:
     device: str = "auto"                # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"             # auto (bfloat16 where the hardware has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
     register: bool = True               # give the networks registered frames, as infer.py does [departs D6]
+    flow: bool = True                   # ... aligned along optical flow, too [departs D9]
     tile: int = 0                       # side of the tiles of a large image, pixels; 0: none up to 3 megapixels, else 1280; -1: never any
     screen: HDRVDP2Config = field(default_factory=HDRVDP2Config)
 
@@ -143,7 +144,7 @@ def network_method(name, model, config, device, dtype, S=None):
     """A trained network as a Method. model: Stage1 or Stage2, on the device. s1 gets the truth's prior, and takes the image whole."""
     def predict(scene, sample):
         ldr, ev, (H, W) = sample["ldr"], sample["ev"][None].to(device), sample["ldr"].shape[-2:]
-        ldr = (register(ldr, sample["ev"])[0] if config.register else ldr)[None].to(device)
+        ldr = align_frames(ldr, sample["ev"], config.register, config.flow)[None].to(device)
         if model.variant == "s1":
             if "hdr" not in sample:
                 raise ValueError(f"{name}: these weights are of stage 1, whose prior comes from the truth, and {scene} has none; use stage 2's")
@@ -173,9 +174,9 @@ def weights_methods(config, device, dtype):
 
 
 def plain_method(name):
-    """What one has without any network, as a Method. name: of PLAIN, or REGISTERED."""
+    """What one has without any network, as a Method. name: of PLAIN, or MERGES."""
     def predict(scene, sample):
-        ldr = register(sample["ldr"], sample["ev"])[0] if name == REGISTERED else sample["ldr"]
+        ldr = align_frames(sample["ldr"], sample["ev"], *MERGES.get(name, (False, False)))
         return by_strips(lambda ldr: PLAIN.get(name, weighted_merge)(ldr, sample["ev"][None]), ldr[None], halo=0)
     return Method(name, torch.no_grad()(predict))
 
@@ -234,7 +235,7 @@ def evaluate_scene(method, scene, sample, config, device, dtype, extremes):
     if scene.truth:
         row.update(score(hdr_hat.to(device), sample["hdr"][None].to(device), config.screen if config.hdrvdp2 else None))
         for which, rank in (("worst", -row["psnr_mu"]), ("best", row["psnr_mu"])):
-            if method.name not in (*PLAIN, REGISTERED) and rank > extremes.get((method.name, which), -math.inf):
+            if method.name not in (*PLAIN, *MERGES) and rank > extremes.get((method.name, which), -math.inf):
                 extremes[method.name, which] = rank
                 shown, columns = panels(sample["ldr"][None], sample["ev"][None], hdr_hat, sample["hdr"])
                 save_panel(out / f"{file_name(method.name)}_{which}.png", shown, columns)
@@ -332,7 +333,7 @@ def main():
         methods, runs = table3_runs(config, device, dtype)
     else:
         methods = weights_methods(config, device, dtype)
-    methods += [plain_method(name) for name in (*PLAIN, REGISTERED)] if config.compare else []
+    methods += [plain_method(name) for name in (*PLAIN, *MERGES)] if config.compare else []
     scenes = open_scenes(config) if methods or config.predictions else []
     with_truth = [scene for scene in scenes if scene.truth]
     if (config.predictions or config.table) and scenes and not with_truth:

@@ -25,6 +25,7 @@ import torch.nn.functional as nnf
 
 from common import autocast, parse, pick_device, pick_precision, run, save_panel
 from data import PLAIN, T, load_scene, to_radiance, weighted_merge
+from flow import follow_flow
 from images import write_image
 from lfdiff import load_weights, pad_to_multiple, reconstruct
 from loss import psnr
@@ -48,6 +49,7 @@ class InferConfig:
     device: str = "auto"        # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"     # auto (bfloat16 where the hardware has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
     register: bool = True       # warp the outer frames onto the reference by a homography first, as hand-held frames need [departs D6]
+    flow: bool = True           # then bring what moved by itself to where the reference shows it, along optical flow [departs D9]
     compile: bool = False       # torch.compile the networks: minutes once, pays on a GPU for many images of one size
     tile: int = 0               # side of the tiles of a large image, pixels; 0: none up to 3 megapixels, else 1280; -1: never any
 
@@ -109,8 +111,7 @@ def save_spread(path, hdr_mu, spread):
     """The result beside the map of its spread, with a colour bar. hdr_mu: (3, H, W) in [0, 1], spread: (H, W)."""
     from matplotlib.figure import Figure        # 0.3 s to import: only when a plot is drawn
     H, W = spread.shape
-    k = -(-max(H, W) // PANEL)
-    hdr_mu, spread = nnf.avg_pool2d(hdr_mu, k), nnf.avg_pool2d(spread[None], k)[0]
+    hdr_mu, spread = shrink(hdr_mu), shrink(spread[None])[0]
     figure = Figure(figsize=(14, 7 * H / W + 0.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.imshow(hdr_mu.permute(1, 2, 0).clamp(0, 1).numpy())
@@ -123,21 +124,23 @@ def save_spread(path, hdr_mu, spread):
     figure.savefig(path, dpi=100)
 
 
+def shrink(image):
+    """An image (C, H, W) as the panel shows it: by a whole number smaller, until no side is longer than PANEL."""
+    return nnf.avg_pool2d(image, -(-max(image.shape[-2:]) // PANEL))
+
+
 @torch.no_grad()
 def panels(ldr, ev, hdr_hat, hdr=None):
     """The pictures of the panel, of at most PANEL pixels a side, and their columns, for save_panel.
 
     ldr: (1, 3, 3, H, W), ev: (1, 3), hdr_hat: (1, 3, H, W), hdr: (3, H, W) or None.
     """
-    k = -(-max(hdr_hat.shape[-2:]) // PANEL)
-    def small(image):
-        return nnf.avg_pool2d(image, k)
-    ldr = torch.stack([small(frame) for frame in ldr[0]])[None]
+    ldr = torch.stack([shrink(frame) for frame in ldr[0]])[None]
     shown = [(f"frame {i + 1}, {float(stops):+g} EV", frame) for i, (stops, frame) in enumerate(zip(ev[0], ldr[0]))]
-    shown += [("weighted merge", T(weighted_merge(ldr, ev)[0])), ("LF-Diff", T(small(hdr_hat[0])))]
+    shown += [("weighted merge", T(weighted_merge(ldr, ev)[0])), ("LF-Diff", T(shrink(hdr_hat[0])))]
     if hdr is not None:
-        truth = T(small(hdr))
-        shown += [("truth", truth), ("5 x |LF-Diff - truth|", 5 * (T(small(hdr_hat[0])) - truth).abs())]
+        truth = T(shrink(hdr))
+        shown += [("truth", truth), ("5 x |LF-Diff - truth|", 5 * (T(shrink(hdr_hat[0])) - truth).abs())]
     return shown, 4 if hdr is not None else 3
 
 
@@ -155,9 +158,12 @@ def main():
     sample = load_scene(config.scene)
     H, W = sample["ldr"].shape[-2:]
     ev, ldr = sample["ev"][None], sample.pop("ldr")                             # (1, 3), (3, 3, H, W)
-    ldr, homographies = register(ldr, ev[0]) if config.register else (ldr, [])
+    registered, homographies = register(ldr, ev[0]) if config.register else (ldr, [])
+    ldr = follow_flow(registered, ev[0]) if config.flow else registered
     moved = [corner_motion(homography, H, W) for homography in homographies if (homography != torch.eye(3)).any()]
-    ldr = pad_to_multiple(ldr)[None]                                            # (1, 3, 3, H', W')
+    if "hdr" not in sample:                                                     # for the panel alone
+        registered = torch.stack([shrink(frame) for frame in registered])
+    ldr, registered = pad_to_multiple(ldr)[None], registered[None]              # (1, 3, 3, H', W'), (1, 3, 3, h, w)
     model = load_weights(config.weights, device)
     if config.samples > 1 and model.variant != "s2":
         raise ValueError(f"--samples {config.samples}: the weights are of {model.variant}, which draws nothing; use weights of s2 (train_stage2.py)")
@@ -179,12 +185,12 @@ def main():
     out, name = Path(config.out), sample["name"]
     write_image(out / f"{name}.hdr", hdr_hat[0].permute(1, 2, 0).contiguous().numpy())
     write_image(out / f"{name}.png", (T(hdr_hat[0]).permute(1, 2, 0) * 255).round().byte().numpy())
-    save_panel(out / f"{name}_panel.png", *panels(ldr, ev, hdr_hat, sample.get("hdr")))
+    save_panel(out / f"{name}_panel.png", *panels(registered, ev, hdr_hat, sample.get("hdr")))
 
     print(f"{name}: {W}x{H}, exposures {', '.join(f'{float(stops):+g}' for stops in ev[0])} EV, "
           f"{seconds:.1f} s on {device} in {str(dtype).removeprefix('torch.')}" + "".join(f", registered by {pixels:.1f} px" for pixels in moved))
     if "hdr" in sample:
-        truth, results = sample["hdr"][None], {**plain_results(ldr, ev), "LF-Diff": hdr_hat}
+        truth, results = sample["hdr"][None], {**plain_results(registered, ev), "LF-Diff": hdr_hat}
         print(f"{'':<16} {'PSNR-μ':>8} {'PSNR-L':>8}   (dB, against the ground truth)")
         for title, image in results.items():
             print(f"{title:<16} {psnr(T(image), T(truth)):>8.2f} {psnr(image, truth):>8.2f}")

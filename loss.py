@@ -28,6 +28,7 @@ from data import T
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 VGG19_WIDTHS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)     # convolutions between max-poolings
 SMALL_MSE = 1e-5        # mean squared error of an image that is good enough: 50 dB
+FLAT = 1e-5             # mean square of the gradients of T(H) below which there is hardly anything to be sharp
 
 
 @dataclass
@@ -37,6 +38,7 @@ class LossConfig:
     phi: tuple[str, ...] = ("1,1", "2,1", "3,1", "4,1")    # (i, j) of phi_ij: j-th convolution after the i-th max-pooling [assumed A12]
     linear: float = 0.0         # weight of a third term, the L1 distance of linear radiance; 0 is the paper's loss [departs D5]
     decibel: float = 0.0        # weight of a fourth, by how many dB PSNR-mu and PSNR-L of a patch miss 50; 0 is the paper's loss [departs D5]
+    sharp: float = 0.0          # weight of a fifth, by how much the gradients lack to the truth's; 0 is the paper's loss [departs D5]
     vgg: str = ""               # VGG19 weight file; empty: torch.hub downloads the official one (548 MB) once
 
 
@@ -108,13 +110,26 @@ def load_vgg19(config, device="cpu"):
         raise ValueError(f"{file}: {found}; Eq. 11 needs VGG19's official state dict (\"features.0.weight\", ...)") from None
 
 
-def reconstruction_loss(hdr_hat, hdr, vgg, lam, linear=0.0, decibel=0.0):
+def gradients(image):
+    """Differences to the right and downwards. image: (B, 3, H, W). Returns: (B, 6, H - 1, W - 1)."""
+    return torch.cat([image[..., :-1, 1:] - image[..., :-1, :-1], image[..., 1:, :-1] - image[..., :-1, :-1]], dim=1)
+
+
+def well_exposed(ldr):
+    """The pixels that the reference frame shows, neither black nor saturated. ldr: (B, 3, 3, H, W) coded. Returns: (B, 1, H, W) bool."""
+    return ((ldr[:, 1] > 0.05) & (ldr[:, 1] < 0.95)).all(dim=1, keepdim=True)
+
+
+def reconstruction_loss(hdr_hat, hdr, vgg, lam, linear=0.0, decibel=0.0, sharp=0.0, seen=None):
     """L_r. hdr_hat, hdr: (B, 3, H, W) linear in [0, 1]; vgg: VGG19Features, or None for the first term alone.
 
     linear: weight of the L1 distance of radiance itself. T has slope 0.12 at H = 1 and 587 at 0, so that errors in highlights hardly
     count in Eq. 11. decibel: weight of what PSNR-mu and PSNR-L, by which results are scored, lack to 50 dB, -10 log10(1e-5), as the mean
-    over both and over the batch [both depart D5].
-    Returns: L_r, and its terms {"L1_mu", "L_phi", "L1_lin", "dB"} (each before its weight; L_phi is 0 without vgg), float32 scalars.
+    over both and over the batch. sharp: weight of how much of the gradients g of T(H) is missing, 1 - <g^, g> / <g, g> or 0 if
+    that is negative, as the mean over the batch; g in the pixels `seen` (B, 1, H, W) bool, which the reference frame exposed well. The
+    smallest squared error has an image that is a little too soft [all three depart D5].
+    Returns: L_r, and its terms {"L1_mu", "L_phi", "L1_lin", "dB", "soft"} (each before its weight; L_phi is 0 without vgg, soft without
+    seen), float32 scalars.
     Source: Eq. 11.
     """
     with torch.autocast(hdr.device.type, enabled=False):
@@ -131,8 +146,13 @@ def reconstruction_loss(hdr_hat, hdr, vgg, lam, linear=0.0, decibel=0.0):
         L1_lin = (hdr - hdr_hat).abs().mean()
         squares = torch.stack([(hdr_mu - hdr_mu_hat).square(), (hdr - hdr_hat).square()])       # (2, B, 3, H, W)
         dB = 10 * torch.log10(1 + squares.mean(dim=(2, 3, 4)) / SMALL_MSE).mean()
-        L_r = L_r + linear * L1_lin + decibel * dB      # no part of Eq. 11 [departs D5]
-    return L_r, {"L1_mu": L1_mu.detach(), "L_phi": L_phi.detach(), "L1_lin": L1_lin.detach(), "dB": dB.detach()}
+        soft = torch.zeros_like(L1_mu)
+        if seen is not None:
+            g, g_hat = gradients(hdr_mu) * seen[..., :-1, :-1], gradients(hdr_mu_hat)
+            lack, energy = (g * (g - g_hat)).mean(dim=(1, 2, 3)), g.square().mean(dim=(1, 2, 3))        # (B,)
+            soft = (lack / (energy + FLAT)).clamp(min=0).mean()
+        L_r = L_r + linear * L1_lin + decibel * dB + sharp * soft       # no part of Eq. 11 [departs D5]
+    return L_r, {"L1_mu": L1_mu.detach(), "L_phi": L_phi.detach(), "L1_lin": L1_lin.detach(), "dB": dB.detach(), "soft": soft.detach()}
 
 
 def diffusion_loss(eps, eps_hat, z_hat, z):

@@ -210,12 +210,22 @@ def estimate(reference, frame, stops):
     return homography if STILL < corner_motion(homography, height, width) < FAR * max(height, width) else None
 
 
+def sample(frame, grid):
+    """A frame between its pixels: bicubic, and exactly 1 between saturated ones. frame: (3, H, W) coded; grid: (1, h, w, 2) of grid_sample.
+
+    Returns: (3, h, w) in [0, 1]; beyond the frame, its nearest value.
+    """
+    image = nnf.grid_sample(frame[None], grid, mode="bicubic", padding_mode="border", align_corners=True)[0].clamp(0, 1)
+    white = nnf.grid_sample(frame[None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0] > 0.9999
+    return torch.where(white, 1.0, image)
+
+
 @torch.no_grad()
 def warp(frame, homography, reference, stops):
     """Shows the frame as the reference's camera would have seen it.
 
     frame, reference: (3, H, W) coded in [0, 1]; homography: (3, 3), the reference's pixels to the frame's; stops: as in estimate().
-    Returns: (3, H, W) float32 in [0, 1], bicubic. Between saturated pixels it is exactly 1. What lies outside of the frame is the
+    Returns: (3, H, W) float32 in [0, 1], as sample() finds it. What lies outside of the frame is the
         reference, exposed as the frame is: clip(H_2 t_i, 0, 1)^(1/2.2), which leaves no ghost. Where the reference is saturated, that
         is only a lower bound, and the nearest value inside of the frame is taken if it is higher.
     """
@@ -226,9 +236,7 @@ def warp(frame, homography, reference, stops):
     for top in range(0, height, rows):
         strip = slice(top, top + rows)
         grid, inside = _look_up(W, x, y, strip)
-        image = nnf.grid_sample(frame[None], grid, mode="bicubic", padding_mode="border", align_corners=True)[0].clamp(0, 1)
-        white = nnf.grid_sample(frame[None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0] > 0.9999
-        image, exposed = torch.where(white, 1.0, image), (reference[:, strip] * 2 ** (-stops / GAMMA)).clamp(max=1)
+        image, exposed = sample(frame, grid), (reference[:, strip] * 2 ** (-stops / GAMMA)).clamp(max=1)
         beyond = torch.where(reference[:, strip] > WHITE, torch.maximum(image, exposed), exposed)
         out[:, strip] = torch.where(inside, image, beyond)
     return out

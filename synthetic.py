@@ -2,8 +2,8 @@
 
 The paper trains on the photographs of Kalantari and Hu (Sec. 5.1). This file makes brackets of the same kind from two integers,
 (seed, index), so that anyone can train and test the whole system on a laptop. A sample is a small world, photographed three times
-by a hand-held camera (camera.py) while objects move in front of it (objects.py); most are then registered, as infer.py does. Worlds
-come from three sources, mixed:
+by a hand-held camera (camera.py) while objects move in front of it (objects.py); most are then registered and aligned along flow, as
+infer.py does. Worlds come from three sources, mixed:
 
     procedural     no files needed (world.py): materials, textures, shadows, windows, lamps
     photographed   a folder of .hdr images: views into panoramas, crops of photographs (sources.py)
@@ -35,6 +35,7 @@ import torch
 import common
 from camera import blur, camera_poses, displacement, expose, look, photograph, quantile, register_by_poses, veiling_glare
 from data import T, weighted_merge
+from flow import follow_flow
 from images import write_image
 from objects import add_objects
 from register import register
@@ -44,6 +45,7 @@ from world import draw_object, draw_view, world
 
 SOURCES = ("procedural", "photographed", "rendered")
 VALIDATION_SEED = 1_000_000  # of the validation scenes, the same for every run
+AS_TAKEN = {"registered": 0.0, "followed": 0.0, "context": 0.0}  # settings for brackets as the camera gives them, not aligned
 
 
 @dataclass
@@ -94,6 +96,8 @@ class SyntheticConfig:
     jpeg_quality: tuple[float, ...] = (70.0, 98.0)  # of that
     registered: float = 0.9  # probability that the frames are then registered, as in infer.py, with an error of
     residual: tuple[float, ...] = (0.05, 2.0)  # at most so many pixels at a corner, log-uniform
+    followed: float = 0.9  # probability that they are then aligned along optical flow, as in infer.py,
+    context: float = 0.5  # in an image that is larger than what is cut out of it by this share of its sides, for flow to find things in
 
 
 # ---------------------------------------------------------------- the bracket
@@ -133,7 +137,7 @@ def make_bracket(rng, height, width, config, background=None, cut_out=draw_objec
 
     rng: numpy Generator; height, width: of the images; background(rng, h, w) -> (log radiance, (3, h, w) or (3, 3, h, w) of three
     frames, and scene heights per image height), the procedural world if None; cut_out(rng, radius) -> (log radiance (3, n, n),
-    opacity (n, n)) draws a moving object.
+    opacity (n, n)) draws a moving object. config.context is not looked at.
     Returns: ldr (3, 3, H, W) coded, in [0, 1]; ev (3,) stops from 0; hdr (3, H, W) linear in [0, 1], units of the shortest
     exposure: the reference without noise; all float32; and the bits of the files (0: not quantised; a registered frame's values lie
     between their levels).
@@ -159,6 +163,8 @@ def make_bracket(rng, height, width, config, background=None, cut_out=draw_objec
             ldr = register(torch.from_numpy(ldr), ev)[0].numpy()
         else:
             ldr = register_by_poses(rng, ldr, ev, poses, config)
+    if rng.random() < config.followed:
+        ldr = follow_flow(torch.from_numpy(ldr), ev).numpy()
     return ldr, ev, np.clip(frames[1], 0, 1), bits
 
 
@@ -182,11 +188,12 @@ class SyntheticBrackets(torch.utils.data.Dataset):
             raise ValueError(f"SyntheticBrackets: found split {split!r}; use train, val or all")
         self.seed, self.length, self.split, self.config = seed, length, split, SyntheticConfig() if config is None else config
         margin = math.ceil(self.config.shift) + 3
+        height, width = self.drawn = tuple(round(side * (1 + self.config.context)) for side in (self.height, self.width))
         self.files = {"procedural": []}
         if hdr_dir:
-            self.files["photographed"] = find_images(hdr_dir, self.height + 2 * margin, self.width + 2 * margin, split)
+            self.files["photographed"] = find_images(hdr_dir, height + 2 * margin, width + 2 * margin, split)
         if rendered_dir:
-            self.files["rendered"] = find_renders(rendered_dir, self.height, self.width, split)
+            self.files["rendered"] = find_renders(rendered_dir, height, width, split)
         able = {"procedural"} | {name for name, files in self.files.items() if files}
         shares = {name: share for name, share in zip(SOURCES, self.config.mix) if share > 0 and name in able}
         self.shares = shares or {"procedural": 1.0}
@@ -221,7 +228,7 @@ class SyntheticBrackets(torch.utils.data.Dataset):
     def bracket(self, index):
         """As make_bracket(): ldr, ev, hdr as arrays, and the bits of the files."""
         source, file, rng = self.source(index)
-        background, cut_out, config = None, draw_object, self.config
+        background, cut_out, config, (height, width) = None, draw_object, self.config, self.drawn
         if "photographed" in self.shares:
             cut_out = functools.partial(photographed_object, images=self.files["photographed"])
         if source == "photographed":
@@ -229,10 +236,13 @@ class SyntheticBrackets(torch.utils.data.Dataset):
         if source == "rendered":
             turn = 0.0 if self.split == "val" else config.rendered_turn
             background = functools.partial(rendered_world, render=file, turn=turn)
-            room = max(min((file[1] - self.height) // 2, (file[2] - self.width) // 2) - 3, 0)
+            room = max(min((file[1] - height) // 2, (file[2] - width) // 2) - 3, 0)
             config = dataclasses.replace(config, static_camera=1 - config.rendered_camera, shift=min(config.shift, room),
                                          static_scene=1 - config.rendered_objects)
-        return make_bracket(rng, self.height, self.width, config, background, cut_out)
+        ldr, ev, hdr, bits = make_bracket(rng, height, width, config, background, cut_out)
+        top, left = int(rng.integers(height - self.height + 1)), int(rng.integers(width - self.width + 1))
+        window = ..., slice(top, top + self.height), slice(left, left + self.width)
+        return np.ascontiguousarray(ldr[window]), ev, np.ascontiguousarray(hdr[window]), bits
 
     def __getitem__(self, index):
         ldr, ev, hdr, _ = self.bracket(index)
@@ -242,10 +252,10 @@ class SyntheticBrackets(torch.utils.data.Dataset):
 def validation_set(size, count, hdr_dir=None, rendered_dir=None):
     """The scenes by which training is validated: whole photographs of files that no training bracket is made of.
 
-    Objects move in each of them: without motion there is nothing to deghost. The camera moves, too, as far as it did, unregistered; in
+    Objects move in each of them: without motion there is nothing to deghost. The camera moves, too, as far as it did, unaligned; in
     renders by itself. Arguments as of SyntheticBrackets.
     """
-    config = SyntheticConfig(patches=False, registered=0.0, static_camera=0.0, steady=0.0, static_scene=0.0, rendered_objects=1.0)
+    config = SyntheticConfig(patches=False, static_camera=0.0, steady=0.0, static_scene=0.0, rendered_objects=1.0, **AS_TAKEN)
     return SyntheticBrackets(size, VALIDATION_SEED, count, hdr_dir, rendered_dir, "val", config)
 
 

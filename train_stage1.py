@@ -7,7 +7,7 @@ Paper: Sec. 4.1, Fig. 2 (a), Eq. 11; settings of Sec. 5.1.
     python train_stage1.py --data kalantari --baseline              Table 3's baseline: no prior, FRMs for PIMs
     python train_stage1.py --help                                   every setting, with its source
 
-Logged: L_r (Eq. 11) and its terms L1_mu, L_phi, L1_lin and dB (before their weights), the gradient's norm before clipping, patches per second;
+Logged: L_r (Eq. 11) and its terms L1_mu, L_phi, L1_lin, dB and soft (before their weights), the gradient's norm before clipping, patches per second;
 at validations PSNR-mu and PSNR-L. All under the run's folder: log.csv, log.png, step_N.png, last.pt, best.pt.
 """
 
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from common import autocast, config_from, count_parameters, describe, load_checkpoint, parse, pick_precision, run, seed_all, start_processes
 from data import network_input
 from lfdiff import LFDiffConfig, Stage1, pad_to_multiple, part_of
-from loss import LossConfig, load_vgg19, reconstruction_loss
+from loss import LossConfig, load_vgg19, reconstruction_loss, well_exposed
 from strips import keep_memory
 from training import Log, TrainingConfig, averaged, batches, follow, open_data, refuse_to_overwrite, resume_run, save_run, to_device, validate
 
@@ -65,7 +65,7 @@ def validation_predictor(network, device, dtype):
 def main():
     """Config, seed, device, data, model, optimiser, resume, loop, save."""
     config = parse(Stage1Config, description=__doc__)
-    settings, out = config.training, Path(config.out or ("runs/baseline" if config.baseline else "runs/stage1"))
+    settings, loss, out = config.training, config.loss, Path(config.out or ("runs/baseline" if config.baseline else "runs/stage1"))
     rank, world, device = start_processes(settings.device)
     dtype = pick_precision(settings.precision, device)
     seed_all(settings.seed)
@@ -78,7 +78,7 @@ def main():
 
     network = first_network(config).to(device, memory_format=torch.channels_last)
     config.model = network.config
-    vgg = load_vgg19(config.loss, device)
+    vgg = load_vgg19(loss, device)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.decay_epochs * epoch, settings.decay)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
@@ -92,14 +92,14 @@ def main():
         print(f"{describe(config)}\n{network.variant}: {count_parameters(network):,} parameters, {steps} steps of {settings.batch} patches, "
               f"{world} x {device}, {dtype}", flush=True)
 
-    log = Log(out, ["L_r", "L1_mu", "L_phi", "L1_lin", "dB", "grad_norm", "lr", "patches_per_s", "val_psnr_mu", "val_psnr_l"], start, write=rank == 0)
+    log = Log(out, ["L_r", "L1_mu", "L_phi", "L1_lin", "dB", "soft", "grad_norm", "lr", "patches_per_s", "val_psnr_mu", "val_psnr_l"], start, write=rank == 0)
     bar = tqdm(initial=start * settings.batch, total=steps * settings.batch,
                unit="patch", disable=rank > 0 or None, smoothing=0.05)
     for step, batch in enumerate(batches(train_set, settings, start, steps, rank, world), start + 1):
         ldr, ev, hdr = to_device(batch, device)
         with autocast(device, dtype):
             hdr_hat = model(network_input(ldr, ev), hdr)                                # Eq. 6 to 10
-        L_r, terms = reconstruction_loss(hdr_hat, hdr, vgg, config.loss.lam, config.loss.linear, config.loss.decibel)   # Eq. 11, see loss.py
+        L_r, terms = reconstruction_loss(hdr_hat, hdr, vgg, loss.lam, loss.linear, loss.decibel, loss.sharp, well_exposed(ldr))    # Eq. 11, see loss.py
         optimiser.zero_grad()
         scaler.scale(L_r).backward()
         scaler.unscale_(optimiser)
@@ -117,7 +117,7 @@ def main():
         row = {**log.row(step, settings.batch), "lr": schedule.get_last_lr()[0]}
         if validating and rank == 0:
             predict = validation_predictor(average, device, dtype)
-            row["val_psnr_mu"], row["val_psnr_l"] = validate(val_set, {"H": predict}, device, out / f"step_{step:06d}.png")["H"]
+            row["val_psnr_mu"], row["val_psnr_l"] = validate(val_set, {"H": predict}, device, out / f"step_{step:06d}.png", settings.align)["H"]
             log.check_finite(step, "val_psnr_mu", row["val_psnr_mu"])
         log.add(row, bar)                       # before the checkpoint: a resumed log starts behind the checkpoint's step
         if validating and rank == 0:

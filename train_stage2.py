@@ -28,7 +28,7 @@ from ddim import DiffusionConfig
 from denoiser import DenoiserConfig
 from dhrnet import Blend, DHRNetConfig
 from lfdiff import LFDiffConfig, Stage2, pad_to_multiple, part_of, save_weights
-from loss import LossConfig, diffusion_loss, load_vgg19, reconstruction_loss
+from loss import LossConfig, diffusion_loss, load_vgg19, reconstruction_loss, well_exposed
 from lpenet import LPENet, LPENetConfig
 from strips import keep_memory
 from training import Log, TrainingConfig, averaged, batches, follow, open_data, refuse_to_overwrite, resume_run, save_run, to_device, validate
@@ -130,7 +130,7 @@ def validation_predictors(network, lpenet, device, dtype):
 def main():
     """Config, seed, device, data, model, prior statistics, optimiser, resume, loop, save."""
     config = parse(Stage2Config, description=__doc__)
-    settings = config.training
+    settings, loss = config.training, config.loss
     out = Path(config.out or "runs/stage2" + ("_split" if config.split else "_without_dm" if config.without_dm else ""))
     rank, world, device = start_processes(settings.device)
     dtype = pick_precision(settings.precision, device)
@@ -144,7 +144,7 @@ def main():
 
     network, lpenet = first_networks(config, device)
     config.denoiser, config.diffusion = network.config.denoiser, network.config.diffusion
-    vgg = load_vgg19(config.loss, device)
+    vgg = load_vgg19(loss, device)
     optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=settings.lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.decay_epochs * epoch, settings.decay)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
@@ -163,7 +163,7 @@ def main():
         print(f"{describe(config)}\n{network.variant}: {count_parameters(network):,} parameters, {steps} steps of {settings.batch} patches, "
               f"{world} x {device}, {dtype}\nz: mean {network.z_mean.flatten().tolist()}, deviation {network.z_std.flatten().tolist()}", flush=True)
 
-    log = Log(out, ["L_r", "L1_mu", "L_phi", "L1_lin", "dB", "L_diff", "L_eps", "L1_z", "grad_norm", "lr", "patches_per_s",
+    log = Log(out, ["L_r", "L1_mu", "L_phi", "L1_lin", "dB", "soft", "L_diff", "L_eps", "L1_z", "grad_norm", "lr", "patches_per_s",
                     *(f"val_psnr_{domain}_{prior}" for prior in ("predicted", "true", "mean") for domain in ("mu", "l"))], start, write=rank == 0)
     bar = tqdm(initial=start * settings.batch, total=steps * settings.batch,
                unit="patch", disable=rank > 0 or None, smoothing=0.05)
@@ -178,7 +178,7 @@ def main():
         L_diff, terms = diffusion_loss(eps, eps_hat, z_hat, z)                          # Eq. 15, see loss.py
         L, terms = L_diff, {"L_diff": L_diff.detach(), **terms}
         if joint:
-            L_r, terms_r = reconstruction_loss(hdr_hat, hdr, vgg, config.loss.lam, config.loss.linear, config.loss.decibel)   # Eq. 11, see loss.py
+            L_r, terms_r = reconstruction_loss(hdr_hat, hdr, vgg, loss.lam, loss.linear, loss.decibel, loss.sharp, well_exposed(ldr))    # Eq. 11, see loss.py
             L, terms = L_r + L_diff, {"L_r": L_r.detach(), **terms_r, **terms}
         optimiser.zero_grad()
         scaler.scale(L).backward()
@@ -196,7 +196,7 @@ def main():
             continue
         row = {**log.row(step, settings.batch), "lr": schedule.get_last_lr()[0]}
         if validating and rank == 0:
-            scores = validate(val_set, validation_predictors(average, lpenet, device, dtype), device, out / f"step_{step:06d}.png")
+            scores = validate(val_set, validation_predictors(average, lpenet, device, dtype), device, out / f"step_{step:06d}.png", settings.align)
             row.update({f"val_psnr_{domain}_{prior}": value for prior, pair in scores.items() for domain, value in zip(("mu", "l"), pair)})
             log.check_finite(step, "val_psnr_mu_predicted", row["val_psnr_mu_predicted"])
         log.add(row, bar)                       # before the checkpoint: a resumed log starts behind the checkpoint's step

@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from common import load_checkpoint, save_checkpoint, save_panel
 from data import Patches, Scenes, T, find_scenes
+from flow import align_frames
 from loss import psnr
-from register import register
-from synthetic import VALIDATION_SEED, SyntheticBrackets, validation_set
+from synthetic import AS_TAKEN, VALIDATION_SEED, SyntheticBrackets, SyntheticConfig, validation_set
 
 # What a resumed run may do otherwise than it began; everything else must be as it was
 MAY_CHANGE = {"lr", "epochs", "warmup", "device", "precision", "workers", "compile", "resume", "val_every", "val_scenes", "val_size", "log_every",
@@ -49,6 +49,7 @@ class TrainingConfig:
     val_every: int = 1000           # steps between validations
     val_scenes: int = 8             # validation scenes; 0 is all (Kalantari and Hu: of the test split)
     val_size: int = 256             # side of a synthetic validation scene, pixels
+    align: bool = True              # register frames and bring them to the reference along flow, as infer.py does; else as the paper [departs D6, D9]
     log_every: int = 50             # steps between log lines
     workers: int = 2                # processes that load data; 0 loads in the main one
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
@@ -74,13 +75,15 @@ def open_data(config):
     if config.data == "synthetic":
         if config.seed == VALIDATION_SEED:
             raise ValueError(f"--seed {config.seed}: is the seed of the validation scenes; choose another")
-        train_set = SyntheticBrackets(config.patch, config.seed, config.samples, config.hdr_dir, config.rendered_dir, split="train")
+        brackets = SyntheticConfig(**({} if config.align else AS_TAKEN))
+        train_set = SyntheticBrackets(config.patch, config.seed, config.samples, config.hdr_dir, config.rendered_dir, "train", brackets)
         val_set = validation_set(config.val_size, config.val_scenes or 16, config.hdr_dir, config.rendered_dir)
         return train_set, val_set
     if config.data not in ("kalantari", "hu"):
         raise ValueError(f"--data {config.data}: training knows synthetic, kalantari and hu")
     root = Path(config.root or Path("data") / config.data)
-    train_set = Patches(find_scenes(config.data, root, "train"), root / "cache", config.patch, config.stride, config.seed)
+    train_set = Patches(find_scenes(config.data, root, "train"), root / "cache", config.patch, config.stride, config.seed,
+                        align=align_frames if config.align else None)
     scenes = find_scenes(config.data, root, "test")
     return train_set, Scenes(scenes[:config.val_scenes or len(scenes)])
 
@@ -116,17 +119,19 @@ def follow(average, network, ema, step):
         mean.lerp_(value, 1 - ema)
 
 
-def validate(val_set, predictors, device, picture=None):
+def validate(val_set, predictors, device, picture=None, align=True):
     """Mean PSNR of one or more predictors over a validation set.
 
-    predictors: {name: function (ldr, ev, hdr) -> Ĥ (1, 3, H, W)}, of a batch of one on the device; frames are registered first, as in infer.py.
-    picture: path of a PNG of the first scene (LDRs, output of the first predictor, truth, error), or None.
+    predictors: {name: function (ldr, ev, hdr) -> Ĥ (1, 3, H, W)}, of a batch of one on the device.
+    picture: path of a PNG of the first scene (LDRs, output of the first predictor, truth, error), or None. align: frames are aligned first,
+        as in infer.py.
     Returns: {name: (PSNR-mu, PSNR-L)} in dB.
     """
     scores = {name: [] for name in predictors}
     for i in range(len(val_set)):
         sample = val_set[i]
-        sample["ldr"] = register(sample["ldr"], sample["ev"])[0]
+        if align:
+            sample["ldr"] = align_frames(sample["ldr"], sample["ev"])
         ldr, ev, hdr = (part[None] for part in to_device(sample, device))
         for name, predict in predictors.items():
             hdr_hat = predict(ldr, ev, hdr)

@@ -14,11 +14,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import autocast, parse, pick_device, pick_precision, run, save_panel
 from data import PLAIN, T, load_scene
+from flow import follow_flow
 from infer import InferConfig, heat_map, panels, regions, sample_images
 from lfdiff import load_weights
 from loss import psnr
 from register import register
-from synthetic import SyntheticBrackets, SyntheticConfig
+from synthetic import AS_TAKEN, SyntheticBrackets, SyntheticConfig
 
 HERE = Path(__file__).resolve().parent
 
@@ -37,8 +38,8 @@ class FigureConfig:
 
 def hard_scene(config):
     """A bracket of 512x384 pixels with objects in front of highlights. Returns: a sample, see data.py."""
-    hard = SyntheticConfig(patches=False, static_camera=0.0, steady=0.0, registered=0.0, static_scene=0.0, on_highlight=1.0, objects=(2, 4),
-                           object_motion=(30.0, 80.0), saturated_fraction=(0.2, 0.35), ev_steps=(3.0,))
+    hard = SyntheticConfig(patches=False, static_camera=0.0, steady=0.0, static_scene=0.0, on_highlight=1.0, objects=(2, 4),
+                           object_motion=(30.0, 80.0), saturated_fraction=(0.2, 0.35), ev_steps=(3.0,), **AS_TAKEN)
     return SyntheticBrackets((384, 512), config.seed, config=hard)[config.index]
 
 
@@ -68,16 +69,17 @@ def main():
     device = pick_device(config.device)
     dtype, model, out = pick_precision(config.precision, device), load_weights(config.weights, device), Path(config.out)
     for name, sample, samples in (("cafe_panel", load_scene(HERE / "cafe"), 1), ("spread", hard_scene(config), config.samples)):
-        ldr, ev, hdr = register(sample["ldr"], sample["ev"])[0][None], sample["ev"][None], sample["hdr"][None]
+        registered, ev, hdr = register(sample["ldr"], sample["ev"])[0][None], sample["ev"][None], sample["hdr"][None]
+        ldr = follow_flow(registered[0], ev[0])[None]
         with autocast(device, dtype):
             mean, spread = (part.cpu() for part in sample_images(model, ldr.to(device), ev.to(device), range(samples)))
         if samples == 1:
-            save_panel(out / f"{name}.png", *panels(ldr, ev, mean, hdr[0]))
+            save_panel(out / f"{name}.png", *panels(registered, ev, mean, hdr[0]))
         else:
-            save_spread_figure(out / f"{name}.png", ldr, ev, mean, spread[0, 0], hdr)
+            save_spread_figure(out / f"{name}.png", registered, ev, mean, spread[0, 0], hdr)
             for title, region in regions(ldr, ev).items():
                 print(f"{title:<43} spread {float(spread[region].mean()):.5f}   ({100 * region.float().mean():.1f} % of the pixels)")
-        for title, image in {**{title: plain(ldr, ev) for title, plain in PLAIN.items()}, "LF-Diff": mean}.items():
+        for title, image in {**{title: plain(registered, ev) for title, plain in PLAIN.items()}, "LF-Diff": mean}.items():
             print(f"{name}: {title:<16} PSNR-μ {psnr(T(image), T(hdr)):.2f}, PSNR-L {psnr(image, hdr):.2f} dB")
         print(f"wrote {out / name}.png")
 

@@ -1,6 +1,5 @@
 """A baseline without learning: optical flow brings the outer frames onto the reference, then the weighted merge of data.py.
 
-    pip install opencv-python-headless
     python examples/flow_merge.py --scenes DIR --out DIR        writes OUT/NAME.hdr for each scene folder in --scenes
     python evaluate.py --data folder --root DIR --predictions OUT --compare
 
@@ -10,7 +9,8 @@ frame i is sampled along it.
     short frame     L_1 brightened to the reference's exposure, clip(L_1 (t_2 / t_1)^(1/2.2), 0, 1)
     long frame      the reference brightened to the long exposure, which clips both at the same radiance
 
-The flow is OpenCV's DIS (Kroeger et al. 2016) at its medium preset. Nothing checks it: where something was hidden, it is wrong.
+The flow is OpenCV's DIS (Kroeger et al. 2016) at its medium preset, as it comes. Nothing checks it: where something was hidden, it is wrong.
+The merge of what flow.py, which is finer, makes of registered frames is evaluate.py's "merge, aligned".
 """
 
 import sys

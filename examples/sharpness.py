@@ -22,8 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import autocast, parse, pick_device, pick_precision, run
 from data import T, to_radiance
 from evaluate import EvaluateConfig, open_scenes
+from flow import follow_flow
 from infer import InferConfig
 from lfdiff import load_weights, reconstruct
+from loss import gradients
 from register import register
 
 AGREE = 0.03            # largest difference of T(H) between frames that show the same
@@ -45,11 +47,6 @@ def agreed(ldr, ev):
     same = ((nnf.avg_pool2d((hdr_mu[0] - hdr_mu[:, 1]), 5, 1, 2, count_include_pad=False).abs() < AGREE) | ~usable[0]).all(dim=0).all(dim=0)[None, None]
     good = same & usable[:, 1].all(dim=1, keepdim=True)
     return nnf.max_pool2d((~good).float(), 3, 1, 1) == 0
-
-
-def gradients(image):
-    """Differences to the right and downwards. image: (1, 3, H, W). Returns: (1, 6, H - 1, W - 1)."""
-    return torch.cat([image[..., :-1, 1:] - image[..., :-1, :-1], image[..., 1:, :-1] - image[..., :-1, :-1]], dim=1)
 
 
 def products(hdr_hat, hdr, region):
@@ -77,7 +74,7 @@ def main():
     dtype, model, sums, pixels = pick_precision(config.precision, device), load_weights(config.weights, device), {}, 0
     for ldr, ev, hdr in registered_scenes(config.scenes):
         with autocast(device, dtype):
-            hdr_hat = reconstruct(model, ldr.to(device), ev.to(device), generator=torch.Generator().manual_seed(0)).cpu()
+            hdr_hat = reconstruct(model, follow_flow(ldr[0], ev[0])[None].to(device), ev.to(device), generator=torch.Generator().manual_seed(0)).cpu()
         region = agreed(ldr, ev)
         pixels += int(region.sum())
         for name, image in (("reference alone", to_radiance(ldr, ev)[:, 1]), ("LF-Diff", hdr_hat)):

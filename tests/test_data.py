@@ -626,6 +626,21 @@ def test_the_cache_is_used_until_a_file_of_the_scene_changes(tmp_path, monkeypat
     assert data.Patches([folder], cache, patch=8)[0]["ev"].tolist() == [0, 3, 6]
 
 
+def test_aligned_frames_are_cached_in_16_bits_beside_the_frames_as_they_are(tmp_path):
+    folder, seen = kalantari_scene(tmp_path / "s"), []
+
+    def align(ldr, ev):
+        seen.append((ldr, ev))
+        return torch.stack([ldr[1], ldr[1], 0.25 * ldr[2]])
+    aligned, plain = (data.Patches([folder], tmp_path / "cache", patch=24, augment=False, align=function)[0] for function in (align, None))
+    scene = data.load_scene(folder)
+    assert len(seen) == 1 and torch.equal(seen[0][0], scene["ldr"]) and torch.equal(seen[0][1], scene["ev"])
+    assert torch.equal(plain["ldr"], scene["ldr"][..., :24, :24]) and torch.equal(plain["hdr"], aligned["hdr"])
+    expected = torch.stack([scene["ldr"][1], scene["ldr"][1], 0.25 * scene["ldr"][2]])[..., :24, :24]
+    assert (aligned["ldr"] - expected).abs().max() <= 0.5 / 65535 + 1e-7
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
 def test_the_cache_keeps_tiny_radiance_exactly(tmp_path):
     folder = kalantari_scene(tmp_path / "s", truth=False)
     images.write_image(folder / "HDRImg.hdr", np.full((24, 40, 3), 2.0 ** -30, np.float32))  # half precision makes it 0

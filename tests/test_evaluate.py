@@ -16,10 +16,11 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 import common
 import evaluate
 import report
-from data import T, load_scene
+from data import T, load_scene, weighted_merge
 from ddim import DiffusionConfig
 from denoiser import DenoiserConfig
 from dhrnet import DHRNetConfig
+from flow import align_frames, follow_flow
 from hdrvdp2 import HDRVDP2Config, hdrvdp2
 from images import read_image, write_image
 from lfdiff import LFDiffConfig, build, reconstruct, save_weights
@@ -181,30 +182,36 @@ def test_hdrvdp2_is_that_of_its_settings_and_takes_values_a_rounding_above_1():
 
 # --- the whole script -------------------------------------------------------------------------------------------------
 
-def test_networks_and_the_registered_merge_get_registered_frames_and_the_weighted_merge_does_not():
+def test_networks_and_the_merges_get_aligned_frames_and_the_weighted_merge_does_not():
     sample = SyntheticBrackets(160, seed=8)[1]
     sample["ldr"][0] = sample["ldr"][0].roll((6, -5), (1, 2))
-    merges = {name: evaluate.plain_method(name).predict("", sample) for name in ("weighted merge", evaluate.REGISTERED)}
+    merges = {name: evaluate.plain_method(name).predict("", sample) for name in ("weighted merge", *evaluate.MERGES)}
     assert torch.equal(merges["weighted merge"][0], evaluate.PLAIN["weighted merge"](sample["ldr"][None], sample["ev"][None])[0])
     inner = (..., slice(16, -16), slice(16, -16))
-    assert psnr(T(merges[evaluate.REGISTERED][0][inner]), T(sample["hdr"][inner])) > psnr(T(merges["weighted merge"][0][inner]), T(sample["hdr"][inner])) + 1
+    registered, aligned, plain = (psnr(T(merges[name][0][inner]), T(sample["hdr"][inner])) for name in (*evaluate.MERGES, "weighted merge"))
+    assert registered > plain + 1 and aligned > plain + 1
+    expected = weighted_merge(follow_flow(register(sample["ldr"], sample["ev"])[0], sample["ev"])[None], sample["ev"][None])[0]
+    assert torch.equal(merges["merge, aligned"][0], expected)
     model = tiny("s2")
-    def predict(register):
-        config = evaluate.EvaluateConfig(register=register)
+    def predict(register, flow):
+        config = evaluate.EvaluateConfig(register=register, flow=flow)
         return evaluate.network_method("s2", model, config, torch.device("cpu"), torch.float32).predict("", sample)
-    with torch.no_grad():
-        expected = reconstruct(model, register(sample["ldr"], sample["ev"])[0][None], sample["ev"][None], generator=torch.Generator().manual_seed(0))
-    assert torch.equal(predict(True), expected) and not torch.allclose(predict(False), expected, atol=1e-4)
+    registered = register(sample["ldr"], sample["ev"])[0]
+    found = [predict(*flags) for flags in ((True, True), (True, False), (False, False))]
+    for hdr_hat, ldr in zip(found, (follow_flow(registered, sample["ev"]), registered, sample["ldr"])):
+        assert torch.equal(hdr_hat, reconstruct(model, ldr[None], sample["ev"][None], generator=torch.Generator().manual_seed(0)))
+    assert not torch.allclose(found[0], found[1], atol=1e-4) and not torch.allclose(found[1], found[2], atol=1e-4)
 
 
 def test_scores_are_those_of_the_reconstruction_and_of_what_one_has_anyway(world, tmp_path, capsys):
     run_evaluate("--data", "folder", "--root", world / "scenes", "--weights", world / "s2.pt", "--compare", "--seed", 4, "--out", tmp_path)
     rows, model = scores(tmp_path), tiny("s2").half().float()
-    assert len(rows) == 4 * 4
+    assert len(rows) == 4 * 5
     for name in ("alley", "bridge", "court"):
         sample = load_scene(world / "scenes" / name)
         with torch.no_grad():
-            hdr_hat = reconstruct(model, sample["ldr"][None], sample["ev"][None], generator=torch.Generator().manual_seed(4))[0]
+            ldr = align_frames(sample["ldr"], sample["ev"])
+            hdr_hat = reconstruct(model, ldr[None], sample["ev"][None], generator=torch.Generator().manual_seed(4))[0]
         assert_scored(rows[name, "s2"], hdr_hat, sample["hdr"])
         assert rows[name, "s2"]["hdrvdp2"] == pytest.approx(hdrvdp2(hdr_hat, sample["hdr"]), abs=1e-3)
         assert_scored(rows[name, "reference alone"], sample["ldr"][1] ** 2.2 / 2 ** sample["ev"][1], sample["hdr"])
@@ -268,7 +275,7 @@ def test_saved_results_score_as_predictions_to_the_8_bits_of_their_files(world, 
     run_evaluate(*words, "--weights", world / "s2.pt", "--save", "--out", tmp_path / "a")
     run_evaluate(*words, "--predictions", tmp_path / "a" / "s2", "--compare", "--out", tmp_path / "b")
     a, b = scores(tmp_path / "a"), scores(tmp_path / "b")
-    assert {method for _, method in b} == {"s2", "reference alone", "weighted merge", "merge, registered"}
+    assert {method for _, method in b} == {"s2", "reference alone", "weighted merge", *evaluate.MERGES}
     assert len(a) == 3 and all(a[key]["psnr_mu"] == pytest.approx(b[key]["psnr_mu"], abs=0.05) for key in a)
 
 
@@ -287,10 +294,11 @@ def test_a_missing_or_wrong_prediction_is_named(files, error, message, world, tm
 def test_scenes_without_a_truth_give_pictures_and_no_scores(world, tmp_path, capsys):
     run_evaluate("--data", "folder", "--root", world / "wild", "--weights", world / "s2.pt", "--compare", "--out", tmp_path)
     said = capsys.readouterr().out
-    assert said.count("no truth: pictures only") == 4 and "PSNR" not in said
+    assert said.count("no truth: pictures only") == 5 and "PSNR" not in said
     sample = load_scene(world / "wild" / "dusk")
+    ldr = align_frames(sample["ldr"], sample["ev"])
     with torch.no_grad():
-        hdr_hat = reconstruct(tiny("s2").half().float(), sample["ldr"][None], sample["ev"][None], generator=torch.Generator().manual_seed(0))[0]
+        hdr_hat = reconstruct(tiny("s2").half().float(), ldr[None], sample["ev"][None], generator=torch.Generator().manual_seed(0))[0]
     hdr_hat = hdr_hat.permute(1, 2, 0).numpy()
     assert np.abs(read_image(tmp_path / "s2" / "dusk.hdr") - hdr_hat).max() < hdr_hat.max() / 256
     assert np.abs(read_image(tmp_path / "s2" / "dusk.png") / 255 - mu_law(hdr_hat)).max() < 0.51 / 255

@@ -24,10 +24,11 @@ from images import read_image
 from lfdiff import LFDiffConfig, Stage2, load_weights, reconstruct, save_weights
 from loss import psnr
 from register import register
-from synthetic import SyntheticBrackets, SyntheticConfig, export
+from synthetic import AS_TAKEN, SyntheticBrackets, SyntheticConfig, export
 from training import flags_of
 
-STILL = SyntheticConfig(static_camera=1.0, static_scene=1.0, shake=0.0, iso=(100.0, 100.0), response=(1.0, 0.0), jpeg=0.0, output_bits=(16,), ev_error=0.0)
+STILL = SyntheticConfig(static_camera=1.0, static_scene=1.0, shake=0.0, iso=(100.0, 100.0), response=(1.0, 0.0), jpeg=0.0, output_bits=(16,),
+                        ev_error=0.0, **AS_TAKEN)
 
 
 def test_flow_brings_a_shifted_bracket_together_again():
@@ -42,7 +43,7 @@ def test_flow_brings_a_shifted_bracket_together_again():
 
 
 def test_flow_merge_writes_every_scene_and_registers_first_where_it_is_told_to(tmp_path, monkeypatch):
-    export(SyntheticBrackets(128, seed=8, config=SyntheticConfig(static_camera=0.0, steady=0.0, registered=0.0), length=2), tmp_path / "scenes")
+    export(SyntheticBrackets(128, seed=8, config=SyntheticConfig(static_camera=0.0, steady=0.0, **AS_TAKEN), length=2), tmp_path / "scenes")
     for flag in ("--no-register", "--register"):
         monkeypatch.setattr(sys, "argv", ["flow_merge.py", "--scenes", str(tmp_path / "scenes"), "--out", str(tmp_path / flag), flag])
         flow_merge.main()

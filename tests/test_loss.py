@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn as nn
 
-from loss import LossConfig, VGG19Features, diffusion_loss, load_vgg19, psnr, reconstruction_loss
+from data import T_inverse
+from loss import LossConfig, VGG19Features, diffusion_loss, load_vgg19, psnr, reconstruction_loss, well_exposed
 
 torch.set_num_threads(1)
 
@@ -201,6 +202,31 @@ def test_the_decibel_term_is_what_both_psnrs_of_every_patch_lack_to_fifty_times_
     assert abs(terms["dB"].item() - (50 - sum(scores) / 6)) < 0.1                               # but for the 1 in the logarithm
     assert abs(L_r.item() - paper.item() - 0.1 * terms["dB"].item()) < 1e-5
     assert reconstruction_loss(hdr, hdr, None, 0, decibel=1.0)[0].item() == 0                   # finite where nothing is wrong
+
+
+def test_the_fifth_term_is_the_share_of_the_gradients_that_is_missing_where_the_reference_shows_something():
+    hdr_mu = torch.rand(2, 3, 12, 14, generator=torch.Generator().manual_seed(0))
+    mean, seen = hdr_mu.mean(dim=(2, 3), keepdim=True), torch.zeros(2, 1, 12, 14, dtype=torch.bool)
+    seen[:, :, :, :7] = True
+    soft = mean + 0.75 * (hdr_mu - mean)                        # a quarter of each gradient is missing ...
+    soft[:, :, :, 8:] = mean                                    # ... and all of it where nobody looks
+    paper, _ = reconstruction_loss(T_inverse(soft), T_inverse(hdr_mu), None, 0)
+    L_r, terms = reconstruction_loss(T_inverse(soft), T_inverse(hdr_mu), None, 0, sharp=0.1, seen=seen)
+    assert abs(terms["soft"] - 0.25) < 0.001 and abs(L_r - paper - 0.1 * terms["soft"]) < 1e-6
+    halves = [reconstruction_loss(T_inverse(soft[i:i + 1]), T_inverse(hdr_mu[i:i + 1]), None, 0, seen=seen[i:i + 1])[1]["soft"] for i in (0, 1)]
+    assert abs(sum(halves) / 2 - terms["soft"]) < 1e-6          # the mean over processes is that of one
+    noise = 0.05 * torch.randn(hdr_mu.shape, generator=torch.Generator().manual_seed(1))
+    for image, expected in ((hdr_mu + noise, 0.0), (mean + 1.2 * (hdr_mu - mean), 0.0), (mean.expand_as(hdr_mu), 1.0)):
+        found = reconstruction_loss(T_inverse(image), T_inverse(hdr_mu), None, 0, seen=seen)[1]["soft"]
+        assert abs(found - expected) < 0.02                     # noise is no sharpness, nor is too much of it rewarded
+    flat = torch.full_like(hdr_mu, 0.3)
+    assert reconstruction_loss(T_inverse(flat + noise), T_inverse(flat), None, 0, seen=seen)[1]["soft"] == 0
+
+
+def test_well_exposed_pixels_are_neither_black_nor_white_in_any_channel_of_the_reference():
+    ldr = torch.zeros(1, 3, 3, 1, 4)
+    ldr[0, 1] = torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.96, 0.5], [0.5, 0.5, 0.04], [0.06, 0.94, 0.5]]).T[:, None]
+    assert well_exposed(ldr).flatten().tolist() == [True, False, False, True]
 
 
 def test_equal_images_have_no_loss(vgg, pair):

@@ -18,7 +18,7 @@ import lfdiff
 import train_stage1
 import train_stage2
 import training
-from data import T
+from data import T, load_scene
 from images import read_image, write_image
 from lfdiff import load_weights
 from loss import psnr
@@ -366,6 +366,20 @@ def test_infer_registers_hand_held_frames_unless_told_not_to(trained, tmp_path, 
         assert ("registered by" in said) == (not words)
         score[bool(words)] = float(next(line for line in said.splitlines() if line.startswith("weighted merge")).split()[2])
     assert score[False] > score[True] + 1           # of the plain merge, in dB
+
+
+def test_infer_follows_what_moved_unless_told_not_to_and_merges_the_frames_that_it_did_not_follow(trained, tmp_path, monkeypatch, capsys):
+    scene, _ = make_scene(tmp_path / "scene", size=(64, 80))
+    network, followed, said = [], [], []
+    reconstruct, follow_flow = infer.reconstruct, infer.follow_flow
+    monkeypatch.setattr(infer, "reconstruct", lambda model, ldr, *rest: network.append(ldr) or reconstruct(model, ldr, *rest))
+    monkeypatch.setattr(infer, "follow_flow", lambda ldr, ev: followed.append(follow_flow(ldr, ev)) or followed[-1])
+    for words in ([], ["--no-flow"]):
+        run_script(infer, "--scene", scene, "--weights", trained[1] / "weights.pt", "--out", tmp_path / "out", "--device", "cpu", "--no-register", *words)
+        said.append(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("weighted merge")))
+    ldr = load_scene(scene)["ldr"]
+    assert len(followed) == 1 and torch.equal(network[0][0], followed[0]) and torch.equal(network[1][0], ldr) and not torch.equal(followed[0], ldr)
+    assert said[0] == said[1]
 
 
 def test_infer_takes_tiles_by_itself_above_its_limit_and_none_when_told(trained, tmp_path, monkeypatch):

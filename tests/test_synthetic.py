@@ -13,10 +13,11 @@ import synthetic
 import textures
 import world
 from data import T, load_scene
+from flow import follow_flow
 from images import write_image
 from register import register
 from splits import in_validation
-from synthetic import SyntheticBrackets, SyntheticConfig
+from synthetic import AS_TAKEN, SyntheticBrackets, SyntheticConfig
 from training import TrainingConfig, open_data
 
 EXACT = {"ev_error": 0.0, "white_balance": (1.0, 1.0), "response": (1.0, 0.0), "jpeg": 0.0}
@@ -56,10 +57,10 @@ def radiance(item):
 
 
 def test_registered_frames_show_what_the_reference_shows_up_to_the_error_they_are_given():
-    moving = {"static_camera": 0.0, "steady": 0.0, "static_scene": 1.0, "lens_blur": (0.7, 1.0), "shake": 0.0, **NOISE_FREE}
+    moving = {**AS_TAKEN, "static_camera": 0.0, "steady": 0.0, "static_scene": 1.0, "lens_blur": (0.7, 1.0), "shake": 0.0, **NOISE_FREE}
     found = []
     for index in range(8):
-        configs = [SyntheticConfig(**moving, registered=share, residual=(error, error)) for share, error in ((0.0, 1.0), (1.0, 2.0), (1.0, 1e-3))]
+        configs = [SyntheticConfig(**{**moving, "registered": share, "residual": (error, error)}) for share, error in ((0.0, 1.0), (1.0, 2.0), (1.0, 1e-3))]
         items = [SyntheticBrackets(96, seed=5, config=config)[index] for config in configs]
         assert all(torch.equal(items[0]["ldr"][1], item["ldr"][1]) and torch.equal(items[0]["hdr"], item["hdr"]) for item in items)
         found.append([disagreement(item) for item in items])
@@ -68,8 +69,17 @@ def test_registered_frames_show_what_the_reference_shows_up_to_the_error_they_ar
 
 
 def test_a_still_camera_s_frames_are_registered_by_leaving_them_alone():
-    raw, done = (SyntheticBrackets(64, seed=5, config=SyntheticConfig(static_camera=1.0, registered=share))[0] for share in (0.0, 1.0))
+    raw, done = (SyntheticBrackets(64, seed=5, config=SyntheticConfig(**{**AS_TAKEN, "static_camera": 1.0, "registered": share}))[0] for share in (0.0, 1.0))
     assert same(raw, done)
+
+
+def test_frames_are_followed_in_the_larger_image_that_the_patch_is_cut_out_of():
+    def draw(size, followed, context):
+        return SyntheticBrackets(size, seed=5, config=SyntheticConfig(patches=False, followed=followed, context=context))[1]
+    whole, cut, raw = draw(96, 1.0, 0.0), draw(64, 1.0, 0.5), draw(96, 0.0, 0.0)
+    assert torch.equal(whole["ldr"], follow_flow(raw["ldr"], raw["ev"])) and not torch.equal(whole["ldr"], raw["ldr"])
+    places = [(y, x) for y in range(33) for x in range(33) if torch.equal(whole["hdr"][:, y:y + 64, x:x + 64], cut["hdr"])]
+    assert len(places) == 1 and torch.equal(whole["ldr"][..., places[0][0]:places[0][0] + 64, places[0][1]:places[0][1] + 64], cut["ldr"])
 
 
 # --- reproducible -----------------------------------------------------------------------------------------------------
@@ -89,7 +99,7 @@ def test_the_same_index_gives_the_same_bits_in_any_order_and_in_spawned_workers(
 def test_the_number_of_threads_does_not_change_a_bit():
     threads = torch.get_num_threads()
     try:
-        for config in (SyntheticConfig(registered=0.0), SyntheticConfig(static_camera=0.0, registered=1.0)):
+        for config in (SyntheticConfig(**AS_TAKEN), SyntheticConfig(static_camera=0.0, registered=1.0, followed=1.0)):
             torch.set_num_threads(1)
             one = SyntheticBrackets(160, seed=4, config=config)[7]
             torch.set_num_threads(3)
@@ -134,9 +144,9 @@ def test_exposures_are_two_or_three_stops_apart(hundred):
 
 def test_frames_are_quantised_to_the_configured_bits():
     for bits in (8, 12):
-        levels = SyntheticBrackets(32, config=SyntheticConfig(output_bits=(bits,), registered=0.0))[0]["ldr"] * (2**bits - 1)
+        levels = SyntheticBrackets(32, config=SyntheticConfig(output_bits=(bits,), **AS_TAKEN))[0]["ldr"] * (2**bits - 1)
         assert (levels - levels.round()).abs().max() < 2e-6 * 2**bits  # float32 spacing at 1 is 1.2e-7
-    config = SyntheticConfig(**{**EXACT, "sensor_bits": (4,), "output_bits": (0,), "registered": 0.0})
+    config = SyntheticConfig(**{**EXACT, "sensor_bits": (4,), "output_bits": (0,), **AS_TAKEN})
     levels = SyntheticBrackets(32, config=config)[0]["ldr"] ** 2.2 * 15
     assert (levels - levels.round()).abs().max() < 1e-4
 
@@ -395,7 +405,7 @@ def test_folders_that_cannot_serve_say_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         SyntheticBrackets(64, hdr_dir=tmp_path / "nowhere")
     write_image(tmp_path / "small.hdr", np.ones((50, 100, 3), np.float32))
-    with pytest.raises(ValueError, match="too small for views of 130x130"):
+    with pytest.raises(ValueError, match="too small for views of 162x162"):
         SyntheticBrackets(64, hdr_dir=tmp_path)
     (tmp_path / "broken.hdr").write_bytes(b"not an image")
     with pytest.raises(ValueError, match="broken.hdr"):
@@ -408,7 +418,7 @@ def test_folders_that_cannot_serve_say_so(tmp_path):
         SyntheticBrackets(64, rendered_dir=tmp_path)
     (tmp_path / "train").mkdir()
     np.save(tmp_path / "train" / "0.npy", np.ones((3, 3, 40, 90), np.float16))
-    with pytest.raises(ValueError, match="all smaller than 64x64"):
+    with pytest.raises(ValueError, match="all smaller than 96x96"):
         SyntheticBrackets(64, rendered_dir=tmp_path)
     np.save(tmp_path / "train" / "1.npy", np.ones((3, 90, 90), np.float16))
     with pytest.raises(ValueError, match="1.npy"):
@@ -457,7 +467,7 @@ def test_renders_move_by_themselves_and_are_registered_by_register(tmp_path):
     (tmp_path / "train").mkdir()
     np.save(tmp_path / "train" / "0.npy", np.stack([canvas[:, y:y + 150, x:x + 150] for x, y in ((8, 3), (4, 6), (0, 12))]).astype(np.float16))
     raw, done = (SyntheticBrackets(96, rendered_dir=tmp_path, split="train", config=SyntheticConfig(
-        mix=(0, 0, 1), rendered_camera=0.0, rendered_objects=0.0, registered=share))[0] for share in (0.0, 1.0))
+        mix=(0, 0, 1), rendered_camera=0.0, rendered_objects=0.0, **{**AS_TAKEN, "registered": share}))[0] for share in (0.0, 1.0))
     assert torch.equal(done["ldr"], register(raw["ldr"], raw["ev"])[0]) and not torch.equal(done["ldr"], raw["ldr"])
 
 
@@ -477,7 +487,7 @@ def folders(tmp_path_factory):
     """A folder of twenty small .hdr images and one of six renders, as keywords of SyntheticBrackets."""
     folder, rng = tmp_path_factory.mktemp("sources"), np.random.default_rng(0)
     for k, letter in enumerate("abcdefghijklmnopqrst"):
-        image = np.exp(rng.standard_normal((100, 100 + 2 * k, 3)))
+        image = np.exp(rng.standard_normal((116, 116 + 2 * k, 3)))
         write_image(folder / "hdr" / f"picture_{letter}.hdr", image.astype(np.float32))
     for split, count in (("train", 4), ("val", 2)):
         (folder / "rendered" / split).mkdir(parents=True)
@@ -525,8 +535,13 @@ def test_in_validation_the_sources_and_their_files_take_turns(folders):
     assert val.name(1) == f"photographed_01_{images[0].stem}" and val.name(3) == "procedural_03"
 
 
+def test_training_brackets_are_aligned_unless_told_not_to():
+    configs = [open_data(TrainingConfig(patch=32, align=align))[0].config for align in (True, False)]
+    assert configs == [SyntheticConfig(), SyntheticConfig(**AS_TAKEN)] and configs[0].registered > 0.5 and configs[0].followed > 0.5
+
+
 def test_a_source_without_validation_files_leaves_its_turns_to_the_others(tmp_path):
-    image = np.exp(np.random.default_rng(0).standard_normal((100, 110, 3))).astype(np.float32)
+    image = np.exp(np.random.default_rng(0).standard_normal((120, 130, 3))).astype(np.float32)
     write_image(tmp_path / "venice_sunset.hdr", image)
     assert [*synthetic.validation_set(32, 4, tmp_path).shares] == ["procedural"]
     write_image(tmp_path / "chinese_garden_k.hdr", image)

@@ -1,0 +1,124 @@
+"""Alignment along optical flow: it finds known motion at different exposures, and brings things to where the reference shows them."""
+
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as nnf
+from torch.utils.data import DataLoader
+
+import flow
+from flow import align_frames, find_flow, follow, follow_flow
+from register import register
+from synthetic import AS_TAKEN, SyntheticBrackets, SyntheticConfig
+
+
+def texture(height, width, seed=0):
+    """A smooth random picture, (3, height, width) in [0, 1]."""
+    noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    for _ in range(3):
+        noise = nnf.avg_pool2d(noise, 5, 1, 2, count_include_pad=False)
+    return ((noise[0] - 0.5) * 8 + 0.5).clamp(0.02, 1)
+
+
+def bracket(frames, ev):
+    """Codes (3, 3, H, W) radiances as the exposures show them."""
+    return (frames * 2 ** ev[:, None, None, None]).clamp(0, 1) ** (1 / 2.2)
+
+
+EV = torch.tensor([0.0, 2.0, 4.0])
+
+
+@pytest.mark.parametrize("first, second", [(0, 1), (1, 0), (1, 2)])
+def test_flow_is_the_motion_whatever_the_exposures(first, second):
+    world = texture(140, 170) ** 2.2 / 4
+    reference, frame = world[:, 20:120, 20:150], world[:, 17:117, 25:155]       # what is at (x, y) is at (x - 5, y + 3) in the frame
+    ldr = bracket(torch.stack([reference, frame, frame]), EV[[first, second, second]])
+    u = find_flow(ldr[0], ldr[1], float(EV[first] - EV[second]))
+    assert u.shape == (2, 100, 130) and u.dtype == torch.float32
+    error = (u - torch.tensor([-5.0, 3.0])[:, None, None])[:, 12:-12, 12:-12].norm(dim=0)
+    assert error.median() < 0.15 and (error < 1).float().mean() > 0.97
+
+
+def test_flow_of_a_large_photograph_is_found_in_a_smaller_one_and_counts_its_own_pixels(monkeypatch):
+    world = nnf.interpolate(texture(100, 120)[None], scale_factor=3, mode="bicubic")[0].clamp(0, 1)
+    reference, frame = world[:, 20:271, 20:320], world[:, 14:265, 29:329]       # 251 rows: no multiple of the factor
+    monkeypatch.setattr(flow, "LARGEST", 251 * 300 // 9 + 1)
+    sizes, create = [], flow.cv2.DISOpticalFlow_create
+    class Spy:
+        def __init__(self, preset):
+            self.dis = create(preset)
+        def __getattr__(self, name):
+            return getattr(self.dis, name)
+        def calc(self, a, b, u):
+            sizes.append(a.shape)
+            return self.dis.calc(a, b, u)
+    monkeypatch.setattr(flow.cv2, "DISOpticalFlow_create", Spy)
+    u = find_flow(reference, frame, 0.0)
+    assert sizes == [(84, 100)] and u.shape == (2, 251, 300)
+    assert (u - torch.tensor([-9.0, 6.0])[:, None, None])[:, 30:-30, 30:-30].norm(dim=0).median() < 0.4
+
+
+def test_follow_moves_whole_pixels_exactly_keeps_white_and_leaves_what_the_flow_carries_beyond_the_frame():
+    frame = torch.rand(3, 40, 50, generator=torch.Generator().manual_seed(0))
+    frame[:, 10:20, 10:20] = 1
+    moved = follow(frame, torch.tensor([4.0, -2.0])[:, None, None].expand(2, 40, 50))
+    assert (moved[:, 2:, :46] - frame[:, :38, 4:]).abs().max() < 1e-4
+    assert torch.equal(moved[:, :2], frame[:, :2]) and torch.equal(moved[:, :, 46:], frame[:, :, 46:])
+    half = follow(frame, torch.full((2, 40, 50), 0.5))
+    assert (half[:, 10:19, 10:19] == 1).all() and half.min() >= 0 and half.max() <= 1
+
+
+def test_follow_works_in_strips(monkeypatch):
+    frame, u = torch.rand(3, 64, 48), 6 * torch.randn(2, 64, 48, generator=torch.Generator().manual_seed(0))
+    whole, rows = follow(frame, u), []
+    true_sample = flow.sample
+    monkeypatch.setattr(flow, "STRIP", 48 * 10)
+    monkeypatch.setattr(flow, "sample", lambda frame, grid: rows.append(grid.shape[1]) or true_sample(frame, grid))
+    assert torch.equal(follow(frame, u), whole) and rows == [10] * 6 + [4]
+
+
+def test_what_moved_comes_to_where_the_reference_shows_it_saturated_or_not():
+    """A bright ball, white in the reference, stands elsewhere in the short frame; after alignment its radiance is in its place."""
+    y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
+    def world(cx):
+        inside = ((x - cx) ** 2 + (y - 64) ** 2 < 20 ** 2).float()
+        return inside * (0.6 + 0.2 * ((x - cx) / 20)) * torch.tensor([1.0, 0.8, 0.6])[:, None, None] + (1 - inside) * 0.1 * texture(128, 128) ** 2.2
+    frames = torch.stack([world(52.0), world(64.0), world(76.0)])
+    ldr = bracket(frames, EV)
+    assert (ldr[1, :, 64, 64] == 1).all()
+    aligned = follow_flow(ldr, EV)
+    assert torch.equal(aligned[1], ldr[1]) and aligned.shape == ldr.shape
+    ball = ((x - 64) ** 2 + (y - 64) ** 2 < 20 ** 2)
+    error = [((short ** 2.2 - frames[1])[:, ball] ** 2).mean().item() for short in (ldr[0], aligned[0])]
+    assert error[1] < error[0] / 10
+
+
+def test_brackets_too_small_for_flow_stay_as_they_are():
+    ldr = torch.rand(3, 3, 31, 64)
+    assert torch.equal(follow_flow(ldr, EV), ldr)
+    assert follow_flow(torch.rand(3, 3, 32, 32), EV).isfinite().all()
+
+
+def test_align_frames_registers_and_follows_unless_told_not_to():
+    sample = SyntheticBrackets(128, seed=8, config=SyntheticConfig(static_camera=0.0, steady=0.0, static_scene=0.0, **AS_TAKEN))[0]
+    ldr, ev = sample["ldr"], sample["ev"]
+    registered = register(ldr, ev)[0]
+    for flags, expected in (((), follow_flow(registered, ev)), ((True, False), registered), ((False, True), follow_flow(ldr, ev)), ((False, False), ldr)):
+        assert torch.equal(align_frames(ldr, ev, *flags), expected)
+    assert not torch.equal(registered, ldr) and not torch.equal(follow_flow(registered, ev), registered)
+
+
+def test_workers_of_a_loader_find_flow_after_their_parent_did():
+    """OpenCV's threads do not survive a fork: workers would wait for them for ever."""
+    dataset = SyntheticBrackets(64, seed=3, config=SyntheticConfig(followed=1.0), length=4)
+    expected = [dataset[index]["ldr"] for index in range(4)]        # finds flow in this process first
+    for item, ldr in zip(DataLoader(dataset, batch_size=None, num_workers=2, timeout=60), expected):
+        assert torch.equal(item["ldr"], ldr)
+
+
+def test_the_script_says_how_far_things_moved(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["flow.py", "examples/cafe"])
+    flow.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["short", "long"] and all("99 % of the pixels moved by" in line for line in lines)
