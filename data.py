@@ -274,14 +274,15 @@ class Scenes(Dataset):
         return load_scene(self.folders[i], self.layout)
 
 
-def _cache_file(folder, layout, cache, aligned):
-    """Returns: where the decoded scene is kept (elsewhere once a file changes its size or time), (3,) stops."""
+def _cache_file(folder, layout, cache, align):
+    """Returns: where the decoded scene is kept (elsewhere once a file changes its size or time, or aligned frames their exposures), (3,) stops."""
     paths, ev, truth = scene_files(folder, layout)
     if truth is None:
         raise ValueError(f"{folder}: there is no ground truth; training needs {LAYOUTS['kalantari'][2]} or {LAYOUTS['hu'][2]}")
     stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths + [truth]]
-    digest = hashlib.sha256(repr(stats).encode()).hexdigest()[:20]
-    return cache / f"{Path(folder).name}-{digest}{'-aligned' * aligned}.npy", ev
+    if align is not None:
+        stats += [ev.tolist(), align.__qualname__]
+    return cache / f"{Path(folder).name}-{hashlib.sha256(repr(stats).encode()).hexdigest()[:20]}.npy", ev
 
 
 def _fill_cache(folder, layout, path, align):
@@ -325,7 +326,7 @@ class Patches(Dataset):
         if not scenes:
             raise ValueError("Patches: the list of scenes is empty; see find_scenes")
         self.patch, self.stride, self.seed, self.augment = patch, stride, seed, augment
-        self.files, self.ev = zip(*(_cache_file(folder, layout, Path(cache), align is not None) for folder in scenes))
+        self.files, self.ev = zip(*(_cache_file(folder, layout, Path(cache), align) for folder in scenes))
         todo = {file: folder for file, folder in zip(self.files, scenes) if not file.exists()}
         start = int(os.environ.get("LOCAL_RANK", "0")) * len(todo) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         todo = [*todo.items()][start:] + [*todo.items()][:start]  # ranks begin at different scenes and share the work

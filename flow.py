@@ -2,11 +2,10 @@
 
 [departs D9: the paper feeds the frames as they are. Where the reference is saturated, a bright thing that moved as a whole is in the
 short frame, but elsewhere; attention weighs features where they are, and does not move them.]
-register.py takes the camera's motion out first; this file finds the rest, pixel by pixel. The flow u takes a pixel of the reference to
-where the frame shows the same, at one exposure:
+register.py takes the camera's motion out first; this file finds the rest, pixel by pixel. Both images of a pair are looked at as the
+longer exposure of the two shows them (register.at_one_exposure), so that both are saturated where one is. The flow u takes a pixel of
+the reference to where the frame shows the same:
     frame(x + u(x)) = reference(x)
-    short frame     against the reference is seen clip(L_1 2^(stops / 2.2), 0, 1)
-    long frame      against it is seen clip(L_2 2^(stops / 2.2), 0, 1) of the reference, which clips both at the same radiance
 It is found by DIS (Kroeger et al., "Fast optical flow using dense inverse search", ECCV 2016), OpenCV's. Nothing checks it: where a
 thing is hidden, or the reference all white, it is a guess, and the network judges what it brings.
 
@@ -14,21 +13,22 @@ thing is hidden, or the reference all white, it is a guess, and the network judg
 """
 
 import argparse
+import math
 
 import cv2
 import torch
 import torch.nn.functional as nnf
 
 import common
-from data import GAMMA, load_scene
-from register import register, sample
+from data import load_scene
+from register import at_one_exposure, between_pixels, register
 
 LARGEST = 1_600_000     # pixels of the image that flow is looked for in; a larger photograph is shrunk by a whole number
 SMALLEST = 32           # side below which a frame is left as it is, pixels: DIS compares patches of 8, over several scales
 REFINEMENTS = 20        # of DIS's variational refinement, at each scale
 STRIP = 2 ** 20         # pixels that are sampled at once: the grid of a large photograph would take gigabytes
 
-cv2.setNumThreads(1)    # a DataLoader's workers are forks: a pool of threads that the parent started would hang in them
+cv2.setNumThreads(1)    # else each worker of a DataLoader would start as many threads as there are cores
 
 
 def find_flow(reference, frame, stops):
@@ -38,28 +38,26 @@ def find_flow(reference, frame, stops):
     Returns: (2, H, W) float32, pixels to the right and down to go in the frame.
     """
     height, width = frame.shape[1:]
-    k = next(k for k in range(1, height + width) if height * width <= k * k * LARGEST)
-    gains = (2 ** (max(-stops, 0) / GAMMA), 2 ** (max(stops, 0) / GAMMA))
-    greys = [sum((channel * gain).clamp(max=1) for channel in image) / 3 for image, gain in zip((reference, frame), gains)]
-    small = nnf.avg_pool2d(nnf.pad(torch.stack(greys)[None], (0, -width % k, 0, -height % k), mode="replicate"), k)[0]     # (2, h, w)
+    k = math.ceil(math.sqrt(height * width / LARGEST))
+    greys = nnf.pad(at_one_exposure(reference, frame, stops)[None], (0, -width % k, 0, -height % k), mode="replicate")
+    small = nnf.avg_pool2d(greys, k)[0]                                         # (2, h, w)
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     dis.setFinestScale(0)
     dis.setVariationalRefinementIterations(REFINEMENTS)
     u = dis.calc(*(small.cpu() * 255).round().byte().numpy(), None)             # (h, w, 2)
     u = torch.from_numpy(u).permute(2, 0, 1)[None].to(frame.device) * k
-    return nnf.interpolate(u, scale_factor=k, mode="bilinear", align_corners=False)[0, :, :height, :width] if k > 1 else u[0]
+    return nnf.interpolate(u, scale_factor=k, mode="bilinear", align_corners=False)[0, :, :height, :width]
 
 
-def follow(frame, u):
-    """Samples the frame (3, H, W), coded in [0, 1], along a flow u (2, H, W). Returns: the same shape; where u leaves the frame, the frame."""
+def sample_along(frame, u):
+    """The frame (3, H, W), coded in [0, 1], along a flow u (2, H, W). Returns: the same shape; where u leaves the frame, the frame as it is."""
     height, width = frame.shape[1:]
-    out = frame.clone()
-    x, y = torch.arange(width, device=frame.device), torch.arange(height, device=frame.device)[:, None]
+    out, x, y = torch.empty_like(frame), torch.arange(width, device=frame.device), torch.arange(height, device=frame.device)[:, None]
     rows = max(1, STRIP // width)
     for top in range(0, height, rows):
         strip = slice(top, top + rows)
         grid = torch.stack([2 * (x + u[0, strip]) / (width - 1) - 1, 2 * (y[strip] + u[1, strip]) / (height - 1) - 1], dim=-1)
-        out[:, strip] = torch.where((grid.abs() <= 1).all(dim=-1), sample(frame, grid[None]), frame[:, strip])
+        out[:, strip] = torch.where((grid.abs() <= 1).all(dim=-1), between_pixels(frame, grid[None]), frame[:, strip])
     return out
 
 
@@ -69,9 +67,11 @@ def follow_flow(ldr, ev):
 
     Returns: the same shape. The reference stays as it is, and so does a bracket of fewer than SMALLEST pixels a side.
     """
-    if min(ldr.shape[2:]) < SMALLEST:
-        return ldr
-    return torch.stack([ldr[1] if i == 1 else follow(ldr[i], find_flow(ldr[1], ldr[i], float(ev[1] - ev[i]))) for i in range(3)])
+    aligned = ldr.clone()
+    if min(ldr.shape[2:]) >= SMALLEST:
+        for i in (0, 2):
+            aligned[i] = sample_along(ldr[i], find_flow(ldr[1], ldr[i], float(ev[1] - ev[i])))
+    return aligned
 
 
 @torch.no_grad()

@@ -158,8 +158,8 @@ def main():
     sample = load_scene(config.scene)
     H, W = sample["ldr"].shape[-2:]
     ev, ldr = sample["ev"][None], sample.pop("ldr")                             # (1, 3), (3, 3, H, W)
-    registered, homographies = register(ldr, ev[0]) if config.register else (ldr, [])
-    ldr = follow_flow(registered, ev[0]) if config.flow else registered
+    ldr, homographies = register(ldr, ev[0]) if config.register else (ldr, [])
+    registered, ldr = ldr, follow_flow(ldr, ev[0]) if config.flow else ldr
     moved = [corner_motion(homography, H, W) for homography in homographies if (homography != torch.eye(3)).any()]
     if "hdr" not in sample:                                                     # for the panel alone
         registered = torch.stack([shrink(frame) for frame in registered])

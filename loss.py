@@ -126,7 +126,7 @@ def reconstruction_loss(hdr_hat, hdr, vgg, lam, linear=0.0, decibel=0.0, sharp=0
     linear: weight of the L1 distance of radiance itself. T has slope 0.12 at H = 1 and 587 at 0, so that errors in highlights hardly
     count in Eq. 11. decibel: weight of what PSNR-mu and PSNR-L, by which results are scored, lack to 50 dB, -10 log10(1e-5), as the mean
     over both and over the batch. sharp: weight of how much of the gradients g of T(H) is missing, 1 - <g^, g> / <g, g> or 0 if
-    that is negative, as the mean over the batch; g in the pixels `seen` (B, 1, H, W) bool, which the reference frame exposed well. The
+    that is negative, as the mean over the batch; g between pixels both `seen` (B, 1, H, W) bool, which the reference frame exposed well. The
     smallest squared error has an image that is a little too soft [all three depart D5].
     Returns: L_r, and its terms {"L1_mu", "L_phi", "L1_lin", "dB", "soft"} (each before its weight; L_phi is 0 without vgg, soft without
     seen), float32 scalars.
@@ -148,7 +148,8 @@ def reconstruction_loss(hdr_hat, hdr, vgg, lam, linear=0.0, decibel=0.0, sharp=0
         dB = 10 * torch.log10(1 + squares.mean(dim=(2, 3, 4)) / SMALL_MSE).mean()
         soft = torch.zeros_like(L1_mu)
         if seen is not None:
-            g, g_hat = gradients(hdr_mu) * seen[..., :-1, :-1], gradients(hdr_mu_hat)
+            both = (gradients(seen.float().expand_as(hdr)) == 0) & seen[..., :-1, :-1]     # neighbours, one seen like the other
+            g, g_hat = gradients(hdr_mu) * both, gradients(hdr_mu_hat)
             lack, energy = (g * (g - g_hat)).mean(dim=(1, 2, 3)), g.square().mean(dim=(1, 2, 3))        # (B,)
             soft = (lack / (energy + FLAT)).clamp(min=0).mean()
         L_r = L_r + linear * L1_lin + decibel * dB + sharp * soft       # no part of Eq. 11 [departs D5]

@@ -92,15 +92,22 @@ def normalise(grey):
     return (grey - mean) / (var + FLOOR ** 2).sqrt()
 
 
-def pyramid(reference, frame, stops):
-    """Both images as the longer exposure of the two shows them, grey, at all sizes.
+def at_one_exposure(reference, frame, stops):
+    """Both images as the longer exposure of the two shows them, g of the header, grey.
 
     reference, frame: (3, H, W) coded in [0, 1]; stops: by how much the reference is exposed longer, negative: shorter.
-    Returns: list of (2, 1, h, w), reference then frame, each half as large as the one before (an odd row or column is left out).
+    Returns: (2, H, W) in [0, 1], reference then frame.
     """
     gains = (2 ** (max(-stops, 0) / GAMMA), 2 ** (max(stops, 0) / GAMMA))     # the longer one's is 1
-    greys = [sum((channel * gain).clamp(max=1) for channel in image) / 3 for image, gain in zip((reference, frame), gains)]
-    levels = [torch.stack(greys)[:, None]]
+    return torch.stack([sum((channel * gain).clamp(max=1) for channel in image) / 3 for image, gain in zip((reference, frame), gains)])
+
+
+def pyramid(reference, frame, stops):
+    """at_one_exposure() at all sizes. Arguments as there.
+
+    Returns: list of (2, 1, h, w), reference then frame, each half as large as the one before (an odd row or column is left out).
+    """
+    levels = [at_one_exposure(reference, frame, stops)[:, None]]
     longest, shortest = COARSEST
     while max(levels[-1].shape[2:]) > longest and min(levels[-1].shape[2:]) >= 2 * shortest:
         levels.append(nnf.avg_pool2d(levels[-1], 2))
@@ -210,7 +217,7 @@ def estimate(reference, frame, stops):
     return homography if STILL < corner_motion(homography, height, width) < FAR * max(height, width) else None
 
 
-def sample(frame, grid):
+def between_pixels(frame, grid):
     """A frame between its pixels: bicubic, and exactly 1 between saturated ones. frame: (3, H, W) coded; grid: (1, h, w, 2) of grid_sample.
 
     Returns: (3, h, w) in [0, 1]; beyond the frame, its nearest value.
@@ -225,7 +232,7 @@ def warp(frame, homography, reference, stops):
     """Shows the frame as the reference's camera would have seen it.
 
     frame, reference: (3, H, W) coded in [0, 1]; homography: (3, 3), the reference's pixels to the frame's; stops: as in estimate().
-    Returns: (3, H, W) float32 in [0, 1], as sample() finds it. What lies outside of the frame is the
+    Returns: (3, H, W) float32 in [0, 1], as between_pixels() finds it. What lies outside of the frame is the
         reference, exposed as the frame is: clip(H_2 t_i, 0, 1)^(1/2.2), which leaves no ghost. Where the reference is saturated, that
         is only a lower bound, and the nearest value inside of the frame is taken if it is higher.
     """
@@ -236,7 +243,7 @@ def warp(frame, homography, reference, stops):
     for top in range(0, height, rows):
         strip = slice(top, top + rows)
         grid, inside = _look_up(W, x, y, strip)
-        image, exposed = sample(frame, grid), (reference[:, strip] * 2 ** (-stops / GAMMA)).clamp(max=1)
+        image, exposed = between_pixels(frame, grid), (reference[:, strip] * 2 ** (-stops / GAMMA)).clamp(max=1)
         beyond = torch.where(reference[:, strip] > WHITE, torch.maximum(image, exposed), exposed)
         out[:, strip] = torch.where(inside, image, beyond)
     return out

@@ -94,10 +94,10 @@ class SyntheticConfig:
     output_bits: tuple[int, ...] = (8, 8, 12, 16)  # quantisation of the coded file, one is drawn; 0: none
     jpeg: float = 0.7  # probability that a file of 8 bits is a JPEG
     jpeg_quality: tuple[float, ...] = (70.0, 98.0)  # of that
-    registered: float = 0.9  # probability that the frames are then registered, as in infer.py, with an error of
+    registered: float = 0.9  # probability that the frames are registered, as in infer.py, with an error of
     residual: tuple[float, ...] = (0.05, 2.0)  # at most so many pixels at a corner, log-uniform
-    followed: float = 0.9  # probability that they are then aligned along optical flow, as in infer.py,
-    context: float = 0.5  # in an image that is larger than what is cut out of it by this share of its sides, for flow to find things in
+    followed: float = 0.9  # probability that they, registered or not, are then aligned along optical flow, as in infer.py
+    context: float = 0.5  # an image is cut out of one whose sides are longer by this share, in which flow finds more; all above is of that one
 
 
 # ---------------------------------------------------------------- the bracket
@@ -303,7 +303,8 @@ def main():
     parser.add_argument("--export", type=Path, default=None,
                         help="write the brackets into this folder instead, as files; of --split val, training's validation scenes")
     args = parser.parse_args()
-    dataset = SyntheticBrackets(args.size, args.seed, args.count, args.hdr_dir, args.rendered_dir, args.split)
+    config = SyntheticConfig(**AS_TAKEN) if args.export else None  # files are photographs: who reads them aligns them
+    dataset = SyntheticBrackets(args.size, args.seed, args.count, args.hdr_dir, args.rendered_dir, args.split, config)
     if args.split == "val":
         dataset = validation_set(args.size, args.count, args.hdr_dir, args.rendered_dir)
     if args.export:

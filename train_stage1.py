@@ -99,7 +99,8 @@ def main():
         ldr, ev, hdr = to_device(batch, device)
         with autocast(device, dtype):
             hdr_hat = model(network_input(ldr, ev), hdr)                                # Eq. 6 to 10
-        L_r, terms = reconstruction_loss(hdr_hat, hdr, vgg, loss.lam, loss.linear, loss.decibel, loss.sharp, well_exposed(ldr))    # Eq. 11, see loss.py
+        L_r, terms = reconstruction_loss(hdr_hat, hdr, vgg, loss.lam, linear=loss.linear, decibel=loss.decibel, sharp=loss.sharp,
+                                         seen=well_exposed(ldr))                        # Eq. 11, see loss.py
         optimiser.zero_grad()
         scaler.scale(L_r).backward()
         scaler.unscale_(optimiser)

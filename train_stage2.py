@@ -178,7 +178,8 @@ def main():
         L_diff, terms = diffusion_loss(eps, eps_hat, z_hat, z)                          # Eq. 15, see loss.py
         L, terms = L_diff, {"L_diff": L_diff.detach(), **terms}
         if joint:
-            L_r, terms_r = reconstruction_loss(hdr_hat, hdr, vgg, loss.lam, loss.linear, loss.decibel, loss.sharp, well_exposed(ldr))    # Eq. 11, see loss.py
+            L_r, terms_r = reconstruction_loss(hdr_hat, hdr, vgg, loss.lam, linear=loss.linear, decibel=loss.decibel, sharp=loss.sharp,
+                                               seen=well_exposed(ldr))                  # Eq. 11, see loss.py
             L, terms = L_r + L_diff, {"L_r": L_r.detach(), **terms_r, **terms}
         optimiser.zero_grad()
         scaler.scale(L).backward()

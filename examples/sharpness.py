@@ -55,15 +55,19 @@ def products(hdr_hat, hdr, region):
     return torch.stack([(part * region).sum() for part in (g_hat * g, g_hat ** 2, g ** 2)])
 
 
-def registered_scenes(root):
-    """Yields the scenes of a folder: registered ldr (1, 3, 3, H, W), ev (1, 3), hdr (1, 3, H, W). Raises: ValueError for one without a truth."""
+def aligned_scenes(root):
+    """Yields the scenes of a folder: ldr (1, 3, 3, H, W), registered, and aligned along flow, too; ev (1, 3), hdr (1, 3, H, W).
+
+    Raises: ValueError for one without a truth.
+    """
     if not root:
         raise ValueError("--scenes: missing; give a folder of scenes with a truth")
     for scene in open_scenes(EvaluateConfig(data="folder", root=root)):
         if not scene.truth:
             raise ValueError(f"{scene.name}: has no truth to compare with; give scenes that have HDRImg.hdr")
         sample = scene.load()
-        yield register(sample["ldr"], sample["ev"])[0][None], sample["ev"][None], sample["hdr"][None]
+        registered = register(sample["ldr"], sample["ev"])[0]
+        yield registered[None], follow_flow(registered, sample["ev"])[None], sample["ev"][None], sample["hdr"][None]
 
 
 @torch.no_grad()
@@ -72,12 +76,12 @@ def main():
     config = parse(SharpnessConfig, description=__doc__)
     device = pick_device(config.device)
     dtype, model, sums, pixels = pick_precision(config.precision, device), load_weights(config.weights, device), {}, 0
-    for ldr, ev, hdr in registered_scenes(config.scenes):
+    for registered, ldr, ev, hdr in aligned_scenes(config.scenes):
         with autocast(device, dtype):
-            hdr_hat = reconstruct(model, follow_flow(ldr[0], ev[0])[None].to(device), ev.to(device), generator=torch.Generator().manual_seed(0)).cpu()
-        region = agreed(ldr, ev)
+            hdr_hat = reconstruct(model, ldr.to(device), ev.to(device), generator=torch.Generator().manual_seed(0)).cpu()
+        region = agreed(registered, ev)
         pixels += int(region.sum())
-        for name, image in (("reference alone", to_radiance(ldr, ev)[:, 1]), ("LF-Diff", hdr_hat)):
+        for name, image in (("reference alone", to_radiance(registered, ev)[:, 1]), ("LF-Diff", hdr_hat)):
             sums[name] = sums.get(name, 0) + products(image, hdr, region)
     for name, (product, energy, truth) in sums.items():
         print(f"{name:<16} gain {product / truth:.3f}, energy {energy / truth:.3f}   ({pixels:,} pixels)")

@@ -15,10 +15,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import autocast, parse, pick_device, pick_precision, run
 from data import T
-from flow import follow_flow
 from infer import InferConfig, regions, sample_images
 from lfdiff import load_weights
-from sharpness import registered_scenes
+from sharpness import aligned_scenes
 
 
 @dataclass
@@ -42,8 +41,7 @@ def main():
     config = parse(SpreadConfig, description=__doc__)
     device = pick_device(config.device)
     dtype, model, sums, correlations = pick_precision(config.precision, device), load_weights(config.weights, device), {}, []
-    for ldr, ev, hdr in registered_scenes(config.scenes):
-        ldr = follow_flow(ldr[0], ev[0])[None]
+    for _, ldr, ev, hdr in aligned_scenes(config.scenes):
         with autocast(device, dtype):
             mean, spread = (part.cpu() for part in sample_images(model, ldr.to(device), ev.to(device), range(config.samples)))
         error = (T(mean) - T(hdr)).abs().mean(dim=1, keepdim=True)

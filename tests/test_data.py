@@ -639,6 +639,9 @@ def test_aligned_frames_are_cached_in_16_bits_beside_the_frames_as_they_are(tmp_
     expected = torch.stack([scene["ldr"][1], scene["ldr"][1], 0.25 * scene["ldr"][2]])[..., :24, :24]
     assert (aligned["ldr"] - expected).abs().max() <= 0.5 / 65535 + 1e-7
     assert len(list((tmp_path / "cache").iterdir())) == 2
+    (folder / "exposure.txt").write_text("0\n3\n6\n")
+    data.Patches([folder], tmp_path / "cache", patch=24, align=align)
+    assert len(seen) == 2 and seen[1][1].tolist() == [0, 3, 6]
 
 
 def test_the_cache_keeps_tiny_radiance_exactly(tmp_path):

@@ -20,6 +20,7 @@ import train_stage2
 from data import T, load_scene, weighted_merge
 from denoiser import DenoiserConfig
 from dhrnet import DHRNetConfig
+from flow import align_frames
 from images import read_image
 from lfdiff import LFDiffConfig, Stage2, load_weights, reconstruct, save_weights
 from loss import psnr
@@ -153,7 +154,7 @@ def test_steps_of_the_ablations_are_those_of_infer(tmp_path, monkeypatch):
     [scene] = (tmp_path / "data" / "Test").iterdir()
     for S, line in zip((2, 10), lines[2:]):
         sample = load_scene(scene)
-        ldr, ev, hdr = (sample[name][None] for name in ("ldr", "ev", "hdr"))
+        ldr, ev, hdr = align_frames(sample["ldr"], sample["ev"])[None], sample["ev"][None], sample["hdr"][None]
         model = load_weights(tmp_path / "seed3" / "stage2" / "best.pt")
         with common.autocast(torch.device("cpu"), common.pick_precision("auto", torch.device("cpu"))):
             hdr_hat = reconstruct(model, ldr, ev, S, generator=torch.Generator().manual_seed(0))

@@ -209,7 +209,7 @@ def test_the_fifth_term_is_the_share_of_the_gradients_that_is_missing_where_the_
     mean, seen = hdr_mu.mean(dim=(2, 3), keepdim=True), torch.zeros(2, 1, 12, 14, dtype=torch.bool)
     seen[:, :, :, :7] = True
     soft = mean + 0.75 * (hdr_mu - mean)                        # a quarter of each gradient is missing ...
-    soft[:, :, :, 8:] = mean                                    # ... and all of it where nobody looks
+    soft[:, :, :, 7:] = mean                                    # ... and all of it where nobody looks
     paper, _ = reconstruction_loss(T_inverse(soft), T_inverse(hdr_mu), None, 0)
     L_r, terms = reconstruction_loss(T_inverse(soft), T_inverse(hdr_mu), None, 0, sharp=0.1, seen=seen)
     assert abs(terms["soft"] - 0.25) < 0.001 and abs(L_r - paper - 0.1 * terms["soft"]) < 1e-6

@@ -264,8 +264,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     before = (tmp_path / "last.pt").read_bytes()
     true_loss = train_stage1.reconstruction_loss
 
-    def broken(*arguments):
-        L_r, terms = true_loss(*arguments)
+    def broken(*arguments, **weights):
+        L_r, terms = true_loss(*arguments, **weights)
         return L_r * float("nan"), terms
     monkeypatch.setattr(train_stage1, "reconstruction_loss", broken)
     with pytest.raises(ValueError, match=r"step 8: L_r is nan.*last\.pt.*lower --lr"):
@@ -276,6 +276,29 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     with pytest.raises(ValueError, match="step 8: val_psnr_mu is nan"):
         stage1(tmp_path, "--epochs", "2", "--resume")
     assert (tmp_path / "last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("script", [train_stage1, train_stage2])
+def test_the_weights_of_the_loss_and_the_alignment_reach_where_they_count(script, trained, tmp_path, monkeypatch):
+    asked, aligned = [], []
+    true_loss, true_validate = script.reconstruction_loss, script.validate
+
+    def loss(hdr_hat, hdr, vgg, lam, **rest):
+        asked.append((rest["linear"], rest["decibel"], rest["sharp"], rest["seen"].shape))
+        return true_loss(hdr_hat, hdr, vgg, lam, **rest)
+
+    def validate(*arguments):
+        aligned.append(arguments[4])
+        return true_validate(*arguments)
+    monkeypatch.setattr(script, "reconstruction_loss", loss)
+    monkeypatch.setattr(script, "validate", validate)
+    for flag in ("--align", "--no-align"):
+        words = ["--epochs", "1", "--linear", "3", "--decibel", "0.5", "--sharp", "0.25", flag]
+        if script is train_stage1:
+            stage1(tmp_path / flag, *words)
+        else:
+            stage2(tmp_path / flag, trained[0], "--warmup", "0", *words)
+    assert set(asked) == {(3.0, 0.5, 0.25, (4, 1, 32, 32))} and aligned == [True, False]
 
 
 def one_line(script, *words):

@@ -11,9 +11,10 @@ import objects
 import sources
 import synthetic
 import textures
+import training
 import world
 from data import T, load_scene
-from flow import follow_flow
+from flow import align_frames, follow_flow
 from images import write_image
 from register import register
 from splits import in_validation
@@ -538,6 +539,23 @@ def test_in_validation_the_sources_and_their_files_take_turns(folders):
 def test_training_brackets_are_aligned_unless_told_not_to():
     configs = [open_data(TrainingConfig(patch=32, align=align))[0].config for align in (True, False)]
     assert configs == [SyntheticConfig(), SyntheticConfig(**AS_TAKEN)] and configs[0].registered > 0.5 and configs[0].followed > 0.5
+
+
+def test_frames_of_a_data_set_are_aligned_unless_told_not_to(monkeypatch):
+    functions = []
+    monkeypatch.setattr(training, "find_scenes", lambda *_: [])
+    monkeypatch.setattr(training, "Patches", lambda *_, align: functions.append(align))
+    for align in (True, False):
+        open_data(TrainingConfig(data="kalantari", align=align))
+    assert functions == [align_frames, None]
+
+
+def test_exported_brackets_are_as_the_camera_gives_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["synthetic.py", "--export", str(tmp_path), "--count", "2", "--size", "48", "--split", "train", "--seed", "5"])
+    synthetic.main()
+    for index, folder in enumerate(sorted(tmp_path.iterdir())):
+        expected = SyntheticBrackets(48, 5, 2, split="train", config=SyntheticConfig(**AS_TAKEN))[index]
+        assert (load_scene(folder)["ldr"] - expected["ldr"]).abs().max() <= 0.5 / 65535 + 1e-6
 
 
 def test_a_source_without_validation_files_leaves_its_turns_to_the_others(tmp_path):
