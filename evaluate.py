@@ -47,7 +47,7 @@ from strips import by_strips, keep_memory
 from synthetic import validation_set
 from train_stage1 import validation_predictor
 
-MERGES = {"merge, registered": (True, False), "merge, aligned": (True, True)}     # weighted merges after register.py, and after flow.py, too
+MERGES = {"merge, registered": (True, False, False), "merge, aligned": (True, True, True)}     # weighted merges after register.py, or all of align_frames
 
 
 @dataclass
@@ -72,6 +72,7 @@ class EvaluateConfig:
     device: str = "auto"                # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"             # auto (bfloat16 where the hardware has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
     register: bool = True               # give the networks registered frames, as infer.py does [departs D6]
+    response: bool = True               # ... recoded to gamma 2.2 where the camera's curve is another, too [departs D10]
     flow: bool = True                   # ... aligned along optical flow, too [departs D9]
     tile: int = 0                       # side of the tiles of a large image, pixels; 0: none up to 3 megapixels, else 1280; -1: never any
     screen: HDRVDP2Config = field(default_factory=HDRVDP2Config)
@@ -144,7 +145,7 @@ def network_method(name, model, config, device, dtype, S=None):
     """A trained network as a Method. model: Stage1 or Stage2, on the device. s1 gets the truth's prior, and takes the image whole."""
     def predict(scene, sample):
         ldr, ev, (H, W) = sample["ldr"], sample["ev"][None].to(device), sample["ldr"].shape[-2:]
-        ldr = align_frames(ldr, sample["ev"], config.register, config.flow)[None].to(device)
+        ldr = align_frames(ldr, sample["ev"], config.register, config.response, config.flow)[None].to(device)
         if model.variant == "s1":
             if "hdr" not in sample:
                 raise ValueError(f"{name}: these weights are of stage 1, whose prior comes from the truth, and {scene} has none; use stage 2's")
@@ -176,7 +177,7 @@ def weights_methods(config, device, dtype):
 def plain_method(name):
     """What one has without any network, as a Method. name: of PLAIN, or MERGES."""
     def predict(scene, sample):
-        ldr = align_frames(sample["ldr"], sample["ev"], *MERGES.get(name, (False, False)))
+        ldr = align_frames(sample["ldr"], sample["ev"], *MERGES.get(name, (False,) * 3))
         return by_strips(lambda ldr: PLAIN.get(name, weighted_merge)(ldr, sample["ev"][None]), ldr[None], halo=0)
     return Method(name, torch.no_grad()(predict))
 

@@ -2,12 +2,16 @@
 
 [departs D9: the paper feeds the frames as they are. Where the reference is saturated, a bright thing that moved as a whole is in the
 short frame, but elsewhere; attention weighs features where they are, and does not move them.]
-register.py takes the camera's motion out first; this file finds the rest, pixel by pixel. Both images of a pair are looked at as the
-longer exposure of the two shows them (register.at_one_exposure), so that both are saturated where one is. The flow u takes a pixel of
-the reference to where the frame shows the same:
+register.py takes the camera's motion out first and response.py its curve; this file finds the rest, pixel by pixel. Both images of a
+pair are looked at as the longer exposure of the two shows them (register.at_one_exposure), so that both are saturated where one is. The
+flow u takes a pixel of the reference to where the frame shows the same:
     frame(x + u(x)) = reference(x)
-It is found by DIS (Kroeger et al., "Fast optical flow using dense inverse search", ECCV 2016), OpenCV's. Nothing checks it: where a
-thing is hidden, or the reference all white, it is a guess, and the network judges what it brings.
+It is found by DIS (Kroeger et al., "Fast optical flow using dense inverse search", ECCV 2016), OpenCV's, which looks at one channel.
+So it is found five times: in the mean of the channels, with and without DIS's normalisation of brightness, and in each channel, for a
+colour may move without a change of grey, or be the only one that is not saturated. Of these flows each pixel takes the one by which the
+frame's colours around it come nearest to the reference's (as in Lempitsky et al., "FusionFlow", CVPR 2008, without its smoothness), and
+a median then takes out what stands alone. Where a thing is hidden, or the reference all white, that is a guess, and the network judges
+what it brings.
 
     python flow.py DIR         how far things moved between the frames of a scene
 """
@@ -20,15 +24,57 @@ import torch
 import torch.nn.functional as nnf
 
 import common
-from data import load_scene
-from register import at_one_exposure, between_pixels, register
+from data import GAMMA, load_scene
+from register import at_one_exposure, between_pixels
+from response import register_and_recode
 
 LARGEST = 1_600_000     # pixels of the image that flow is looked for in; a larger photograph is shrunk by a whole number
 SMALLEST = 32           # side below which a frame is left as it is, pixels: DIS compares patches of 8, over several scales
 REFINEMENTS = 20        # of DIS's variational refinement, at each scale
+WINDOW = 7              # side of the neighbourhood whose colours choose among the flows, pixels
+MEDIAN = 5              # side of the median filter of the chosen flow, pixels
+CONTRADICTED = 0.1      # mean difference around a pixel above which the long frame is doubted; from half as much again it is not used
 STRIP = 2 ** 20         # pixels that are sampled at once: the grid of a large photograph would take gigabytes
 
 cv2.setNumThreads(1)    # else each worker of a DataLoader would start as many threads as there are cores
+
+
+def shrunk_pair(reference, frame, stops):
+    """What flow is looked for in: both images at one exposure, not larger than LARGEST. Arguments as of find_flow.
+
+    Returns: (2, 3, h, w) in [0, 1], reference then frame, on the CPU; and by how much the sides were divided, a whole number.
+    """
+    k = math.ceil(math.sqrt(frame[0].numel() / LARGEST))
+    height, width = frame.shape[1:]
+    pair = nnf.pad(at_one_exposure(reference, frame, stops), (0, -width % k, 0, -height % k), mode="replicate")
+    return nnf.avg_pool2d(pair, k).cpu(), k
+
+
+def enlarged(maps, k, like):
+    """Maps of a shrunk image (C, h, w) at the size of the image `like` (3, H, W) and on its device. Returns: (C, H, W)."""
+    height, width = like.shape[1:]
+    return nnf.interpolate(maps[None].to(like.device), scale_factor=k, mode="bilinear", align_corners=False)[0, :, :height, :width]
+
+
+def neighbourhood(image):
+    """Mean over WINDOW x WINDOW pixels, at the rim over those that exist. image: (C, h, w). Returns: the same shape."""
+    return nnf.avg_pool2d(image[None], WINDOW, 1, WINDOW // 2, count_include_pad=False)[0]
+
+
+def flow_of(pair):
+    """Flow of a shrunk pair, (2, 3, h, w) in [0, 1] at one exposure. Returns: (2, h, w) float32, pixels of the shrunk images."""
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    dis.setFinestScale(0)
+    dis.setVariationalRefinementIterations(REFINEMENTS)
+    flows, errors = [], []
+    for channels, normalised in ((slice(0, 3), True), (slice(0, 3), False), (0, True), (1, True), (2, True)):
+        dis.setUseMeanNormalization(normalised)
+        greys = (pair[:, channels].reshape(2, -1, *pair.shape[2:]).mean(dim=1) * 255).round().byte().numpy()
+        flows.append(torch.from_numpy(dis.calc(*greys, None)).permute(2, 0, 1))                         # (2, h, w)
+        errors.append(neighbourhood((sample_along(pair[1], flows[-1]) - pair[0]).abs().mean(dim=0, keepdim=True)))
+    best = torch.stack(errors).argmin(dim=0)                                                            # (1, h, w), one of the five
+    u = torch.stack(flows).gather(0, best.expand(1, 2, -1, -1))[0]
+    return torch.stack([torch.from_numpy(cv2.medianBlur(component.numpy(), MEDIAN)) for component in u])
 
 
 def find_flow(reference, frame, stops):
@@ -37,16 +83,8 @@ def find_flow(reference, frame, stops):
     reference, frame: (3, H, W) coded in [0, 1]; stops: by how much the reference is exposed longer, negative: shorter.
     Returns: (2, H, W) float32, pixels to the right and down to go in the frame.
     """
-    height, width = frame.shape[1:]
-    k = math.ceil(math.sqrt(height * width / LARGEST))
-    greys = nnf.pad(at_one_exposure(reference, frame, stops)[None], (0, -width % k, 0, -height % k), mode="replicate")
-    small = nnf.avg_pool2d(greys, k)[0]                                         # (2, h, w)
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    dis.setFinestScale(0)
-    dis.setVariationalRefinementIterations(REFINEMENTS)
-    u = dis.calc(*(small.cpu() * 255).round().byte().numpy(), None)             # (h, w, 2)
-    u = torch.from_numpy(u).permute(2, 0, 1)[None].to(frame.device) * k
-    return nnf.interpolate(u, scale_factor=k, mode="bilinear", align_corners=False)[0, :, :height, :width]
+    pair, k = shrunk_pair(reference, frame, stops)
+    return enlarged(flow_of(pair) * k, k, frame)
 
 
 def sample_along(frame, u):
@@ -61,38 +99,51 @@ def sample_along(frame, u):
     return out
 
 
+def contradiction(reference, frame):
+    """Where two images of one exposure show something else, whatever their noise: (3, h, w) each. Returns: (1, h, w) in [0, 1]."""
+    difference = neighbourhood(reference - frame).abs().amax(dim=0, keepdim=True)
+    return (difference / CONTRADICTED - 1).clamp(0, 0.5) * 2
+
+
 @torch.no_grad()
 def follow_flow(ldr, ev):
     """Brings the outer frames of a bracket to the reference along flow. ldr: (3, 3, H, W) coded in [0, 1]; ev: (3,) stops.
 
+    Where the long frame then still contradicts the reference, the reference takes its place, exposed as the long frame is: clip(H_2 t_3,
+    0, 1)^(1/2.2). The short frame keeps what it shows: beside a highlight even the wrong place tells something.
     Returns: the same shape. The reference stays as it is, and so does a bracket of fewer than SMALLEST pixels a side.
     """
     aligned = ldr.clone()
     if min(ldr.shape[2:]) >= SMALLEST:
         for i in (0, 2):
-            aligned[i] = sample_along(ldr[i], find_flow(ldr[1], ldr[i], float(ev[1] - ev[i])))
+            stops = float(ev[1] - ev[i])
+            pair, k = shrunk_pair(ldr[1], ldr[i], stops)
+            u = flow_of(pair)
+            aligned[i] = sample_along(ldr[i], enlarged(u * k, k, ldr[i]))
+            if i == 2:
+                ghost = enlarged(contradiction(pair[0], sample_along(pair[1], u)), k, ldr[i])
+                aligned[i].lerp_((ldr[1] * 2 ** (-stops / GAMMA)).clamp(max=1), ghost)
     return aligned
 
 
 @torch.no_grad()
-def align_frames(ldr, ev, registered=True, followed=True):
-    """What a bracket goes through before the network sees it: registration, then flow.
+def align_frames(ldr, ev, registered=True, recoded=True, followed=True):
+    """What a bracket goes through before the network sees it: registration, gamma 2.2 for the camera's own curve, flow.
 
     ldr: (3, 3, H, W) float32, coded in [0, 1]: frame, then RGB channel; exposure rises, frame 1 is the reference. ev: (3,) stops.
-    registered, followed: False leaves out the one or the other.
+    registered, recoded, followed: False leaves out the one or the other.
     Returns: the bracket, of the same shape. Raises: ValueError for another shape.
     """
-    if registered:
-        ldr, _ = register(ldr, ev)
+    ldr, _, _ = register_and_recode(ldr, ev, registered, recoded)
     return follow_flow(ldr, ev) if followed else ldr
 
 
 def main():
     """Prints how far things moved."""
-    parser = argparse.ArgumentParser(description="How far things moved between the frames of a scene, after register.py.")
+    parser = argparse.ArgumentParser(description="How far things moved between the frames of a scene, after register.py and response.py.")
     parser.add_argument("folder", help="folder with three or more photographs and their exposures, see data.py")
     scene = load_scene(parser.parse_args().folder)
-    ldr, _ = register(scene["ldr"], scene["ev"])
+    ldr, _, _ = register_and_recode(scene["ldr"], scene["ev"])
     for i, name in ((0, "short"), (2, "long")):
         u = find_flow(ldr[1], ldr[i], float(scene["ev"][1] - scene["ev"][i]))
         length = u.norm(dim=0).flatten().sort().values

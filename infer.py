@@ -29,7 +29,8 @@ from flow import follow_flow
 from images import write_image
 from lfdiff import load_weights, pad_to_multiple, reconstruct
 from loss import psnr
-from register import corner_motion, register
+from register import corner_motion
+from response import register_and_recode
 from strips import by_strips, keep_memory
 
 WHOLE = 3_000_000       # pixels of an image above which it is rebuilt in tiles
@@ -49,6 +50,7 @@ class InferConfig:
     device: str = "auto"        # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"     # auto (bfloat16 where the hardware has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
     register: bool = True       # warp the outer frames onto the reference by a homography first, as hand-held frames need [departs D6]
+    response: bool = True       # then recode the frames to gamma 2.2 where the camera's curve is another [departs D10]
     flow: bool = True           # then bring what moved by itself to where the reference shows it, along optical flow [departs D9]
     compile: bool = False       # torch.compile the networks: minutes once, pays on a GPU for many images of one size
     tile: int = 0               # side of the tiles of a large image, pixels; 0: none up to 3 megapixels, else 1280; -1: never any
@@ -158,7 +160,7 @@ def main():
     sample = load_scene(config.scene)
     H, W = sample["ldr"].shape[-2:]
     ev, ldr = sample["ev"][None], sample.pop("ldr")                             # (1, 3), (3, 3, H, W)
-    ldr, homographies = register(ldr, ev[0]) if config.register else (ldr, [])
+    ldr, homographies, curve = register_and_recode(ldr, ev[0], config.register, config.response)
     registered, ldr = ldr, follow_flow(ldr, ev[0]) if config.flow else ldr
     moved = [corner_motion(homography, H, W) for homography in homographies if (homography != torch.eye(3)).any()]
     if "hdr" not in sample:                                                     # for the panel alone
@@ -188,7 +190,8 @@ def main():
     save_panel(out / f"{name}_panel.png", *panels(registered, ev, hdr_hat, sample.get("hdr")))
 
     print(f"{name}: {W}x{H}, exposures {', '.join(f'{float(stops):+g}' for stops in ev[0])} EV, "
-          f"{seconds:.1f} s on {device} in {str(dtype).removeprefix('torch.')}" + "".join(f", registered by {pixels:.1f} px" for pixels in moved))
+          f"{seconds:.1f} s on {device} in {str(dtype).removeprefix('torch.')}" + "".join(f", registered by {pixels:.1f} px" for pixels in moved)
+          + (", recoded to gamma 2.2" if curve is not None else ""))
     if "hdr" in sample:
         truth, results = sample["hdr"][None], {**plain_results(registered, ev), "LF-Diff": hdr_hat}
         print(f"{'':<16} {'PSNR-μ':>8} {'PSNR-L':>8}   (dB, against the ground truth)")

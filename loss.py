@@ -37,7 +37,7 @@ class LossConfig:
     lam: float = 1e-2           # lambda, weight of the perceptual term; 0 leaves VGG19 out [paper: Sec. 4.1]
     phi: tuple[str, ...] = ("1,1", "2,1", "3,1", "4,1")    # (i, j) of phi_ij: j-th convolution after the i-th max-pooling [assumed A12]
     linear: float = 0.0         # weight of a third term, the L1 distance of linear radiance; 0 is the paper's loss [departs D5]
-    decibel: float = 0.0        # weight of a fourth, by how many dB PSNR-mu and PSNR-L of a patch miss 50; 0 is the paper's loss [departs D5]
+    decibel: tuple[float, ...] = (0.0, 0.0)    # weights of a fourth, by how many dB PSNR-mu and PSNR-L of a patch miss 50; 0 0 is the paper's loss [departs D5]
     sharp: float = 0.0          # weight of a fifth, by how much the gradients lack to the truth's; 0 is the paper's loss [departs D5]
     vgg: str = ""               # VGG19 weight file; empty: torch.hub downloads the official one (548 MB) once
 
@@ -120,18 +120,21 @@ def well_exposed(ldr):
     return ((ldr[:, 1] > 0.05) & (ldr[:, 1] < 0.95)).all(dim=1, keepdim=True)
 
 
-def reconstruction_loss(hdr_hat, hdr, vgg, lam, linear=0.0, decibel=0.0, sharp=0.0, seen=None):
+def reconstruction_loss(hdr_hat, hdr, vgg, lam, linear=0.0, decibel=(0.0, 0.0), sharp=0.0, seen=None):
     """L_r. hdr_hat, hdr: (B, 3, H, W) linear in [0, 1]; vgg: VGG19Features, or None for the first term alone.
 
     linear: weight of the L1 distance of radiance itself. T has slope 0.12 at H = 1 and 587 at 0, so that errors in highlights hardly
-    count in Eq. 11. decibel: weight of what PSNR-mu and PSNR-L, by which results are scored, lack to 50 dB, -10 log10(1e-5), as the mean
-    over both and over the batch. sharp: weight of how much of the gradients g of T(H) is missing, 1 - <g^, g> / <g, g> or 0 if
+    count in Eq. 11. decibel: two weights, of what PSNR-mu and what PSNR-L, by which results are scored, lack to 50 dB, -10 log10(1e-5), as
+    means over the batch. sharp: weight of how much of the gradients g of T(H) is missing, 1 - <g^, g> / <g, g> or 0 if
     that is negative, as the mean over the batch; g between pixels both `seen` (B, 1, H, W) bool, which the reference frame exposed well. The
     smallest squared error has an image that is a little too soft [all three depart D5].
-    Returns: L_r, and its terms {"L1_mu", "L_phi", "L1_lin", "dB", "soft"} (each before its weight; L_phi is 0 without vgg, soft without
-    seen), float32 scalars.
+    Returns: L_r, and its terms {"L1_mu", "L_phi", "L1_lin", "dB", "soft"} (each before its weight, dB the mean of both; L_phi is 0 without
+    vgg, soft without seen), float32 scalars.
+    Raises: ValueError for another number of weights than two.
     Source: Eq. 11.
     """
+    if len(decibel) != 2:
+        raise ValueError(f"--decibel {' '.join(map(str, decibel))}: give two weights, of PSNR-mu and of PSNR-L")
     with torch.autocast(hdr.device.type, enabled=False):
         hdr_mu, hdr_mu_hat = T(hdr), T(hdr_hat)
         L1_mu = (hdr_mu - hdr_mu_hat).abs().mean()
@@ -145,15 +148,15 @@ def reconstruction_loss(hdr_hat, hdr, vgg, lam, linear=0.0, decibel=0.0, sharp=0
         L_r = L1_mu + lam * L_phi
         L1_lin = (hdr - hdr_hat).abs().mean()
         squares = torch.stack([(hdr_mu - hdr_mu_hat).square(), (hdr - hdr_hat).square()])       # (2, B, 3, H, W)
-        dB = 10 * torch.log10(1 + squares.mean(dim=(2, 3, 4)) / SMALL_MSE).mean()
+        dB = 10 * torch.log10(1 + squares.mean(dim=(2, 3, 4)) / SMALL_MSE).mean(dim=1)          # (2,)
         soft = torch.zeros_like(L1_mu)
         if seen is not None:
             both = (gradients(seen.float().expand_as(hdr)) == 0) & seen[..., :-1, :-1]     # neighbours, one seen like the other
             g, g_hat = gradients(hdr_mu) * both, gradients(hdr_mu_hat)
             lack, energy = (g * (g - g_hat)).mean(dim=(1, 2, 3)), g.square().mean(dim=(1, 2, 3))        # (B,)
             soft = (lack / (energy + FLAT)).clamp(min=0).mean()
-        L_r = L_r + linear * L1_lin + decibel * dB + sharp * soft       # no part of Eq. 11 [departs D5]
-    return L_r, {"L1_mu": L1_mu.detach(), "L_phi": L_phi.detach(), "L1_lin": L1_lin.detach(), "dB": dB.detach(), "soft": soft.detach()}
+        L_r = L_r + linear * L1_lin + decibel[0] * dB[0] + decibel[1] * dB[1] + sharp * soft       # no part of Eq. 11 [departs D5]
+    return L_r, {"L1_mu": L1_mu.detach(), "L_phi": L_phi.detach(), "L1_lin": L1_lin.detach(), "dB": dB.mean().detach(), "soft": soft.detach()}
 
 
 def diffusion_loss(eps, eps_hat, z_hat, z):

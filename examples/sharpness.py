@@ -26,7 +26,7 @@ from flow import follow_flow
 from infer import InferConfig
 from lfdiff import load_weights, reconstruct
 from loss import gradients
-from register import register
+from response import register_and_recode
 
 AGREE = 0.03            # largest difference of T(H) between frames that show the same
 USABLE = 0.05, 0.95     # of a gamma-coded value that is neither dark nor saturated
@@ -56,7 +56,7 @@ def products(hdr_hat, hdr, region):
 
 
 def aligned_scenes(root):
-    """Yields the scenes of a folder: ldr (1, 3, 3, H, W), registered, and aligned along flow, too; ev (1, 3), hdr (1, 3, H, W).
+    """Yields the scenes of a folder: ldr (1, 3, 3, H, W), registered and recoded, and aligned along flow, too; ev (1, 3), hdr (1, 3, H, W).
 
     Raises: ValueError for one without a truth.
     """
@@ -66,7 +66,7 @@ def aligned_scenes(root):
         if not scene.truth:
             raise ValueError(f"{scene.name}: has no truth to compare with; give scenes that have HDRImg.hdr")
         sample = scene.load()
-        registered = register(sample["ldr"], sample["ev"])[0]
+        registered, _, _ = register_and_recode(sample["ldr"], sample["ev"])
         yield registered[None], follow_flow(registered, sample["ev"])[None], sample["ev"][None], sample["hdr"][None]
 
 

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 import flow
 from flow import align_frames, find_flow, follow_flow, sample_along
 from register import register
+from response import register_and_recode
 from synthetic import AS_TAKEN, SyntheticBrackets, SyntheticConfig
 
 
@@ -55,7 +56,7 @@ def test_flow_of_a_large_photograph_is_found_in_a_smaller_one_and_counts_its_own
             return self.dis.calc(a, b, u)
     monkeypatch.setattr(flow.cv2, "DISOpticalFlow_create", Spy)
     u = find_flow(reference, frame, 0.0)
-    assert sizes == [(84, 100)] and u.shape == (2, 251, 300)
+    assert sizes == [(84, 100)] * 5 and u.shape == (2, 251, 300)
     assert (u - torch.tensor([-9.0, 6.0])[:, None, None])[:, 30:-30, 30:-30].norm(dim=0).median() < 0.4
 
 
@@ -94,19 +95,51 @@ def test_what_moved_comes_to_where_the_reference_shows_it_saturated_or_not():
     assert error[1] < error[0] / 10
 
 
+def test_what_moves_in_colour_alone_is_found():
+    """A red square on a green ground of the same grey moves by 9 pixels: the mean of the channels is flat."""
+    def picture(left):
+        image = torch.tensor([0.2, 0.6, 0.4])[:, None, None] * torch.ones(3, 96, 96)
+        image[:, 30:60, left:left + 30] = torch.tensor([0.6, 0.2, 0.4])[:, None, None]
+        return image
+    reference, frame = picture(30), picture(39)
+    assert (reference.mean(dim=0) - frame.mean(dim=0)).abs().max() < 1e-6
+    aligned = sample_along(frame, find_flow(reference, frame, 0.0))
+    assert (frame - reference).abs().mean() > 4 * (aligned - reference).abs().mean()
+
+
+def test_the_reference_takes_the_place_of_a_long_frame_that_contradicts_it():
+    """A dark disc that the long frame alone does not show: nothing is to be found along flow."""
+    world = (0.02 + 0.1 * texture(128, 128)) ** 1.5
+    y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
+    disc = (x - 64) ** 2 + (y - 64) ** 2 < 20 ** 2
+    there = torch.where(disc, torch.tensor([0.02, 0.002, 0.002])[:, None, None], world)
+    ldr = bracket(torch.stack([there, there, world]), EV)
+    aligned = follow_flow(ldr, EV)
+    expected = bracket(torch.stack([there] * 3), EV)[2]
+    inner = (x - 64) ** 2 + (y - 64) ** 2 < 14 ** 2
+    assert (ldr[2] - expected)[:, inner].abs().mean() > 0.2
+    assert (aligned[2] - expected)[:, inner].abs().mean() < 0.01
+    assert (aligned[2] - ldr[2])[:, 8:30, 8:120].abs().max() < 0.1              # what agrees is the long frame's, not the reference's
+    noisy = ldr.clone()
+    noisy[1] = (noisy[1] + 0.05 * torch.randn(3, 128, 128, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    assert (follow_flow(noisy, EV)[2] - ldr[2])[:, 8:30, 8:120].abs().mean() < 0.02        # noise contradicts nothing
+
+
 def test_brackets_too_small_for_flow_stay_as_they_are():
     ldr = torch.rand(3, 3, 31, 64)
     assert torch.equal(follow_flow(ldr, EV), ldr)
     assert not torch.equal(follow_flow(ldr.repeat(1, 1, 2, 1), EV), ldr.repeat(1, 1, 2, 1))
 
 
-def test_align_frames_registers_and_follows_unless_told_not_to():
+def test_align_frames_registers_recodes_and_follows_unless_told_not_to():
     sample = SyntheticBrackets(128, seed=8, config=SyntheticConfig(static_camera=0.0, steady=0.0, static_scene=0.0, **AS_TAKEN))[0]
-    ldr, ev = sample["ldr"], sample["ev"]
+    ldr, ev = sample["ldr"] ** (2.2 / 3), sample["ev"]                          # another gamma
     registered = register(ldr, ev)[0]
-    for flags, expected in (((), follow_flow(registered, ev)), ((True, False), registered), ((False, True), follow_flow(ldr, ev)), ((False, False), ldr)):
+    recoded = register_and_recode(ldr, ev)[0]
+    for flags, expected in (((), follow_flow(recoded, ev)), ((True, False), follow_flow(registered, ev)), ((True, True, False), recoded),
+                            ((True, False, False), registered), ((False, False, True), follow_flow(ldr, ev)), ((False, False, False), ldr)):
         assert torch.equal(align_frames(ldr, ev, *flags), expected)
-    assert not torch.equal(registered, ldr) and not torch.equal(follow_flow(registered, ev), registered)
+    assert not torch.equal(registered, ldr) and not torch.equal(recoded, registered) and not torch.equal(follow_flow(recoded, ev), recoded)
 
 
 def test_workers_of_a_loader_find_the_flow_that_their_parent_finds_in_one_thread_each():

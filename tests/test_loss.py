@@ -193,15 +193,18 @@ def test_the_linear_term_is_the_mean_absolute_difference_of_radiance_times_its_w
     assert abs(terms["L1_lin"].item() - 0.4 / 3) < 1e-6 and abs(L_r.item() - paper.item() - 0.8 / 3) < 1e-6
 
 
-def test_the_decibel_term_is_what_both_psnrs_of_every_patch_lack_to_fifty_times_its_weight():
+def test_the_decibel_term_is_what_both_psnrs_of_every_patch_lack_to_fifty_times_their_weights():
     hdr = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     hdr_hat = (hdr + torch.tensor([0.02, 0.1, 0.4]).reshape(3, 1, 1, 1) * torch.randn(hdr.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
-    scores = [psnr(a, b) for i in range(3) for a, b in ((hdr_hat[i], hdr[i]), (mu_law(hdr_hat[i]), mu_law(hdr[i])))]
+    lack_mu, lack_l = (50 - sum(psnr(code(hdr_hat[i]), code(hdr[i])) for i in range(3)) / 3 for code in (mu_law, lambda hdr: hdr))
     paper, _ = reconstruction_loss(hdr_hat, hdr, None, 0)
-    L_r, terms = reconstruction_loss(hdr_hat, hdr, None, 0, decibel=0.1)
-    assert abs(terms["dB"].item() - (50 - sum(scores) / 6)) < 0.1                               # but for the 1 in the logarithm
-    assert abs(L_r.item() - paper.item() - 0.1 * terms["dB"].item()) < 1e-5
-    assert reconstruction_loss(hdr, hdr, None, 0, decibel=1.0)[0].item() == 0                   # finite where nothing is wrong
+    for weights in ((0.1, 0.0), (0.0, 0.1), (0.1, 0.3)):
+        L_r, terms = reconstruction_loss(hdr_hat, hdr, None, 0, decibel=weights)
+        assert abs(terms["dB"].item() - (lack_mu + lack_l) / 2) < 0.1                           # but for the 1 in the logarithm
+        assert abs(L_r.item() - paper.item() - weights[0] * lack_mu - weights[1] * lack_l) < 0.03
+    assert reconstruction_loss(hdr, hdr, None, 0, decibel=(1.0, 1.0))[0].item() == 0            # finite where nothing is wrong
+    with pytest.raises(ValueError, match="--decibel 0.1: give two weights"):
+        reconstruction_loss(hdr_hat, hdr, None, 0, decibel=(0.1,))
 
 
 def test_the_fifth_term_is_the_share_of_the_gradients_that_is_missing_where_the_reference_shows_something():

@@ -293,12 +293,12 @@ def test_the_weights_of_the_loss_and_the_alignment_reach_where_they_count(script
     monkeypatch.setattr(script, "reconstruction_loss", loss)
     monkeypatch.setattr(script, "validate", validate)
     for flag in ("--align", "--no-align"):
-        words = ["--epochs", "1", "--linear", "3", "--decibel", "0.5", "--sharp", "0.25", flag]
+        words = ["--epochs", "1", "--linear", "3", "--decibel", "0.5", "0.75", "--sharp", "0.25", flag]
         if script is train_stage1:
             stage1(tmp_path / flag, *words)
         else:
             stage2(tmp_path / flag, trained[0], "--warmup", "0", *words)
-    assert set(asked) == {(3.0, 0.5, 0.25, (4, 1, 32, 32))} and aligned == [True, False]
+    assert set(asked) == {(3.0, (0.5, 0.75), 0.25, (4, 1, 32, 32))} and aligned == [True, False]
 
 
 def one_line(script, *words):

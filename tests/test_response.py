@@ -1,0 +1,120 @@
+"""The camera's response curve: known curves are found, whatever moves; gamma 2.2 is left alone; frames come out in gamma 2.2."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as nnf
+
+import response
+from camera import respond
+from images import write_image
+from response import at, comparagram, estimate_response, recode, register_and_recode
+
+EV = torch.tensor([0.0, 2.0, 4.0])
+
+
+def bracket(curve, ev=EV, noise=0.0, size=160, seed=0, moving=True):
+    """Three exposures of a smooth scene of six stops, through a curve; a box of other content stands elsewhere in each."""
+    generator = torch.Generator().manual_seed(seed)
+    scene = nnf.interpolate(torch.randn(1, 3, 12, 12, generator=generator), size=(size, size), mode="bicubic")[0]
+    scene = torch.exp2(-4.5 + 2.0 * scene)
+    frames = scene.repeat(3, 1, 1, 1)
+    if moving:
+        for i, left in enumerate((10, 60, 110)):
+            frames[i, :, 40:90, left:left + 45] = torch.tensor([0.02, 0.2, 0.05])[:, None, None]
+    light = frames * torch.exp2(ev)[:, None, None, None]
+    light = light + noise * light.sqrt() * torch.randn(light.shape, generator=generator)
+    return curve(light.clamp(0, 1))
+
+
+def gamma(exponent):
+    return lambda light: light ** (1 / exponent)
+
+
+def sRGB(light):
+    return torch.from_numpy(respond(light.numpy(), 0.0))
+
+
+def s_curve(light):
+    """A camera's picture style: gamma 2.2 and then more contrast, 0.25 off at most."""
+    v = light ** (1 / 2.2)
+    return v + 0.9 * v ** 1.5 * (1 - v) * (2 * v - 0.35)
+
+
+CURVES = {"gamma 1.8": gamma(1.8), "gamma 2.6": gamma(2.6), "sRGB": sRGB, "S": s_curve}
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.03])
+@pytest.mark.parametrize("name", CURVES)
+def test_frames_of_a_known_curve_are_recoded_to_gamma_2_2(name, noise):
+    ldr = bracket(CURVES[name], noise=noise)
+    d = estimate_response(ldr, EV)
+    assert d is not None and d.shape == (response.KNOTS,) and abs(d[-1]) < 1e-9
+    light = torch.logspace(-1.7, 0, 200)
+    v = CURVES[name](light)
+    off, left = ((frame / light ** (1 / 2.2)).log()[v < 0.9] for frame in (v, recode(v[None, None], d)[0, 0]))
+    assert off.std() > 0.03 and left.std() < 0.01
+    if name != "S":                                             # its shoulder, above the brightest values that tell something, hides the scale
+        assert left.abs().max() < 0.05
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_gamma_2_2_is_left_alone_and_so_is_what_no_curve_explains(seed, noise):
+    ldr = bracket(gamma(2.2), noise=noise, seed=seed)
+    assert estimate_response(ldr, EV) is None
+    assert estimate_response(ldr, EV + torch.tensor([0.0, 0.03, -0.03])) is None              # exposures are not exact
+    other = torch.stack([ldr[0].flip(1), ldr[1], ldr[2].flip(2)])
+    assert estimate_response(other, EV) is None                                                # three scenes
+    assert estimate_response(torch.full((3, 3, 64, 64), 0.5), EV) is None                      # nothing to see
+    assert estimate_response(torch.rand(3, 3, 8, 8), EV) is None                               # too few pixels
+
+
+def test_the_comparagram_holds_the_values_that_belong_together_and_no_clipped_ones():
+    ldr = bracket(gamma(2.2))
+    rows = comparagram(ldr[0], ldr[1])
+    assert len(rows) > 10 and rows[:, 1].max() < response.WHITE and rows[:, 0].min() > response.BLACK and rows[:, 2].max() <= 1
+    ratios = rows[:, 1] / rows[:, 0]                                                           # though a seventh of the pixels shows something else
+    assert (np.abs(ratios - 2 ** (2 / 2.2)) < 0.01).mean() > 0.9
+
+
+def test_recoding_is_phi_at_every_value_monotonic_and_keeps_black_and_white():
+    v = np.linspace(0, 1, response.KNOTS)
+    d = 0.3 * (v - 1) + 0.2 * np.sin(3 * np.pi * v) * (1 - v)
+    values = torch.linspace(0, 1, 1001)[None].repeat(2, 1)
+    out = recode(values[None], d)[0]
+    assert torch.equal(out[0], out[1]) and out.dtype == torch.float32
+    assert out[0, 0] == 0 and out[0, -1] == 1 and (out[0].diff() > 0).all()
+    assert np.abs(out[0].numpy() - values[0].numpy() * np.exp(at(values[0].numpy().astype(float), d))).max() < 1e-4
+
+
+def test_each_step_can_be_left_out():
+    still = bracket(sRGB, moving=False)
+    moved = still.clone()
+    moved[0] = still[0].roll((3, 5), dims=(1, 2))
+    both, homographies, d = register_and_recode(moved, EV)
+    assert d is not None and (homographies[0] != torch.eye(3)).any() and not torch.equal(both, moved)
+    same, homographies, d = register_and_recode(moved, EV, False, False)
+    assert same is moved and d is None and (homographies == torch.eye(3)).all()
+    registered, _, d = register_and_recode(moved, EV, True, False)
+    assert d is None and torch.equal(recode(registered, estimate_response(registered, EV)), both)
+    assert not torch.equal(both[1], moved[1])                                                  # the reference, too, is recoded
+
+
+def test_the_script_prints_the_curve(monkeypatch, tmp_path, capsys):
+    for name, curve in [*CURVES.items()][:3]:
+        for i, frame in enumerate(bracket(curve, moving=False), 1):
+            write_image(tmp_path / name / f"{i}.tif", (frame * 65535).round().numpy().astype(np.uint16).transpose(1, 2, 0))
+        (tmp_path / name / "exposure.txt").write_text("0\n2\n4\n", encoding="utf-8")
+        monkeypatch.setattr(sys, "argv", ["response.py", str(tmp_path / name)])
+        response.main()
+        for line, shown in zip(capsys.readouterr().out.splitlines(), np.linspace(0.1, 1, 10), strict=True):
+            v, coded = float(line.split()[0]), float(line.split()[-1])
+            light = torch.linspace(0, 1, 20001)
+            exact = float(light[(curve(light) - v).abs().argmin()]) ** (1 / 2.2)
+            assert abs(v - shown) < 1e-9 and abs(coded - exact) < 0.03
+    monkeypatch.setattr(sys, "argv", ["response.py", "examples/cafe"])
+    response.main()
+    assert "gamma 2.2" in capsys.readouterr().out
