@@ -57,7 +57,7 @@ class EvaluateConfig:
     root: str = ""                      # folder of the data set (default: data/NAME)
     weights: tuple[str, ...] = ()       # files to score (default: the shipped one, unless --predictions or --table say what to score)
     predictions: tuple[str, ...] = ()   # folders of .hdr files made by other programs
-    compare: bool = False               # score the reference frame alone and a weighted merge, too
+    compare: bool = False               # score the reference frame alone and weighted merges, too: plain, registered, aligned
     steps: tuple[int, ...] = ()         # DDIM steps S, one or several, for Table 4 (default: as trained) [paper: 10]
     table: int = 0                      # 3: the rows of Table 3, from --runs
     runs: str = "runs"                  # folder of the runs baseline, stage1, stage2_split, stage2_without_dm and stage2, for --table 3

@@ -33,7 +33,8 @@ SMALLEST = 32           # side below which a frame is left as it is, pixels: DIS
 REFINEMENTS = 20        # of DIS's variational refinement, at each scale
 WINDOW = 7              # side of the neighbourhood whose colours choose among the flows, pixels
 MEDIAN = 5              # side of the median filter of the chosen flow, pixels
-CONTRADICTED = 0.1      # mean difference around a pixel above which the long frame is doubted; from half as much again it is not used
+CONTRADICTED = 0.08     # mean difference around a pixel above which the long frame is doubted; from half as much again it is not used
+REACH = 9               # side of the neighbourhood that is doubted with a pixel: the contours, too, are wrong
 STRIP = 2 ** 20         # pixels that are sampled at once: the grid of a large photograph would take gigabytes
 
 cv2.setNumThreads(1)    # else each worker of a DataLoader would start as many threads as there are cores
@@ -102,7 +103,7 @@ def sample_along(frame, u):
 def contradiction(reference, frame):
     """Where two images of one exposure show something else, whatever their noise: (3, h, w) each. Returns: (1, h, w) in [0, 1]."""
     difference = neighbourhood(reference - frame).abs().amax(dim=0, keepdim=True)
-    return (difference / CONTRADICTED - 1).clamp(0, 0.5) * 2
+    return nnf.max_pool2d((difference / CONTRADICTED - 1).clamp(0, 0.5) * 2, REACH, 1, REACH // 2)
 
 
 @torch.no_grad()
