@@ -281,7 +281,7 @@ def _cache_file(folder, layout, cache, align):
         raise ValueError(f"{folder}: there is no ground truth; training needs {LAYOUTS['kalantari'][2]} or {LAYOUTS['hu'][2]}")
     stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths + [truth]]
     if align is not None:
-        stats += [ev.tolist(), align.__qualname__]
+        stats += [ev.tolist(), align.__qualname__, getattr(align, "version", None)]
     return cache / f"{Path(folder).name}-{hashlib.sha256(repr(stats).encode()).hexdigest()[:20]}.npy", ev
 
 
@@ -316,6 +316,7 @@ class Patches(Dataset):
     scenes: folders, see find_scenes. cache: folder for the decoded scenes (30 bytes a pixel for 16-bit frames: 3.3 GB for Kalantari);
         several processes may share it. patch, stride: pixels [paper: Sec. 5.1]. augment: one of the 8 flips and quarter turns.
         align: function (ldr, ev) -> ldr of one bracket, which whole frames go through before they are kept, such as flow.align_frames; or None.
+        An attribute `version` tells the cache when its results have changed.
     Sample i depends on (seed, i) alone, so workers, ranks and resumed runs agree. i may run on past the length: i // len is
     the epoch, and each epoch holds every patch once. For the same reason a plain `for sample in patches` would never end.
     Returns (by index): {"ldr": (3, 3, patch, patch), "ev": (3,), "hdr": (3, patch, patch)}, float32 tensors.

@@ -10,8 +10,8 @@ It is found by DIS (Kroeger et al., "Fast optical flow using dense inverse searc
 So it is found five times: in the mean of the channels, with and without DIS's normalisation of brightness, and in each channel, for a
 colour may move without a change of grey, or be the only one that is not saturated. Of these flows each pixel takes the one by which the
 frame's colours around it come nearest to the reference's (as in Lempitsky et al., "FusionFlow", CVPR 2008, without its smoothness), and
-a median then takes out what stands alone. Where a thing is hidden, or the reference all white, that is a guess, and the network judges
-what it brings.
+a median then takes out what stands alone. Where a thing is hidden, or the reference all white, that is a guess. A long frame that
+contradicts the reference after all gives way to it, see follow_flow; else the network judges what it gets.
 
     python flow.py DIR         how far things moved between the frames of a scene
 """
@@ -31,7 +31,7 @@ from response import register_and_recode
 LARGEST = 1_600_000     # pixels of the image that flow is looked for in; a larger photograph is shrunk by a whole number
 SMALLEST = 32           # side below which a frame is left as it is, pixels: DIS compares patches of 8, over several scales
 REFINEMENTS = 20        # of DIS's variational refinement, at each scale
-WINDOW = 7              # side of the neighbourhood whose colours choose among the flows, pixels
+WINDOW = 7              # side of the neighbourhood whose colours choose among the flows, and say whether a frame contradicts, pixels
 MEDIAN = 5              # side of the median filter of the chosen flow, pixels
 CONTRADICTED = 0.08     # mean difference around a pixel above which the long frame is doubted; from half as much again it is not used
 REACH = 9               # side of the neighbourhood that is doubted with a pixel: the contours, too, are wrong
@@ -47,8 +47,9 @@ def shrunk_pair(reference, frame, stops):
     """
     k = math.ceil(math.sqrt(frame[0].numel() / LARGEST))
     height, width = frame.shape[1:]
-    pair = nnf.pad(at_one_exposure(reference, frame, stops), (0, -width % k, 0, -height % k), mode="replicate")
-    return nnf.avg_pool2d(pair, k).cpu(), k
+    margin = 0, -width % k, 0, -height % k
+    pair = [nnf.avg_pool2d(nnf.pad(image[None], margin, mode="replicate"), k) for image in at_one_exposure(reference, frame, stops)]
+    return torch.cat(pair).cpu(), k
 
 
 def enlarged(maps, k, like):
@@ -137,6 +138,9 @@ def align_frames(ldr, ev, registered=True, recoded=True, followed=True):
     """
     ldr, _, _ = register_and_recode(ldr, ev, registered, recoded)
     return follow_flow(ldr, ev) if followed else ldr
+
+
+align_frames.version = 2    # counts up with every change of its results: frames in data.Patches' cache are aligned anew then
 
 
 def main():

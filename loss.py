@@ -41,6 +41,10 @@ class LossConfig:
     sharp: float = 0.0          # weight of a fifth, by how much the gradients lack to the truth's; 0 is the paper's loss [departs D5]
     vgg: str = ""               # VGG19 weight file; empty: torch.hub downloads the official one (548 MB) once
 
+    def __post_init__(self):
+        if len(self.decibel) != 2:
+            raise ValueError(f"--decibel {' '.join(map(str, self.decibel))}: give two weights, of PSNR-mu and of PSNR-L")
+
 
 class VGG19Features(nn.Module):
     """phi: features of an ImageNet-trained VGG19, frozen.
@@ -130,11 +134,8 @@ def reconstruction_loss(hdr_hat, hdr, vgg, lam, linear=0.0, decibel=(0.0, 0.0), 
     smallest squared error has an image that is a little too soft [all three depart D5].
     Returns: L_r, and its terms {"L1_mu", "L_phi", "L1_lin", "dB", "soft"} (each before its weight, dB the mean of both; L_phi is 0 without
     vgg, soft without seen), float32 scalars.
-    Raises: ValueError for another number of weights than two.
     Source: Eq. 11.
     """
-    if len(decibel) != 2:
-        raise ValueError(f"--decibel {' '.join(map(str, decibel))}: give two weights, of PSNR-mu and of PSNR-L")
     with torch.autocast(hdr.device.type, enabled=False):
         hdr_mu, hdr_mu_hat = T(hdr), T(hdr_hat)
         L1_mu = (hdr_mu - hdr_mu_hat).abs().mean()

@@ -96,10 +96,11 @@ def at_one_exposure(reference, frame, stops):
     """Both images as the longer exposure of the two shows them: g of the header before the mean of its channels.
 
     reference, frame: (3, H, W) coded in [0, 1]; stops: by how much the reference is exposed longer, negative: shorter.
-    Returns: (2, 3, H, W) in [0, 1], reference then frame.
+    Yields: (3, H, W) in [0, 1], reference then frame.
     """
     gains = (2 ** (max(-stops, 0) / GAMMA), 2 ** (max(stops, 0) / GAMMA))     # the longer one's is 1
-    return torch.stack([(image * gain).clamp(max=1) for image, gain in zip((reference, frame), gains)])
+    for image, gain in zip((reference, frame), gains):
+        yield (image * gain).clamp(max=1)
 
 
 def pyramid(reference, frame, stops):
@@ -107,7 +108,7 @@ def pyramid(reference, frame, stops):
 
     Returns: list of (2, 1, h, w), reference then frame, each half as large as the one before (an odd row or column is left out).
     """
-    levels = [at_one_exposure(reference, frame, stops).mean(dim=1, keepdim=True)]
+    levels = [torch.stack([image.mean(dim=0, keepdim=True) for image in at_one_exposure(reference, frame, stops)])]
     longest, shortest = COARSEST
     while max(levels[-1].shape[2:]) > longest and min(levels[-1].shape[2:]) >= 2 * shortest:
         levels.append(nnf.avg_pool2d(levels[-1], 2))

@@ -4,12 +4,12 @@
 Where a frame shows v, the light would be coded phi(v) by gamma 2.2. Two frames i and j show the same thing as v_i and v_j with
     phi(v_j) = phi(v_i) 2^((ev_j - ev_i) / 2.2)
 Which v_i and v_j belong together is read off registered frames (comparagram: Mann and Picard 1995), as the trimmed mean of v_i over all
-blocks with one v_j: things that moved are outliers. With phi(v) = v e^d(v) that is linear in d, which is solved for by least squares,
+blocks with one v_j, of light, for noise would darken the mean of dark values: things that moved are outliers. With phi(v) = v e^d(v) that is linear in d, which is solved for by least squares,
 robust ones, as
     d(v) = c_1 ln v + c_2 d_sRGB(v) + r(v)          another gamma; sRGB's curve; what is left of it, smooth
 and d(1) = 0: white stays white. (Debevec and Malik, SIGGRAPH 1997, solve for the whole curve, smooth, too, from points picked by hand.)
 
-    python response.py DIR        the curve of a scene's camera
+    python response.py DIR        the curve of a scene's camera, after registration
 """
 
 import argparse
@@ -21,7 +21,7 @@ import torch.nn.functional as nnf
 
 import common
 from data import GAMMA, load_scene
-from register import register
+from register import register, warp
 
 BLOCK = 4               # side of the blocks whose mean light is looked at, pixels: less noise, less of an error in registration
 BINS = 40               # coded values of the brighter frame that are told apart
@@ -39,8 +39,8 @@ def comparagram(dark, bright):
 
     dark, bright: (3, H, W) coded in [0, 1], exposed less and more. Returns: (n, 3) float64: value in dark, in bright, weight up to 1.
     """
-    light_dark, light_bright = (nnf.avg_pool2d(frame ** GAMMA, BLOCK).flatten().double() for frame in (dark, bright))
-    clipped = nnf.max_pool2d(bright, BLOCK).flatten() > WHITE + 0.02            # such a block is brighter than its mean
+    light_dark, light_bright = (nnf.avg_pool2d(frame ** GAMMA, BLOCK).flatten().cpu().double() for frame in (dark, bright))
+    clipped = nnf.max_pool2d(bright, BLOCK).flatten().cpu() > WHITE + 0.02      # such a block is brighter than its mean
     bins = (light_bright ** (1 / GAMMA) * BINS).long()
     rows = []
     for b in range(BINS):
@@ -49,12 +49,12 @@ def comparagram(dark, bright):
         if n >= FEWEST:
             middle = light_dark[chosen].argsort()[n // 4:n - n // 4]
             values = [float(light[chosen][middle].mean()) ** (1 / GAMMA) for light in (light_dark, light_bright)]
-            if values[0] > BLACK and values[1] < WHITE:
+            if min(values) > BLACK and values[1] < WHITE:
                 rows.append([*values, math.sqrt(min(n, MOST) / MOST)])
     return np.array(rows).reshape(-1, 3)
 
 
-def at(v, d):
+def interpolate(v, d):
     """d at coded values v, any shape, from its values at the knots: (KNOTS,), or (KNOTS, n) for n of them."""
     place = np.clip(v, 0, 1)[..., None] * (KNOTS - 1)
     return np.clip(1 - np.abs(place - np.arange(KNOTS)), 0, None) @ d
@@ -66,15 +66,17 @@ def estimate_response(ldr, ev):
     ldr: (3, 3, H, W) coded in [0, 1], registered; ev: (3,) stops. Returns: (KNOTS,) float64, d at KNOTS equidistant coded values; None
     where gamma 2.2 explains the frames, where no curve does much better, or where too little is seen.
     """
+    if min(ldr.shape[2:]) < BLOCK:
+        return None
     pairs = [comparagram(ldr[i], ldr[i + 1]) for i in (0, 1)]
     steps = np.concatenate([np.full(len(pair), float(ev[i + 1] - ev[i])) for i, pair in enumerate(pairs)])
     dark, bright, weight = np.concatenate(pairs).T
     if len(steps) < KNOTS:
         return None
-    v = np.linspace(0, 1, KNOTS).clip(0.01)
-    sRGB = np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
-    basis = np.concatenate([np.stack([np.log(v), np.log(sRGB) / GAMMA - np.log(v)], axis=1), np.eye(KNOTS)[:, :-1]], axis=1)
-    A = at(bright, basis) - at(dark, basis)                                     # A c = b: phi(v_j) = phi(v_i) 2^(...), in logarithms
+    knots = np.linspace(0, 1, KNOTS).clip(0.01)
+    light = np.where(knots <= 0.04045, knots / 12.92, ((knots + 0.055) / 1.055) ** 2.4)     # by sRGB's curve
+    basis = np.concatenate([np.stack([np.log(knots), np.log(light) / GAMMA - np.log(knots)], axis=1), np.eye(KNOTS)[:, :-1]], axis=1)
+    A = interpolate(bright, basis) - interpolate(dark, basis)                   # A c = b: phi(v_j) = phi(v_i) 2^(...), in logarithms
     b = steps * math.log(2) / GAMMA - np.log(bright / dark)
     smooth = np.concatenate([np.zeros((KNOTS - 2, 2)), SMOOTH * np.diff(np.eye(KNOTS), 2, axis=0)[:, :-1]], axis=1)
     prior = np.concatenate([smooth, np.diag([*SMALL[:2], *[SMALL[2]] * (KNOTS - 1)])])
@@ -86,14 +88,14 @@ def estimate_response(ldr, ev):
     d = basis @ c
     before, after = np.average(np.abs(b), weights=weight), np.average(error, weights=weight)
     v = np.linspace(0, 1, 1000)[1:]
-    rises = (np.diff(v * np.exp(at(v, d))) > 0).all()
+    rises = (np.diff(v * np.exp(interpolate(v, d))) > 0).all()
     return d if rises and before > OFF and after < before / 2 else None
 
 
 def recode(ldr, d):
     """phi of frames. ldr: (..., H, W) coded in [0, 1]; d: of estimate_response. Returns: the same shape, in [0, 1]."""
     v = np.linspace(0, 1, 4097)
-    phi, out = torch.from_numpy(v * np.exp(at(v, d))).to(ldr), torch.empty_like(ldr)
+    phi, out = torch.from_numpy(v * np.exp(interpolate(v, d))).to(ldr), torch.empty_like(ldr)
     for plane, into in zip(ldr.flatten(0, -3), out.flatten(0, -3)):             # a large photograph's planes, not all at once
         low = (plane * (len(v) - 1)).int().clamp(max=len(v) - 2)
         into.copy_(torch.lerp(phi[low], phi[low + 1], plane * (len(v) - 1) - low))
@@ -102,16 +104,24 @@ def recode(ldr, d):
 
 @torch.no_grad()
 def register_and_recode(ldr, ev, registered=True, recoded=True):
-    """What does not move by itself comes to its place, and to gamma 2.2.
+    """What does not move by itself comes to its place, and to gamma 2.2. Recoded frames are warped again: beyond their rims is the reference.
 
     ldr: (3, 3, H, W) coded in [0, 1], ev: (3,) stops, as register.register takes them; registered, recoded: False leaves out the one or
     the other. Returns: the bracket, of the same shape; register's homographies; d of estimate_response, or None.
+    Raises: ValueError for another shape.
     """
-    homographies = torch.eye(3, dtype=torch.float64).repeat(3, 1, 1)
-    if registered:
-        ldr, homographies = register(ldr, ev)
-    d = estimate_response(ldr, ev) if recoded else None
-    return ldr if d is None else recode(ldr, d), homographies, d
+    if ldr.ndim != 4 or ldr.shape[:2] != (3, 3) or len(ev) != 3:
+        raise ValueError(f"found ldr {tuple(ldr.shape)}, {len(ev)} exposures; give one bracket (3, 3, H, W) and 3 exposures")
+    aligned, homographies = register(ldr, ev) if registered else (ldr, torch.eye(3, dtype=torch.float64).repeat(3, 1, 1))
+    d = estimate_response(aligned, ev) if recoded else None
+    if d is None:
+        return aligned, homographies, d
+    del aligned                                                                 # a large bracket takes a gigabyte
+    aligned = recode(ldr, d)
+    for i, homography in enumerate(homographies):
+        if (homography != torch.eye(3)).any():
+            aligned[i] = warp(aligned[i], homography, aligned[1], float(ev[1] - ev[i]))
+    return aligned, homographies, d
 
 
 def main():
@@ -124,7 +134,7 @@ def main():
         print("gamma 2.2, or nothing that can be told from these frames")
         return
     for v in np.linspace(0.1, 1, 10):
-        print(f"{v:.1f} shows what gamma 2.2 would code as {v * math.exp(at(v, d)):.3f}")
+        print(f"{v:.1f} shows what gamma 2.2 would code as {v * math.exp(interpolate(v, d)):.3f}")
 
 
 if __name__ == "__main__":

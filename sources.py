@@ -53,7 +53,7 @@ def find_images(folder, height, width, split="all"):
             images.append((path, h, w))
     if not images:
         raise ValueError(f"{folder}: {len(paths)} .hdr images, all too small for views of {width}x{height}, room for the camera's motion "
-                         "included; use larger images or a smaller size")
+                         "and for what flow sees around a patch included; use larger images or a smaller size")
     chosen = [image for image in images if split == "all" or in_validation(image[0]) == (split == "val")]
     if not chosen and split == "train":
         raise ValueError(f"{folder}: the names of all {len(images)} images fall to validation; add images or rename one")

@@ -49,8 +49,8 @@ class TrainingConfig:
     val_every: int = 1000           # steps between validations
     val_scenes: int = 8             # validation scenes; 0 is all (Kalantari and Hu: of the test split)
     val_size: int = 256             # side of a synthetic validation scene, pixels
-    align: bool = True              # frames are registered and follow the flow, in training and validation; --no-align is the paper's, then also
-                                    # evaluate and infer with --no-register --no-flow [departs D6, D9]
+    align: bool = True              # frames go through flow.align_frames, in training and validation; --no-align is the paper's, then also
+                                    # evaluate and infer with --no-register --no-response --no-flow [departs D6, D9, D10]
     log_every: int = 50             # steps between log lines
     workers: int = 2                # processes that load data; 0 loads in the main one
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps

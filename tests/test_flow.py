@@ -120,6 +120,8 @@ def test_the_reference_takes_the_place_of_a_long_frame_that_contradicts_it():
     assert (ldr[2] - expected)[:, inner].abs().mean() > 0.2
     assert (aligned[2] - expected)[:, inner].abs().mean() < 0.01
     assert (aligned[2] - ldr[2])[:, 8:30, 8:120].abs().max() < 0.1              # what agrees stays the long frame's
+    short = follow_flow(bracket(torch.stack([world, there, there]), EV), EV)[0]
+    assert (short - bracket(torch.stack([there] * 3), EV)[0])[:, inner].abs().mean() > 0.05          # the short frame keeps what it shows
     noisy = ldr.clone()
     noisy[1] = (noisy[1] + 0.05 * torch.randn(3, 128, 128, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
     assert (follow_flow(noisy, EV)[2] - ldr[2])[:, 8:30, 8:120].abs().mean() < 0.02        # noise contradicts nothing

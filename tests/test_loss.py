@@ -204,7 +204,7 @@ def test_the_decibel_term_is_what_both_psnrs_of_every_patch_lack_to_fifty_times_
         assert abs(L_r.item() - paper.item() - weights[0] * lack_mu - weights[1] * lack_l) < 0.03
     assert reconstruction_loss(hdr, hdr, None, 0, decibel=(1.0, 1.0))[0].item() == 0            # finite where nothing is wrong
     with pytest.raises(ValueError, match="--decibel 0.1: give two weights"):
-        reconstruction_loss(hdr_hat, hdr, None, 0, decibel=(0.1,))
+        LossConfig(decibel=(0.1,))
 
 
 def test_the_fifth_term_is_the_share_of_the_gradients_that_is_missing_where_the_reference_shows_something():

@@ -10,7 +10,8 @@ import torch.nn.functional as nnf
 import response
 from camera import respond
 from images import write_image
-from response import at, comparagram, estimate_response, recode, register_and_recode
+from register import register, warp
+from response import comparagram, estimate_response, recode, register_and_recode
 
 EV = torch.tensor([0.0, 2.0, 4.0])
 
@@ -69,7 +70,19 @@ def test_gamma_2_2_is_left_alone_and_so_is_what_no_curve_explains(seed, noise):
     other = torch.stack([ldr[0].flip(1), ldr[1], ldr[2].flip(2)])
     assert estimate_response(other, EV) is None                                                # three scenes
     assert estimate_response(torch.full((3, 3, 64, 64), 0.5), EV) is None                      # nothing to see
-    assert estimate_response(torch.rand(3, 3, 8, 8), EV) is None                               # too few pixels
+    for side in (8, 3):
+        assert estimate_response(torch.rand(3, 3, side, side), EV) is None                     # too few pixels
+    for value in (0.0, 1.0):
+        assert estimate_response(torch.full((3, 3, 64, 64), value), EV) is None
+
+
+def test_a_black_border_of_one_frame_tells_nothing():
+    ldr = bracket(sRGB)
+    whole = estimate_response(ldr, EV)
+    ldr[2, :, :, :16] = 0
+    assert np.abs(estimate_response(ldr, EV) - whole)[3:].max() < 0.02
+    ldr[2] = 0
+    assert estimate_response(ldr, EV) is None or np.isfinite(estimate_response(ldr, EV)).all()
 
 
 def test_the_comparagram_holds_the_values_that_belong_together_and_no_clipped_ones():
@@ -87,7 +100,7 @@ def test_recoding_is_phi_at_every_value_monotonic_and_keeps_black_and_white():
     out = recode(values[None], d)[0]
     assert torch.equal(out[0], out[1]) and out.dtype == torch.float32
     assert out[0, 0] == 0 and out[0, -1] == 1 and (out[0].diff() > 0).all()
-    assert np.abs(out[0].numpy() - values[0].numpy() * np.exp(at(values[0].numpy().astype(float), d))).max() < 1e-4
+    assert np.abs(out[0].numpy() - values[0].numpy() * np.exp(np.interp(values[0].numpy(), v, d))).max() < 1e-4
 
 
 def test_each_step_can_be_left_out():
@@ -99,8 +112,22 @@ def test_each_step_can_be_left_out():
     same, homographies, d = register_and_recode(moved, EV, False, False)
     assert same is moved and d is None and (homographies == torch.eye(3)).all()
     registered, _, d = register_and_recode(moved, EV, True, False)
-    assert d is None and torch.equal(recode(registered, estimate_response(registered, EV)), both)
-    assert not torch.equal(both[1], moved[1])                                                  # the reference, too, is recoded
+    assert d is None and torch.equal(registered, register(moved, EV)[0])
+    recoded = recode(moved, estimate_response(registered, EV))
+    assert torch.equal(both[1], recoded[1]) and not torch.equal(both[1], moved[1])             # the reference, too, is recoded
+    assert torch.equal(both[0], warp(recoded[0], register(moved, EV)[1][0], recoded[1], 2.0))
+    with pytest.raises(ValueError, match="give one bracket"):
+        register_and_recode(moved[:2], EV, registered=False)
+
+
+def test_beyond_a_recoded_frame_is_the_recoded_reference():
+    wide = bracket(s_curve, moving=False, size=200)
+    ldr = torch.stack([wide[0, :, 20:180, :160], wide[1, :, 20:180, 20:180], wide[2, :, 20:180, 20:180]])
+    aligned, homographies, d = register_and_recode(ldr, EV)
+    assert d is not None and abs(homographies[0][0, 2] - 20) < 0.5
+    rim, reference = aligned[0, :, 10:150, 145:155], aligned[1, :, 10:150, 145:155]
+    fits = (rim - reference * 2 ** (-2 / 2.2)).abs()[reference < 0.9]
+    assert fits.max() < 1e-3
 
 
 def test_the_script_prints_the_curve(monkeypatch, tmp_path, capsys):
