@@ -4,8 +4,8 @@
 Where a frame shows v, the light would be coded phi(v) by gamma 2.2. Two frames i and j show the same thing as v_i and v_j with
     phi(v_j) = phi(v_i) 2^((ev_j - ev_i) / 2.2)
 Which v_i and v_j belong together is read off registered frames (comparagram: Mann and Picard 1995), as the trimmed mean of v_i over all
-blocks with one v_j, of light, for noise would darken the mean of dark values: things that moved are outliers. With phi(v) = v e^d(v) that is linear in d, which is solved for by least squares,
-robust ones, as
+blocks with one v_j: things that moved are outliers. Means are of light, for means of noisy coded values are too dark. With
+phi(v) = v e^d(v) that is linear in d, which is solved for by least squares, robust ones, as
     d(v) = c_1 ln v + c_2 d_sRGB(v) + r(v)          another gamma; sRGB's curve; what is left of it, smooth
 and d(1) = 0: white stays white. (Debevec and Malik, SIGGRAPH 1997, solve for the whole curve, smooth, too, from points picked by hand.)
 
