@@ -10,8 +10,9 @@ It is found by DIS (Kroeger et al., "Fast optical flow using dense inverse searc
 So it is found five times: in the mean of the channels, with and without DIS's normalisation of brightness, and in each channel, for a
 colour may move without a change of grey, or be the only one that is not saturated. Of these flows each pixel takes the one by which the
 frame's colours around it come nearest to the reference's (as in Lempitsky et al., "FusionFlow", CVPR 2008, without its smoothness), and
-a median then takes out what stands alone. Where a thing is hidden, or the reference all white, that is a guess. A long frame that
-contradicts the reference after all gives way to it, see follow_flow; else the network judges what it gets.
+a median takes out what stands alone. Two more flows start from there, and the choice is made again. Where a thing is hidden, or the
+reference all white, that is a guess. A long frame that contradicts the reference after all gives way to it, see follow_flow; else the
+network judges what it gets.
 
     python flow.py DIR         how far things moved between the frames of a scene
 """
@@ -69,14 +70,25 @@ def flow_of(pair):
     dis.setFinestScale(0)
     dis.setVariationalRefinementIterations(REFINEMENTS)
     flows, errors = [], []
-    for channels, normalised in ((slice(0, 3), True), (slice(0, 3), False), (0, True), (1, True), (2, True)):
+
+    def look(channels, normalised=True, start=None):
         dis.setUseMeanNormalization(normalised)
         greys = (pair[:, channels].reshape(2, -1, *pair.shape[2:]).mean(dim=1) * 255).round().byte().numpy()
-        flows.append(torch.from_numpy(dis.calc(*greys, None)).permute(2, 0, 1))                         # (2, h, w)
+        flows.append(torch.from_numpy(dis.calc(*greys, start)).permute(2, 0, 1))                        # (2, h, w)
         errors.append(neighbourhood((sample_along(pair[1], flows[-1]) - pair[0]).abs().mean(dim=0, keepdim=True)))
-    best = torch.stack(errors).argmin(dim=0)                                                            # (1, h, w), one of the five
-    u = torch.stack(flows).gather(0, best.expand(1, 2, -1, -1))[0]
-    return torch.stack([torch.from_numpy(cv2.medianBlur(component.numpy(), MEDIAN)) for component in u])
+
+    def best():
+        choice = torch.stack(errors).argmin(dim=0)                                                      # (1, h, w)
+        u = torch.stack(flows).gather(0, choice.expand(1, 2, -1, -1))[0]
+        return torch.stack([torch.from_numpy(cv2.medianBlur(component.numpy(), MEDIAN)) for component in u])
+
+    grey = slice(0, 3)
+    look(grey), look(grey, normalised=False)
+    for channel in range(3):
+        look(channel)
+    start = best().permute(1, 2, 0).contiguous().numpy()
+    look(grey, start=start.copy()), look(grey, normalised=False, start=start.copy())                    # calc writes into its start
+    return best()
 
 
 def find_flow(reference, frame, stops):

@@ -29,7 +29,7 @@ FEWEST = 30             # blocks in a bin
 MOST = 1000             # blocks above which a bin does not weigh more
 BLACK, WHITE = 0.05, 0.975  # coded values between which a block tells something
 KNOTS = 17              # coded values at which d is found, from 0 to 1
-SMOOTH, SMALL = 1.0, (0.02, 0.02, 0.1)  # weights of the second differences of r, and of c_1, c_2 and r themselves, against one full bin's 1
+SMOOTH, SMALL = 2.0, (0.02, 0.005, 0.1)  # weights of the second differences of r, and of c_1, c_2 and r themselves, against one full bin's 1
 CLOSE = 0.02            # error of ln phi above which a bin is trusted less
 OFF = 0.025             # mean error of ln phi that gamma 2.2 may make: exposures are not exact either
 

@@ -56,7 +56,7 @@ def test_flow_of_a_large_photograph_is_found_in_a_smaller_one_and_counts_its_own
             return self.dis.calc(a, b, u)
     monkeypatch.setattr(flow.cv2, "DISOpticalFlow_create", Spy)
     u = find_flow(reference, frame, 0.0)
-    assert sizes == [(84, 100)] * 5 and u.shape == (2, 251, 300)
+    assert sizes == [(84, 100)] * 7 and u.shape == (2, 251, 300)
     assert (u - torch.tensor([-9.0, 6.0])[:, None, None])[:, 30:-30, 30:-30].norm(dim=0).median() < 0.4
 
 
