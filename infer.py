@@ -159,6 +159,14 @@ def main():
     dtype = pick_precision(config.precision, device)
     sample = load_scene(config.scene)
     H, W = sample["ldr"].shape[-2:]
+    model = load_weights(config.weights, device)
+    if config.samples > 1 and model.variant != "s2":
+        raise ValueError(f"--samples {config.samples}: the weights are of {model.variant}, which draws nothing; use weights of s2 (train_stage2.py)")
+    if config.compile:
+        for network in model.children():
+            network.compile()
+
+    start = time.perf_counter()
     ev, ldr = sample["ev"][None], sample.pop("ldr")                             # (1, 3), (3, 3, H, W)
     ldr, homographies, curve = register_and_recode(ldr, ev[0], config.register, config.response)
     registered, ldr = ldr, follow_flow(ldr, ev[0]) if config.flow else ldr
@@ -166,16 +174,9 @@ def main():
     if "hdr" not in sample:                                                     # for the panel alone
         registered = torch.stack([shrink(frame) for frame in registered])
     ldr, registered = pad_to_multiple(ldr)[None], registered[None]              # (1, 3, 3, H', W'), (1, 3, 3, h, w)
-    model = load_weights(config.weights, device)
-    if config.samples > 1 and model.variant != "s2":
-        raise ValueError(f"--samples {config.samples}: the weights are of {model.variant}, which draws nothing; use weights of s2 (train_stage2.py)")
-    if config.compile:
-        for network in model.children():
-            network.compile()
     tile = tile_for(config.tile, H, W)
     keep_memory(2 ** 26 if tile else 2 ** 30)                                   # only strips where memory is short; what loading needed is gone
 
-    start = time.perf_counter()
     with autocast(device, dtype):
         hdr_hat, spread = sample_images(model, ldr.to(device), ev.to(device), range(config.seed, config.seed + config.samples),
                                         config.steps or None, tile)
