@@ -83,11 +83,13 @@ def flow_of(pair):
         return torch.stack([torch.from_numpy(cv2.medianBlur(component.numpy(), MEDIAN)) for component in u])
 
     grey = slice(0, 3)
-    look(grey), look(grey, normalised=False)
+    look(grey)
+    look(grey, normalised=False)
     for channel in range(3):
         look(channel)
     start = best().permute(1, 2, 0).contiguous().numpy()
-    look(grey, start=start.copy()), look(grey, normalised=False, start=start.copy())                    # calc writes into its start
+    look(grey, start=start.copy())                                              # a copy, for calc writes into it
+    look(grey, normalised=False, start=start.copy())
     return best()
 
 

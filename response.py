@@ -95,7 +95,7 @@ def estimate_response(ldr, ev):
 def recode(ldr, d):
     """phi of frames. ldr: (..., H, W) coded in [0, 1]; d: of estimate_response. Returns: the same shape, in [0, 1]."""
     v = np.linspace(0, 1, 4097)
-    phi, out = torch.from_numpy(v * np.exp(interpolate(v, d))).to(ldr), torch.empty_like(ldr)
+    phi, out = torch.from_numpy(v * np.exp(interpolate(v, d))).float().to(ldr), torch.empty_like(ldr)
     for plane, into in zip(ldr.flatten(0, -3), out.flatten(0, -3)):             # a large photograph's planes, not all at once
         low = (plane * (len(v) - 1)).int().clamp(max=len(v) - 2)
         into.copy_(torch.lerp(phi[low], phi[low + 1], plane * (len(v) - 1) - low))
