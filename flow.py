@@ -25,8 +25,8 @@ import torch
 import torch.nn.functional as nnf
 
 import common
-from data import GAMMA, load_scene
-from register import at_one_exposure, between_pixels
+from data import load_scene
+from register import at_one_exposure, between_pixels, box_mean, exposed_as_frame
 from response import register_and_recode
 
 LARGEST = 1_600_000     # pixels of the image that flow is looked for in; a larger photograph is shrunk by a whole number
@@ -59,11 +59,6 @@ def enlarged(maps, k, like):
     return nnf.interpolate(maps[None].to(like.device), scale_factor=k, mode="bilinear", align_corners=False)[0, :, :height, :width]
 
 
-def neighbourhood(image):
-    """Mean over WINDOW x WINDOW pixels, at the rim over those that exist. image: (C, h, w). Returns: the same shape."""
-    return nnf.avg_pool2d(image[None], WINDOW, 1, WINDOW // 2, count_include_pad=False)[0]
-
-
 def flow_of(pair):
     """Flow of a shrunk pair, (2, 3, h, w) in [0, 1] at one exposure. Returns: (2, h, w) float32, pixels of the shrunk images."""
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -75,7 +70,7 @@ def flow_of(pair):
         dis.setUseMeanNormalization(normalised)
         greys = (pair[:, channels].reshape(2, -1, *pair.shape[2:]).mean(dim=1) * 255).round().byte().numpy()
         flows.append(torch.from_numpy(dis.calc(*greys, start)).permute(2, 0, 1))                        # (2, h, w)
-        errors.append(neighbourhood((sample_along(pair[1], flows[-1]) - pair[0]).abs().mean(dim=0, keepdim=True)))
+        errors.append(box_mean((sample_along(pair[1], flows[-1]) - pair[0]).abs().mean(dim=0)[None, None], WINDOW)[0])
 
     def best():
         choice = torch.stack(errors).argmin(dim=0)                                                      # (1, h, w)
@@ -117,7 +112,7 @@ def sample_along(frame, u):
 
 def contradiction(reference, frame):
     """Where two images of one exposure show something else, whatever their noise: (3, h, w) each. Returns: (1, h, w) in [0, 1]."""
-    difference = neighbourhood(reference - frame).abs().amax(dim=0, keepdim=True)
+    difference = box_mean((reference - frame)[None], WINDOW)[0].abs().amax(dim=0, keepdim=True)
     return nnf.max_pool2d((difference / CONTRADICTED - 1).clamp(0, 0.5) * 2, REACH, 1, REACH // 2)
 
 
@@ -138,7 +133,7 @@ def follow_flow(ldr, ev):
             aligned[i] = sample_along(ldr[i], enlarged(u * k, k, ldr[i]))
             if i == 2:
                 ghost = enlarged(contradiction(pair[0], sample_along(pair[1], u)), k, ldr[i])
-                aligned[i].lerp_((ldr[1] * 2 ** (-stops / GAMMA)).clamp(max=1), ghost)
+                aligned[i].lerp_(exposed_as_frame(ldr[1], stops), ghost)
     return aligned
 
 

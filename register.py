@@ -78,17 +78,17 @@ def _look_up(W, x, y, rows=slice(None)):
     return grid[None], (grid.abs() <= 1).all(dim=-1) & (scale > 0)
 
 
-def _box(image, side):
-    """Mean over side x side pixels, at the rim over those that exist. image: (1, 1, h, w)."""
+def box_mean(image, side):
+    """Mean over side x side pixels, at the rim over those that exist. image: (B, C, h, w). Returns: the same shape."""
     image = nnf.avg_pool2d(image, (side, 1), 1, (side // 2, 0), count_include_pad=False)
     return nnf.avg_pool2d(image, (1, side), 1, (0, side // 2), count_include_pad=False)
 
 
 def normalise(grey):
     """n(g) of the header, of g smoothed over 3x3 pixels. grey: (1, 1, h, w) coded. Returns: the same shape, mostly within -3 to 3."""
-    grey = _box(grey, 3)
-    mean = _box(grey, WINDOW)
-    var = (_box(grey ** 2, WINDOW) - mean ** 2).clamp(min=0)
+    grey = box_mean(grey, 3)
+    mean = box_mean(grey, WINDOW)
+    var = (box_mean(grey ** 2, WINDOW) - mean ** 2).clamp(min=0)
     return (grey - mean) / (var + FLOOR ** 2).sqrt()
 
 
@@ -228,6 +228,11 @@ def between_pixels(frame, grid):
     return torch.where(white, 1.0, image)
 
 
+def exposed_as_frame(reference, stops):
+    """The reference as the frame's exposure would show it, clip(H_2 t_i, 0, 1)^(1/2.2). reference: coded, any shape; stops: as in estimate()."""
+    return (reference * 2 ** (-stops / GAMMA)).clamp(max=1)
+
+
 @torch.no_grad()
 def warp(frame, homography, reference, stops):
     """Shows the frame as the reference's camera would have seen it.
@@ -244,10 +249,16 @@ def warp(frame, homography, reference, stops):
     for top in range(0, height, rows):
         strip = slice(top, top + rows)
         grid, inside = _look_up(W, x, y, strip)
-        image, exposed = between_pixels(frame, grid), (reference[:, strip] * 2 ** (-stops / GAMMA)).clamp(max=1)
+        image, exposed = between_pixels(frame, grid), exposed_as_frame(reference[:, strip], stops)
         beyond = torch.where(reference[:, strip] > WHITE, torch.maximum(image, exposed), exposed)
         out[:, strip] = torch.where(inside, image, beyond)
     return out
+
+
+def check_bracket(ldr, ev):
+    """Raises: ValueError where ldr is not (3, 3, H, W) or ev not (3,)."""
+    if ldr.ndim != 4 or ldr.shape[:2] != (3, 3) or len(ev) != 3:
+        raise ValueError(f"register: found ldr {tuple(ldr.shape)}, {len(ev)} exposures; give one bracket (3, 3, H, W) and 3 exposures")
 
 
 def register(ldr, ev):
@@ -259,8 +270,7 @@ def register(ldr, ev):
         recognised (see estimate). Pixels from outside of a frame show the reference, exposed as the frame is (see warp).
     Raises: ValueError for another shape.
     """
-    if ldr.ndim != 4 or ldr.shape[:2] != (3, 3) or len(ev) != 3:
-        raise ValueError(f"register: found ldr {tuple(ldr.shape)}, {len(ev)} exposures; give one bracket (3, 3, H, W) and 3 exposures")
+    check_bracket(ldr, ev)
     registered, homographies = ldr.clone(), torch.eye(3, dtype=torch.float64).repeat(3, 1, 1)
     for i in (0, 2):
         stops = float(ev[1] - ev[i])

@@ -21,7 +21,7 @@ import torch.nn.functional as nnf
 
 import common
 from data import GAMMA, load_scene
-from register import register, warp
+from register import check_bracket, register, warp
 
 BLOCK = 4               # side of the blocks whose mean light is looked at, pixels: less noise, less of an error in registration
 BINS = 40               # coded values of the brighter frame that are told apart
@@ -110,8 +110,7 @@ def register_and_recode(ldr, ev, registered=True, recoded=True):
     the other. Returns: the bracket, of the same shape; register's homographies; d of estimate_response, or None.
     Raises: ValueError for another shape.
     """
-    if ldr.ndim != 4 or ldr.shape[:2] != (3, 3) or len(ev) != 3:
-        raise ValueError(f"found ldr {tuple(ldr.shape)}, {len(ev)} exposures; give one bracket (3, 3, H, W) and 3 exposures")
+    check_bracket(ldr, ev)
     aligned, homographies = register(ldr, ev) if registered else (ldr, torch.eye(3, dtype=torch.float64).repeat(3, 1, 1))
     d = estimate_response(aligned, ev) if recoded else None
     if d is None:
