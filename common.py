@@ -35,12 +35,12 @@ def _comments(config_class):
     return dict(found)
 
 
-def _add_flags(parser, config_class, group=None):
+def _add_flags(parser, config_class, group=None, defaults=None):
     comments, types = _comments(config_class), typing.get_type_hints(config_class)
     for field in fields(config_class):
-        kind, default = types[field.name], getattr(config_class(), field.name)
+        kind, default = types[field.name], getattr(defaults or config_class(), field.name)
         if is_dataclass(kind):
-            _add_flags(parser, kind, parser.add_argument_group(kind.__name__, (kind.__doc__ or "").split("\n")[0]))
+            _add_flags(parser, kind, parser.add_argument_group(kind.__name__, (kind.__doc__ or "").split("\n")[0]), default)
             continue
         flag = "--" + field.name.replace("_", "-")
         text = f"{comments.get(field.name, '')} (default: {default})".replace("%", "%%")

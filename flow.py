@@ -12,7 +12,8 @@ colour may move without a change of grey, or be the only one that is not saturat
 frame's colours around it come nearest to the reference's (as in Lempitsky et al., "FusionFlow", CVPR 2008, without its smoothness), and
 a median takes out what stands alone. Two more flows start from there, and the choice is made again. Where a thing is hidden, or the
 reference all white, that is a guess. A long frame that contradicts the reference after all gives way to it, see follow_flow; else the
-network judges what it gets.
+network judges what it gets. Flow is looked for in frames that register.py has warped, but what is found is read from the photograph
+itself, through homography and flow at once: interpolated twice it would be blurred.
 
     python flow.py DIR         how far things moved between the frames of a scene
 """
@@ -27,7 +28,7 @@ import torch.nn.functional as nnf
 import common
 from data import load_scene
 from register import at_one_exposure, between_pixels, box_mean, exposed_as_frame
-from response import register_and_recode
+from response import recode, register_and_recode
 
 LARGEST = 1_600_000     # pixels of the image that flow is looked for in; a larger photograph is shrunk by a whole number
 SMALLEST = 32           # side below which a frame is left as it is, pixels: DIS compares patches of 8, over several scales
@@ -98,16 +99,36 @@ def find_flow(reference, frame, stops):
     return enlarged(flow_of(pair) * k, k, frame)
 
 
-def sample_along(frame, u):
-    """The frame (3, H, W), coded in [0, 1], along a flow u (2, H, W). Returns: the same shape; where u leaves the frame, the frame as it is."""
+def sample_along(frame, u, taken=None, homography=None):
+    """A frame (3, H, W), coded in [0, 1], along a flow u (2, H, W). Returns: the same shape; where u leaves the frame, the frame as it is.
+
+    taken, homography: the frame (3, H, W) before register.py warped it, and how, the reference's pixels to the taken frame's. It is looked at
+    in place of the warped one then, where it reaches: interpolated once, not twice, it is sharper.
+    """
     height, width = frame.shape[1:]
     out, x, y = torch.empty_like(frame), torch.arange(width, device=frame.device), torch.arange(height, device=frame.device)[:, None]
     rows = max(1, STRIP // width)
     for top in range(0, height, rows):
         strip = slice(top, top + rows)
-        grid = torch.stack([2 * (x + u[0, strip]) / (width - 1) - 1, 2 * (y[strip] + u[1, strip]) / (height - 1) - 1], dim=-1)
-        out[:, strip] = torch.where((grid.abs() <= 1).all(dim=-1), between_pixels(frame, grid[None]), frame[:, strip])
+        X, Y = x + u[0, strip], y[strip] + u[1, strip]
+        out[:, strip] = look_up(frame, X, Y, frame[:, strip])
+        if taken is not None:
+            out[:, strip] = look_up(taken, *project(homography, X, Y), out[:, strip])
     return out
+
+
+def look_up(image, X, Y, beyond):
+    """The image (3, H, W) at the points X, Y (h, w), pixels; `beyond` (3, h, w) where they are outside of it. Returns: (3, h, w)."""
+    height, width = image.shape[1:]
+    grid = torch.stack([2 * X / (width - 1) - 1, 2 * Y / (height - 1) - 1], dim=-1)
+    return torch.where((grid.abs() <= 1).all(dim=-1), between_pixels(image, grid[None]), beyond)
+
+
+def project(homography, X, Y):
+    """Where a homography (3, 3) takes the points X, Y (h, w), pixels. Returns: X, Y."""
+    (a, b, c), (d, e, f), (g, h, i) = homography.tolist()
+    scale = g * X + h * Y + i
+    return (a * X + b * Y + c) / scale, (d * X + e * Y + f) / scale
 
 
 def contradiction(reference, frame):
@@ -117,9 +138,10 @@ def contradiction(reference, frame):
 
 
 @torch.no_grad()
-def follow_flow(ldr, ev):
+def follow_flow(ldr, ev, taken=None, homographies=None):
     """Brings the outer frames of a bracket to the reference along flow. ldr: (3, 3, H, W) coded in [0, 1]; ev: (3,) stops.
 
+    taken, homographies: the bracket (3, 3, H, W) before register.py warped it, and its homographies (3, 3, 3), see sample_along.
     Where the long frame then still contradicts the reference, the reference takes its place, exposed as the long frame is: clip(H_2 t_3,
     0, 1)^(1/2.2). The short frame keeps what it shows: beside a highlight even the wrong place tells something.
     Returns: the same shape. The reference stays as it is, and so does a bracket of fewer than SMALLEST pixels a side.
@@ -130,7 +152,8 @@ def follow_flow(ldr, ev):
             stops = float(ev[1] - ev[i])
             pair, k = shrunk_pair(ldr[1], ldr[i], stops)
             u = flow_of(pair)
-            aligned[i] = sample_along(ldr[i], enlarged(u * k, k, ldr[i]))
+            warped = homographies is not None and bool((homographies[i] != torch.eye(3)).any())
+            aligned[i] = sample_along(ldr[i], enlarged(u * k, k, ldr[i]), *((taken[i], homographies[i]) if warped else ()))
             if i == 2:
                 ghost = enlarged(contradiction(pair[0], sample_along(pair[1], u)), k, ldr[i])
                 aligned[i].lerp_(exposed_as_frame(ldr[1], stops), ghost)
@@ -138,6 +161,15 @@ def follow_flow(ldr, ev):
 
 
 @torch.no_grad()
+def align_in_steps(ldr, ev, registered=True, recoded=True, followed=True):
+    """As align_frames. Returns: the bracket registered and recoded alone, the bracket aligned, both (3, 3, H, W); register's homographies
+    (3, 3, 3); d of response.estimate_response, or None."""
+    without_flow, homographies, d = register_and_recode(ldr, ev, registered, recoded)
+    if not followed:
+        return without_flow, without_flow, homographies, d
+    return without_flow, follow_flow(without_flow, ev, ldr if d is None else recode(ldr, d), homographies), homographies, d
+
+
 def align_frames(ldr, ev, registered=True, recoded=True, followed=True):
     """What a bracket goes through before the network sees it: registration, gamma 2.2 for the camera's own curve, flow.
 
@@ -145,11 +177,10 @@ def align_frames(ldr, ev, registered=True, recoded=True, followed=True):
     registered, recoded, followed: False leaves out the one or the other.
     Returns: the bracket, of the same shape. Raises: ValueError for another shape.
     """
-    ldr, _, _ = register_and_recode(ldr, ev, registered, recoded)
-    return follow_flow(ldr, ev) if followed else ldr
+    return align_in_steps(ldr, ev, registered, recoded, followed)[1]
 
 
-align_frames.version = 2    # counts up with every change of its results: frames in data.Patches' cache are aligned anew then
+align_frames.version = 3    # counts up with every change of its results: frames in data.Patches' cache are aligned anew then
 
 
 def main():

@@ -25,12 +25,11 @@ import torch.nn.functional as nnf
 
 from common import autocast, parse, pick_device, pick_precision, run, save_panel
 from data import PLAIN, T, load_scene, to_radiance, weighted_merge
-from flow import follow_flow
+from flow import align_in_steps
 from images import write_image
 from lfdiff import load_weights, pad_to_multiple, reconstruct
 from loss import psnr
 from register import corner_motion
-from response import register_and_recode
 from strips import by_strips, keep_memory
 
 WHOLE = 3_000_000       # pixels of an image above which it is rebuilt in tiles
@@ -168,8 +167,7 @@ def main():
 
     start = time.perf_counter()
     ev, ldr = sample["ev"][None], sample.pop("ldr")                             # (1, 3), (3, 3, H, W)
-    ldr, homographies, curve = register_and_recode(ldr, ev[0], config.register, config.response)
-    registered, ldr = ldr, follow_flow(ldr, ev[0]) if config.flow else ldr
+    registered, ldr, homographies, curve = align_in_steps(ldr, ev[0], config.register, config.response, config.flow)
     moved = [corner_motion(homography, H, W) for homography in homographies if (homography != torch.eye(3)).any()]
     if "hdr" not in sample:                                                     # for the panel alone
         registered = torch.stack([shrink(frame) for frame in registered])

@@ -10,7 +10,8 @@ noise, clipping and files are not in it: they belong to whatever photographs it 
 
 DIR is searched, subfolders too, for .hdr files: panoramas (width = 2 height) light the scenes and are seen behind them; photographs and
 panoramas become pictures on walls and screens. Training scenes use the files that splits.in_validation gives to training, validation
-scenes the others, so no panorama is in both. The variant llvm_ad_rgb needs LLVM's shared library: set DRJIT_LIBLLVM_PATH if not found.
+scenes the others, so no panorama is in both. The variant llvm_ad_rgb needs LLVM's shared library: set DRJIT_LIBLLVM_PATH if not found,
+or if Mitsuba stops with "LLVM ERROR: Cannot select" (3.9 does with LLVM 15, not with 19).
 
 Written: OUT/train/NNNN.npy, OUT/val/NNNN.npy: (3, 3, H, W) float16, frame (1 is the reference) then RGB, linear radiance, median of the
 reference 1, at most 6e4. A scene is a function of (seed, split, index) and DIR; files that exist are skipped.

@@ -49,6 +49,19 @@ def test_empty_command_line_gives_the_defaults():
     assert parse(Outer, []) == Outer()
 
 
+@dataclass
+class Narrow:
+    """A whole that sets its part otherwise than the part itself does."""
+    inner: Inner = field(default_factory=lambda: Inner(width=2))
+
+
+def test_defaults_of_a_part_are_those_the_whole_gives_it(capsys):
+    assert parse(Narrow, ["--sizes", "3"]) == Narrow(Inner(2, (3,)))
+    with pytest.raises(SystemExit):
+        parse(Narrow, ["--help"])
+    assert "features, 100 % of them (default: 2)" in " ".join(capsys.readouterr().out.split())
+
+
 def test_flags_of_every_type_reach_their_fields():
     config = parse(Outer, "--name c --learning-rate 3e-3 --fast --no-strict --words p q r --width 16 --sizes 5 6 7".split())
     assert config == Outer("c", 3e-3, True, False, ("p", "q", "r"), Inner(16, (5, 6, 7)))

@@ -190,15 +190,16 @@ def test_networks_and_the_merges_get_aligned_frames_and_the_weighted_merge_does_
     inner = (..., slice(16, -16), slice(16, -16))
     registered, aligned, plain = (psnr(T(merges[name][0][inner]), T(sample["hdr"][inner])) for name in (*evaluate.MERGES, "weighted merge"))
     assert registered > plain + 1 and aligned > plain + 1
-    expected = weighted_merge(follow_flow(register(sample["ldr"], sample["ev"])[0], sample["ev"])[None], sample["ev"][None])[0]
+    registered, homographies = register(sample["ldr"], sample["ev"])
+    followed = follow_flow(registered, sample["ev"], sample["ldr"], homographies)
+    expected = weighted_merge(followed[None], sample["ev"][None])[0]
     assert torch.equal(merges["merge, aligned"][0], expected)
     model = tiny("s2")
     def predict(register, flow):
         config = evaluate.EvaluateConfig(register=register, flow=flow)
         return evaluate.network_method("s2", model, config, torch.device("cpu"), torch.float32).predict("", sample)
-    registered = register(sample["ldr"], sample["ev"])[0]
     found = [predict(*flags) for flags in ((True, True), (True, False), (False, False))]
-    for hdr_hat, ldr in zip(found, (follow_flow(registered, sample["ev"]), registered, sample["ldr"])):
+    for hdr_hat, ldr in zip(found, (followed, registered, sample["ldr"])):
         assert torch.equal(hdr_hat, reconstruct(model, ldr[None], sample["ev"][None], generator=torch.Generator().manual_seed(0)))
     assert not torch.allclose(found[0], found[1], atol=1e-4) and not torch.allclose(found[1], found[2], atol=1e-4)
 

@@ -19,6 +19,7 @@ import train_stage1
 import train_stage2
 import training
 from data import T, load_scene
+from flow import follow_flow
 from images import read_image, write_image
 from lfdiff import load_weights
 from loss import psnr
@@ -393,15 +394,15 @@ def test_infer_registers_hand_held_frames_unless_told_not_to(trained, tmp_path, 
 
 def test_infer_follows_what_moved_unless_told_not_to_and_merges_the_frames_that_it_did_not_follow(trained, tmp_path, monkeypatch, capsys):
     scene, _ = make_scene(tmp_path / "scene", size=(64, 80))
-    network, followed, said = [], [], []
-    reconstruct, follow_flow = infer.reconstruct, infer.follow_flow
+    network, said = [], []
+    reconstruct = infer.reconstruct
     monkeypatch.setattr(infer, "reconstruct", lambda model, ldr, *rest: network.append(ldr) or reconstruct(model, ldr, *rest))
-    monkeypatch.setattr(infer, "follow_flow", lambda ldr, ev: followed.append(follow_flow(ldr, ev)) or followed[-1])
     for words in ([], ["--no-flow"]):
         run_script(infer, "--scene", scene, "--weights", trained[1] / "weights.pt", "--out", tmp_path / "out", "--device", "cpu", "--no-register", *words)
         said.append(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("weighted merge")))
-    ldr = load_scene(scene)["ldr"]
-    assert len(followed) == 1 and torch.equal(network[0][0], followed[0]) and torch.equal(network[1][0], ldr) and not torch.equal(followed[0], ldr)
+    sample = load_scene(scene)
+    followed = follow_flow(sample["ldr"], sample["ev"])
+    assert torch.equal(network[0][0], followed) and torch.equal(network[1][0], sample["ldr"]) and not torch.equal(followed, sample["ldr"])
     assert said[0] == said[1]
 
 
