@@ -138,10 +138,11 @@ def contradiction(reference, frame):
 
 
 @torch.no_grad()
-def follow_flow(ldr, ev, taken=None, homographies=None):
+def follow_flow(ldr, ev, taken=None, homographies=None, curve=None):
     """Brings the outer frames of a bracket to the reference along flow. ldr: (3, 3, H, W) coded in [0, 1]; ev: (3,) stops.
 
-    taken, homographies: the bracket (3, 3, H, W) before register.py warped it, and its homographies (3, 3, 3), see sample_along.
+    taken, homographies: the bracket (3, 3, H, W) before register.py warped it, and its homographies (3, 3, 3), see sample_along. curve: of
+    response.estimate_response, where ldr is recoded; `taken` is not, for a large photograph's copy would take a gigabyte.
     Where the long frame then still contradicts the reference, the reference takes its place, exposed as the long frame is: clip(H_2 t_3,
     0, 1)^(1/2.2). The short frame keeps what it shows: beside a highlight even the wrong place tells something.
     Returns: the same shape. The reference stays as it is, and so does a bracket of fewer than SMALLEST pixels a side.
@@ -152,8 +153,11 @@ def follow_flow(ldr, ev, taken=None, homographies=None):
             stops = float(ev[1] - ev[i])
             pair, k = shrunk_pair(ldr[1], ldr[i], stops)
             u = flow_of(pair)
-            warped = homographies is not None and bool((homographies[i] != torch.eye(3)).any())
-            aligned[i] = sample_along(ldr[i], enlarged(u * k, k, ldr[i]), *((taken[i], homographies[i]) if warped else ()))
+            before = ()
+            if homographies is not None and (homographies[i] != torch.eye(3)).any():
+                before = taken[i] if curve is None else recode(taken[i], curve), homographies[i]
+            aligned[i] = sample_along(ldr[i], enlarged(u * k, k, ldr[i]), *before)
+            del before
             if i == 2:
                 ghost = enlarged(contradiction(pair[0], sample_along(pair[1], u)), k, ldr[i])
                 aligned[i].lerp_(exposed_as_frame(ldr[1], stops), ghost)
@@ -167,7 +171,7 @@ def align_in_steps(ldr, ev, registered=True, recoded=True, followed=True):
     without_flow, homographies, d = register_and_recode(ldr, ev, registered, recoded)
     if not followed:
         return without_flow, without_flow, homographies, d
-    return without_flow, follow_flow(without_flow, ev, ldr if d is None else recode(ldr, d), homographies), homographies, d
+    return without_flow, follow_flow(without_flow, ev, ldr, homographies, d), homographies, d
 
 
 def align_frames(ldr, ev, registered=True, recoded=True, followed=True):
