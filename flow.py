@@ -27,7 +27,7 @@ import torch.nn.functional as nnf
 
 import common
 from data import load_scene
-from register import at_one_exposure, between_pixels, box_mean, exposed_as_frame
+from register import at_one_exposure, between_pixels, box_mean, exposed_as_frame, warp
 from response import recode, register_and_recode
 
 LARGEST = 1_600_000     # pixels of the image that flow is looked for in; a larger photograph is shrunk by a whole number
@@ -99,36 +99,16 @@ def find_flow(reference, frame, stops):
     return enlarged(flow_of(pair) * k, k, frame)
 
 
-def sample_along(frame, u, taken=None, homography=None):
-    """A frame (3, H, W), coded in [0, 1], along a flow u (2, H, W). Returns: the same shape; where u leaves the frame, the frame as it is.
-
-    taken, homography: the frame (3, H, W) before register.py warped it, and how, the reference's pixels to the taken frame's. It is looked at
-    in place of the warped one then, where it reaches: interpolated once, not twice, it is sharper.
-    """
+def sample_along(frame, u):
+    """The frame (3, H, W), coded in [0, 1], along a flow u (2, H, W). Returns: the same shape; where u leaves the frame, the frame as it is."""
     height, width = frame.shape[1:]
     out, x, y = torch.empty_like(frame), torch.arange(width, device=frame.device), torch.arange(height, device=frame.device)[:, None]
     rows = max(1, STRIP // width)
     for top in range(0, height, rows):
         strip = slice(top, top + rows)
-        X, Y = x + u[0, strip], y[strip] + u[1, strip]
-        out[:, strip] = look_up(frame, X, Y, frame[:, strip])
-        if taken is not None:
-            out[:, strip] = look_up(taken, *project(homography, X, Y), out[:, strip])
+        grid = torch.stack([2 * (x + u[0, strip]) / (width - 1) - 1, 2 * (y[strip] + u[1, strip]) / (height - 1) - 1], dim=-1)
+        out[:, strip] = torch.where((grid.abs() <= 1).all(dim=-1), between_pixels(frame, grid[None]), frame[:, strip])
     return out
-
-
-def look_up(image, X, Y, beyond):
-    """The image (3, H, W) at the points X, Y (h, w), pixels; `beyond` (3, h, w) where they are outside of it. Returns: (3, h, w)."""
-    height, width = image.shape[1:]
-    grid = torch.stack([2 * X / (width - 1) - 1, 2 * Y / (height - 1) - 1], dim=-1)
-    return torch.where((grid.abs() <= 1).all(dim=-1), between_pixels(image, grid[None]), beyond)
-
-
-def project(homography, X, Y):
-    """Where a homography (3, 3) takes the points X, Y (h, w), pixels. Returns: X, Y."""
-    (a, b, c), (d, e, f), (g, h, i) = homography.tolist()
-    scale = g * X + h * Y + i
-    return (a * X + b * Y + c) / scale, (d * X + e * Y + f) / scale
 
 
 def contradiction(reference, frame):
@@ -138,42 +118,32 @@ def contradiction(reference, frame):
 
 
 @torch.no_grad()
-def follow_flow(ldr, ev, taken=None, homographies=None, curve=None):
-    """Brings the outer frames of a bracket to the reference along flow. ldr: (3, 3, H, W) coded in [0, 1]; ev: (3,) stops.
+def follow_flow(ldr, ev, homographies=None, curve=None):
+    """Brings the outer frames of a bracket to the reference along flow.
 
-    taken, homographies: the bracket (3, 3, H, W) before register.py warped it, and its homographies (3, 3, 3), see sample_along. curve: of
-    response.estimate_response, where ldr is recoded; `taken` is not, for a large photograph's copy would take a gigabyte.
+    ldr: (3, 3, H, W) coded in [0, 1], ev: (3,) stops. homographies, curve: of register_and_recode, for a bracket that is as it was taken; by
+    default it is registered, and coded by gamma 2.2.
     Where the long frame then still contradicts the reference, the reference takes its place, exposed as the long frame is: clip(H_2 t_3,
     0, 1)^(1/2.2). The short frame keeps what it shows: beside a highlight even the wrong place tells something.
-    Returns: the same shape. The reference stays as it is, and so does a bracket of fewer than SMALLEST pixels a side.
+    Returns: the same shape. The reference is at most recoded, and so is a bracket of fewer than SMALLEST pixels a side.
     """
-    aligned = ldr.clone()
-    if min(ldr.shape[2:]) >= SMALLEST:
-        for i in (0, 2):
-            stops = float(ev[1] - ev[i])
-            pair, k = shrunk_pair(ldr[1], ldr[i], stops)
-            u = flow_of(pair)
-            before = ()
-            if homographies is not None and (homographies[i] != torch.eye(3)).any():
-                before = taken[i] if curve is None else recode(taken[i], curve), homographies[i]
-            aligned[i] = sample_along(ldr[i], enlarged(u * k, k, ldr[i]), *before)
-            del before
-            if i == 2:
-                ghost = enlarged(contradiction(pair[0], sample_along(pair[1], u)), k, ldr[i])
-                aligned[i].lerp_(exposed_as_frame(ldr[1], stops), ghost)
+    aligned = ldr.clone() if curve is None else recode(ldr, curve)
+    if min(ldr.shape[2:]) < SMALLEST:                                           # register.py leaves these alone, too
+        return aligned
+    homographies = torch.eye(3).expand(3, 3, 3) if homographies is None else homographies
+    for i in (0, 2):
+        stops = float(ev[1] - ev[i])
+        registered = warp(aligned[i], homographies[i], aligned[1], stops)
+        pair, k = shrunk_pair(aligned[1], registered, stops)
+        u = flow_of(pair)
+        aligned[i] = warp(aligned[i], homographies[i], aligned[1], stops, enlarged(u * k, k, registered))
+        if i == 2:
+            ghost = enlarged(contradiction(pair[0], sample_along(pair[1], u)), k, registered)
+            aligned[i].lerp_(exposed_as_frame(aligned[1], stops), ghost)
     return aligned
 
 
 @torch.no_grad()
-def align_in_steps(ldr, ev, registered=True, recoded=True, followed=True):
-    """As align_frames. Returns: the bracket registered and recoded alone, the bracket aligned, both (3, 3, H, W); register's homographies
-    (3, 3, 3); d of response.estimate_response, or None."""
-    without_flow, homographies, d = register_and_recode(ldr, ev, registered, recoded)
-    if not followed:
-        return without_flow, without_flow, homographies, d
-    return without_flow, follow_flow(without_flow, ev, ldr, homographies, d), homographies, d
-
-
 def align_frames(ldr, ev, registered=True, recoded=True, followed=True):
     """What a bracket goes through before the network sees it: registration, gamma 2.2 for the camera's own curve, flow.
 
@@ -181,7 +151,8 @@ def align_frames(ldr, ev, registered=True, recoded=True, followed=True):
     registered, recoded, followed: False leaves out the one or the other.
     Returns: the bracket, of the same shape. Raises: ValueError for another shape.
     """
-    return align_in_steps(ldr, ev, registered, recoded, followed)[1]
+    aligned, homographies, curve = register_and_recode(ldr, ev, registered, recoded)
+    return follow_flow(ldr, ev, homographies, curve) if followed else aligned
 
 
 align_frames.version = 3    # counts up with every change of its results: frames in data.Patches' cache are aligned anew then

@@ -25,11 +25,12 @@ import torch.nn.functional as nnf
 
 from common import autocast, parse, pick_device, pick_precision, run, save_panel
 from data import PLAIN, T, load_scene, to_radiance, weighted_merge
-from flow import align_in_steps
+from flow import follow_flow
 from images import write_image
 from lfdiff import load_weights, pad_to_multiple, reconstruct
 from loss import psnr
 from register import corner_motion
+from response import register_and_recode
 from strips import by_strips, keep_memory
 
 WHOLE = 3_000_000       # pixels of an image above which it is rebuilt in tiles
@@ -166,11 +167,14 @@ def main():
             network.compile()
 
     start = time.perf_counter()
-    ev, ldr = sample["ev"][None], sample.pop("ldr")                             # (1, 3), (3, 3, H, W)
-    registered, ldr, homographies, curve = align_in_steps(ldr, ev[0], config.register, config.response, config.flow)
+    ev, taken = sample["ev"][None], sample.pop("ldr")                           # (1, 3), (3, 3, H, W)
+    ldr, homographies, curve = register_and_recode(taken, ev[0], config.register, config.response)
     moved = [corner_motion(homography, H, W) for homography in homographies if (homography != torch.eye(3)).any()]
-    if "hdr" not in sample:                                                     # for the panel alone
-        registered = torch.stack([shrink(frame) for frame in registered])
+    registered = ldr if "hdr" in sample else torch.stack([shrink(frame) for frame in ldr])     # for the panel alone, where there is no truth
+    if config.flow:
+        del ldr                                                                 # a large bracket takes a gigabyte
+        ldr = follow_flow(taken, ev[0], homographies, curve)
+    del taken
     ldr, registered = pad_to_multiple(ldr)[None], registered[None]              # (1, 3, 3, H', W'), (1, 3, 3, h, w)
     tile = tile_for(config.tile, H, W)
     keep_memory(2 ** 26 if tile else 2 ** 30)                                   # only strips where memory is short; what loading needed is gone

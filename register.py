@@ -68,10 +68,10 @@ def corner_motion(homography, height, width):
     return float(np.hypot(*(moved[:2] / moved[2] - corners[:2])).max()) if (moved[2] > 0).all() else math.inf
 
 
-def _look_up(W, x, y, rows=slice(None)):
-    """Where W takes the points (x, y[rows]): as grid_sample wants it (1, h, w, 2), and whether that is inside the image (h, w)."""
+def _look_up(W, x, y, rows=slice(None), u=(0, 0)):
+    """Where W takes the points (x + u_0, y[rows] + u_1): as grid_sample wants it (1, h, w, 2), and whether that is inside the image (h, w)."""
     (a, b, c), (d, e, f), (g, h, i) = W.tolist()
-    X, Y = x[None, :], y[rows, None]
+    X, Y = x[None, :] + u[0], y[rows, None] + u[1]
     scale = g * X + h * Y + i
     grid = torch.stack([2 * ((a * X + b * Y + c) / scale - x[0]) / (x[-1] - x[0]) - 1,
                         2 * ((d * X + e * Y + f) / scale - y[0]) / (y[-1] - y[0]) - 1], dim=-1)
@@ -234,21 +234,24 @@ def exposed_as_frame(reference, stops):
 
 
 @torch.no_grad()
-def warp(frame, homography, reference, stops):
+def warp(frame, homography, reference, stops, u=None):
     """Shows the frame as the reference's camera would have seen it.
 
-    frame, reference: (3, H, W) coded in [0, 1]; homography: (3, 3), the reference's pixels to the frame's; stops: as in estimate().
+    frame, reference: (3, H, W) coded in [0, 1]; homography: (3, 3), the reference's pixels to the frame's; stops: as in estimate(); u: None, or
+        a flow (2, H, W), pixels to the right and down to go before the homography: both at once, for interpolated twice a frame is blurred.
     Returns: (3, H, W) float32 in [0, 1], as between_pixels() finds it. What lies outside of the frame is the
         reference, exposed as the frame is: clip(H_2 t_i, 0, 1)^(1/2.2), which leaves no ghost. Where the reference is saturated, that
-        is only a lower bound, and the nearest value inside of the frame is taken if it is higher.
+        is only a lower bound, and the nearest value inside of the frame is taken if it is higher. With the identity and no flow, the frame itself.
     """
+    if u is None and (np.asarray(homography) == np.eye(3)).all():
+        return frame
     height, width = frame.shape[1:]
     N, out = pixel_units(height, width), torch.empty_like(frame)
     W, (x, y) = np.linalg.inv(N) @ np.asarray(homography) @ N, axes(height, width, 0, frame.device)
     rows = max(1, 2 ** 20 // width)     # strips of a million pixels: the grid of a large photograph would take gigabytes
     for top in range(0, height, rows):
         strip = slice(top, top + rows)
-        grid, inside = _look_up(W, x, y, strip)
+        grid, inside = _look_up(W, x, y, strip, (0, 0) if u is None else u[:, strip] * (x[1] - x[0]))
         image, exposed = between_pixels(frame, grid), exposed_as_frame(reference[:, strip], stops)
         beyond = torch.where(reference[:, strip] > WHITE, torch.maximum(image, exposed), exposed)
         out[:, strip] = torch.where(inside, image, beyond)

@@ -117,9 +117,8 @@ def register_and_recode(ldr, ev, registered=True, recoded=True):
         return aligned, homographies, d
     del aligned                                                                 # a large bracket takes a gigabyte
     aligned = recode(ldr, d)
-    for i, homography in enumerate(homographies):
-        if (homography != torch.eye(3)).any():
-            aligned[i] = warp(aligned[i], homography, aligned[1], float(ev[1] - ev[i]))
+    for i in (0, 2):
+        aligned[i] = warp(aligned[i], homographies[i], aligned[1], float(ev[1] - ev[i]))
     return aligned, homographies, d
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import autocast, parse, pick_device, pick_precision, run, save_panel
 from data import PLAIN, T, load_scene
-from flow import align_in_steps
+from flow import follow_flow
 from infer import InferConfig, heat_map, panels, regions, sample_images
 from lfdiff import load_weights
 from loss import psnr
+from response import register_and_recode
 from synthetic import AS_TAKEN, SyntheticBrackets, SyntheticConfig
 
 HERE = Path(__file__).resolve().parent
@@ -68,8 +69,9 @@ def main():
     device = pick_device(config.device)
     dtype, model, out = pick_precision(config.precision, device), load_weights(config.weights, device), Path(config.out)
     for name, sample, samples in (("cafe_panel", load_scene(HERE / "cafe"), 1), ("spread", hard_scene(config), config.samples)):
-        registered, ldr = (bracket[None] for bracket in align_in_steps(sample["ldr"], sample["ev"])[:2])
-        ev, hdr = sample["ev"][None], sample["hdr"][None]
+        registered, homographies, curve = register_and_recode(sample["ldr"], sample["ev"])
+        ldr = follow_flow(sample["ldr"], sample["ev"], homographies, curve)
+        registered, ldr, ev, hdr = registered[None], ldr[None], sample["ev"][None], sample["hdr"][None]
         with autocast(device, dtype):
             mean, spread = (part.cpu() for part in sample_images(model, ldr.to(device), ev.to(device), range(samples)))
         if samples == 1:

@@ -22,10 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import autocast, parse, pick_device, pick_precision, run
 from data import T, to_radiance
 from evaluate import EvaluateConfig, open_scenes
-from flow import align_in_steps
+from flow import follow_flow
 from infer import InferConfig
 from lfdiff import load_weights, reconstruct
 from loss import gradients
+from response import register_and_recode
 
 AGREE = 0.03            # largest difference of T(H) between frames that show the same
 USABLE = 0.05, 0.95     # of a gamma-coded value that is neither dark nor saturated
@@ -65,7 +66,8 @@ def aligned_scenes(root):
         if not scene.truth:
             raise ValueError(f"{scene.name}: has no truth to compare with; give scenes that have HDRImg.hdr")
         sample = scene.load()
-        registered, aligned = align_in_steps(sample["ldr"], sample["ev"])[:2]
+        registered, homographies, curve = register_and_recode(sample["ldr"], sample["ev"])
+        aligned = follow_flow(sample["ldr"], sample["ev"], homographies, curve)
         yield registered[None], aligned[None], sample["ev"][None], sample["hdr"][None]
 
 

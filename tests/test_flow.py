@@ -2,13 +2,14 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as nnf
 from torch.utils.data import DataLoader
 
 import flow
-from flow import align_frames, find_flow, follow_flow, project, sample_along
+from flow import align_frames, find_flow, follow_flow, sample_along
 from register import register, warp
 from response import recode, register_and_recode
 from synthetic import AS_TAKEN, SyntheticBrackets, SyntheticConfig
@@ -70,27 +71,6 @@ def test_sampling_moves_whole_pixels_exactly_keeps_white_and_leaves_what_the_flo
     assert (half[:, 10:19, 10:19] == 1).all() and half.min() >= 0 and half.max() <= 1
 
 
-def test_a_frame_that_was_warped_is_interpolated_once():
-    """Warped by half a pixel and brought back along a flow of half a pixel, a frame is blurred twice; looked at before the warp, not at all."""
-    taken = torch.rand(3, 40, 50, generator=torch.Generator().manual_seed(0)) * 0.9
-    homography = torch.tensor([[1.0, 0, 4.5], [0, 1, -2.5], [0, 0, 1]], dtype=torch.float64)
-    warped = warp(taken, homography, torch.zeros_like(taken), 0.0)
-    u = torch.tensor([-0.5, 0.5])[:, None, None].expand(2, 40, 50)
-    once = sample_along(warped, u, taken, homography)
-    assert (once[:, 2:, :46] - taken[:, :38, 4:]).abs().max() < 1e-4
-    twice = sample_along(warped, u)
-    assert (twice[:, 2:, :46] - taken[:, :38, 4:]).abs().mean() > 0.02
-    assert torch.equal(once[:, :2], twice[:, :2]) and torch.equal(once[:, :, 46:], twice[:, :, 46:])     # what was not taken
-
-
-def test_points_go_where_the_homography_takes_them():
-    homography = torch.tensor([[1.01, 0.02, 3], [-0.01, 0.98, -2], [1e-3, -2e-3, 1]], dtype=torch.float64)
-    X, Y = torch.meshgrid(torch.arange(4.0), torch.arange(3.0), indexing="xy")
-    there = homography @ torch.stack([X, Y, torch.ones_like(X)]).flatten(1).double()
-    for found, expected in zip(project(homography, X, Y), there[:2] / there[2]):
-        assert (found.flatten() - expected).abs().max() < 1e-5
-
-
 def test_sampling_works_in_strips(monkeypatch):
     frame, u = torch.rand(3, 64, 48), 6 * torch.randn(2, 64, 48, generator=torch.Generator().manual_seed(0))
     whole, rows = sample_along(frame, u), []
@@ -148,6 +128,20 @@ def test_the_reference_takes_the_place_of_a_long_frame_that_contradicts_it():
     assert (follow_flow(noisy, EV)[2] - ldr[2])[:, 8:30, 8:120].abs().mean() < 0.02        # noise contradicts nothing
 
 
+@pytest.mark.parametrize("curve", [None, np.linspace(0.1, 0, 17)])
+def test_a_bracket_as_taken_comes_to_where_the_registered_one_does(curve):
+    """Nothing moved but the camera: along homography and flow the long frame shows what register.py's warp shows, beyond its rim too."""
+    world = texture(140, 170) ** 2.2 / 40
+    ldr = bracket(torch.stack([world[:, 20:120, 20:150]] * 2 + [world[:, 14:114, 29:159]]), EV)
+    shift = torch.tensor([[1.0, 0, -9], [0, 1, 6], [0, 0, 1]], dtype=torch.float64)
+    homographies = torch.stack([torch.eye(3).double()] * 2 + [shift])
+    coded = ldr if curve is None else recode(ldr, curve)
+    expected = warp(coded[2], shift, coded[1], -2.0)
+    aligned = follow_flow(ldr, EV, homographies, curve)
+    assert torch.equal(aligned[1], coded[1])
+    assert (aligned[2] - expected).abs().mean() < 0.01 < (coded[2] - expected).abs().mean()
+
+
 def test_brackets_too_small_for_flow_stay_as_they_are():
     ldr = torch.rand(3, 3, 31, 64)
     assert torch.equal(follow_flow(ldr, EV), ldr)
@@ -159,12 +153,12 @@ def test_align_frames_registers_recodes_and_follows_unless_told_not_to():
     ldr, ev = sample["ldr"] ** (2.2 / 3), sample["ev"]                          # another gamma
     registered, homographies = register(ldr, ev)
     recoded, _, d = register_and_recode(ldr, ev)
-    once = follow_flow(registered, ev, ldr, homographies)
-    for flags, expected in (((), follow_flow(recoded, ev, recode(ldr, d), homographies)), ((True, False), once), ((True, True, False), recoded),
+    once = follow_flow(ldr, ev, homographies)
+    for flags, expected in (((), follow_flow(recode(ldr, d), ev, homographies)), ((True, False), once), ((True, True, False), recoded),
                             ((True, False, False), registered), ((False, False, True), follow_flow(ldr, ev)), ((False, False, False), ldr)):
         assert torch.equal(align_frames(ldr, ev, *flags), expected)
     assert not torch.equal(registered, ldr) and not torch.equal(recoded, registered) and not torch.equal(once, registered)
-    assert not torch.equal(once, follow_flow(registered, ev))
+    assert not torch.equal(once, follow_flow(registered, ev)) and torch.equal(once[1], ldr[1])
 
 
 def test_workers_of_a_loader_find_the_flow_that_their_parent_finds_in_one_thread_each():
