@@ -17,7 +17,7 @@ import torch.nn as nn
 import torch.nn.functional as nnf
 
 from common import count_parameters
-from strips import by_strips
+from beyond.fast import by_strips
 
 
 class AttentionMap(nn.Module):

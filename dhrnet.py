@@ -27,7 +27,7 @@ from align import AlignmentModule
 from common import count_parameters
 from data import T
 from lpenet import LPENetConfig, ResidualBlock
-from strips import by_strips, strip_rows
+from beyond.fast import by_strips, strip_rows
 
 
 @dataclass

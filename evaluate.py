@@ -33,18 +33,19 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from bench import synchronise
+from evaluation.bench import synchronise
 from common import autocast, count_parameters, load_checkpoint, parse, pick_device, pick_precision, run, save_panel, write_atomically
-from data import PLAIN, T, find_scenes, load_scene, scene_files, weighted_merge
-from flow import align_frames
-from hdrvdp2 import HDRVDP2Config, quality, settings
-from images import read_image, write_image
+from brackets.scenes import find_scenes, load_scene, scene_files
+from brackets.prepare import align_frames
+from data import PLAIN, T, weighted_merge
+from evaluation.hdrvdp2 import HDRVDP2Config, quality, settings
+from brackets.files import read_image, write_image
 from infer import InferConfig, panels, tile_for
 from lfdiff import estimate_prior, load_weights, pad_to_multiple, reconstruct
-from metrics import METRICS, score
-from report import PAPER_TABLE3, averages, every_image, plot_figure1, save_csv, table1, table3, table4, training_command
-from strips import by_strips, keep_memory
-from synthetic import validation_set
+from evaluation.metrics import METRICS, score
+from evaluation.report import PAPER_TABLE3, averages, every_image, plot_figure1, save_csv, table1, table3, table4, training_command
+from beyond.fast import by_strips, keep_memory
+from synthetic.dataset import validation_set
 from train_stage1 import validation_predictor
 
 MERGES = {"merge, registered": (True, False, False), "merge, aligned": (True, True, True)}     # weighted merges after register.py, or all of align_frames

@@ -24,14 +24,15 @@ import torch
 import torch.nn.functional as nnf
 
 from common import autocast, parse, pick_device, pick_precision, run, save_panel
-from data import PLAIN, T, load_scene, to_radiance, weighted_merge
-from flow import follow_flow
-from images import write_image
+from brackets.scenes import load_scene
+from data import PLAIN, T, to_radiance, weighted_merge
+from brackets.flow import follow_flow
+from brackets.files import write_image
 from lfdiff import load_weights, pad_to_multiple, reconstruct
 from loss import psnr
-from register import corner_motion
-from response import register_and_recode
-from strips import by_strips, keep_memory
+from brackets.register import corner_motion
+from brackets.prepare import register_and_recode
+from beyond.fast import by_strips, keep_memory
 
 WHOLE = 3_000_000       # pixels of an image above which it is rebuilt in tiles
 TILE = 1280             # side of such a tile, pixels

@@ -25,7 +25,7 @@ from ddim import DiffusionConfig, Schedule, ddim, diffuse, noise_from_output
 from denoiser import Denoiser, DenoiserConfig
 from dhrnet import DHRNet, DHRNetConfig
 from lpenet import ConditionNet, LPENet, LPENetConfig
-from strips import by_strips, give_back_memory
+from beyond.fast import by_strips, give_back_memory
 
 VARIANTS = ("baseline", "s1", "s2_without_dm", "s2")
 PAPER_PARAMETERS = {"baseline": 5.09e6, "s1": 5.24e6, "s2_without_dm": 5.85e6, "s2": 7.48e6}     # Table 3

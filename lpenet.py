@@ -21,7 +21,7 @@ import torch.nn.functional as nnf
 from align import AlignmentModule
 from common import count_parameters
 from data import T
-from strips import by_strips
+from beyond.fast import by_strips
 
 
 @dataclass

@@ -22,7 +22,7 @@ from common import autocast, config_from, count_parameters, describe, load_check
 from data import network_input
 from lfdiff import LFDiffConfig, Stage1, pad_to_multiple, part_of
 from loss import LossConfig, load_vgg19, reconstruction_loss, well_exposed
-from strips import keep_memory
+from beyond.fast import keep_memory
 from training import Log, TrainingConfig, averaged, batches, follow, open_data, refuse_to_overwrite, resume_run, save_run, to_device, validate
 
 

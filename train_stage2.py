@@ -30,7 +30,7 @@ from dhrnet import Blend, DHRNetConfig
 from lfdiff import LFDiffConfig, Stage2, pad_to_multiple, part_of, save_weights
 from loss import LossConfig, diffusion_loss, load_vgg19, reconstruction_loss, well_exposed
 from lpenet import LPENet, LPENetConfig
-from strips import keep_memory
+from beyond.fast import keep_memory
 from training import Log, TrainingConfig, averaged, batches, follow, open_data, refuse_to_overwrite, resume_run, save_run, to_device, validate
 
 SCRIPTS = {"s1": "train_stage1.py", "s2": "train_stage2.py", "s2_without_dm": "train_stage2.py --without-dm"}

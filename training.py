@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from common import load_checkpoint, save_checkpoint, save_panel
-from data import Patches, Scenes, T, find_scenes
-from flow import align_frames
+from brackets.prepare import UNPREPARED, PrepareConfig, cache_scenes, prepared_sample
+from brackets.scenes import Scenes, find_scenes
+from data import Patches, T
 from loss import psnr
-from synthetic import AS_TAKEN, VALIDATION_SEED, SyntheticBrackets, SyntheticConfig, validation_set
+from synthetic.dataset import AS_TAKEN, VALIDATION_SEED, SyntheticBrackets, SyntheticConfig, validation_set
 
 # What a resumed run may do otherwise than it began; everything else must be as it was
 MAY_CHANGE = {"lr", "epochs", "warmup", "device", "precision", "workers", "compile", "resume", "val_every", "val_scenes", "val_size", "log_every",
@@ -83,8 +84,8 @@ def open_data(config):
     if config.data not in ("kalantari", "hu"):
         raise ValueError(f"--data {config.data}: training knows synthetic, kalantari and hu")
     root = Path(config.root or Path("data") / config.data)
-    train_set = Patches(find_scenes(config.data, root, "train"), root / "cache", config.patch, config.stride, config.seed,
-                        align=align_frames if config.align else None)
+    train_set = Patches(cache_scenes(find_scenes(config.data, root, "train"), root / "cache", config.data, PrepareConfig() if config.align else UNPREPARED,
+                                     config.workers), config.patch, config.stride, config.seed)
     scenes = find_scenes(config.data, root, "test")
     return train_set, Scenes(scenes[:config.val_scenes or len(scenes)])
 
@@ -132,7 +133,7 @@ def validate(val_set, predictors, device, picture=None, align=True):
     for i in range(len(val_set)):
         sample = val_set[i]
         if align:
-            sample["ldr"] = align_frames(sample["ldr"], sample["ev"])
+            sample = prepared_sample(sample)
         ldr, ev, hdr = (part[None] for part in to_device(sample, device))
         for name, predict in predictors.items():
             hdr_hat = predict(ldr, ev, hdr)

@@ -14,12 +14,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import autocast, parse, pick_device, pick_precision, run, save_panel
 from data import PLAIN, T, load_scene
-from flow import follow_flow
+from brackets.flow import follow_flow
 from infer import InferConfig, heat_map, panels, regions, sample_images
 from lfdiff import load_weights
 from loss import psnr
-from response import register_and_recode
-from synthetic import AS_TAKEN, SyntheticBrackets, SyntheticConfig
+from brackets.light import register_and_recode
+from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig
 
 HERE = Path(__file__).resolve().parent
 

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import parse, run
 from data import GAMMA, weighted_merge
 from evaluate import EvaluateConfig, open_scenes
-from images import write_image
-from register import register
+from brackets.files import write_image
+from brackets.register import register
 
 
 @dataclass

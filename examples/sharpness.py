@@ -22,11 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import autocast, parse, pick_device, pick_precision, run
 from data import T, to_radiance
 from evaluate import EvaluateConfig, open_scenes
-from flow import follow_flow
+from brackets.flow import follow_flow
 from infer import InferConfig
 from lfdiff import load_weights, reconstruct
 from loss import gradients
-from response import register_and_recode
+from brackets.light import register_and_recode
 
 AGREE = 0.03            # largest difference of T(H) between frames that show the same
 USABLE = 0.05, 0.95     # of a gamma-coded value that is neither dark nor saturated

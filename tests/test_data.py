@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 import common
 import data
-import images
+from brackets import files as images
 
 RNG = np.random.default_rng(0)
 RGB16 = RNG.integers(0, 65536, (9, 14, 3), dtype=np.uint16)

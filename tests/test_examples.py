@@ -20,12 +20,12 @@ import train_stage2
 from data import T, load_scene, weighted_merge
 from denoiser import DenoiserConfig
 from dhrnet import DHRNetConfig
-from flow import align_frames
-from images import read_image
+from brackets.flow import align_frames
+from brackets.files import read_image
 from lfdiff import LFDiffConfig, Stage2, load_weights, reconstruct, save_weights
 from loss import psnr
-from register import register
-from synthetic import AS_TAKEN, SyntheticBrackets, SyntheticConfig, export
+from brackets.register import register
+from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig, export
 from training import flags_of
 
 STILL = SyntheticConfig(static_camera=1.0, static_scene=1.0, shake=0.0, iso=(100.0, 100.0), response=(1.0, 0.0), jpeg=0.0, output_bits=(16,),

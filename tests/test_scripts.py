@@ -19,11 +19,11 @@ import train_stage1
 import train_stage2
 import training
 from data import T, load_scene
-from flow import follow_flow
-from images import read_image, write_image
+from brackets.flow import follow_flow
+from brackets.files import read_image, write_image
 from lfdiff import load_weights
 from loss import psnr
-from synthetic import SyntheticBrackets
+from synthetic.dataset import SyntheticBrackets
 
 ROOT = Path(__file__).parent.parent
 DATA = ["--precision", "float32", "--lam", "0", "--patch", "32", "--batch", "4", "--samples", "16", "--val-scenes", "1", "--val-size", "32", "--val-every", "4",

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as nnf
 from torch.utils.data import DataLoader
 
-import flow
-from flow import align_frames, find_flow, follow_flow, sample_along
-from register import register, warp
-from response import recode, register_and_recode
-from synthetic import AS_TAKEN, SyntheticBrackets, SyntheticConfig
+from brackets import flow
+from brackets.flow import align_frames, find_flow, follow_flow, sample_along
+from brackets.register import register, warp
+from brackets.light import recode, register_and_recode
+from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig
 
 
 def texture(height, width, seed=0):

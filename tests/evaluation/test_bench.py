@@ -10,9 +10,9 @@ import torch
 import torch.nn as nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import bench
-import strips
-from bench import BenchConfig
+from evaluation import bench
+from beyond import fast as strips
+from evaluation.bench import BenchConfig
 from common import count_parameters, parse, run
 from data import network_input
 from ddim import DiffusionConfig

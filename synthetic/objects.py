@@ -11,9 +11,9 @@ import math
 
 import numpy as np
 
-from camera import blur, project, quantile
-from textures import log_uniform
-from world import stamp
+from synthetic.camera import blur, project, quantile
+from synthetic.textures import log_uniform
+from synthetic.world import stamp
 
 
 def object_path(rng, focus, config):

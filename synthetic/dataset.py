@@ -33,15 +33,15 @@ import numpy as np
 import torch
 
 import common
-from camera import blur, camera_poses, displacement, expose, look, photograph, quantile, register_by_poses, veiling_glare
+from synthetic.camera import blur, camera_poses, displacement, expose, look, photograph, quantile, register_by_poses, veiling_glare
 from data import T, weighted_merge
-from flow import follow_flow
-from images import write_image
-from objects import add_objects
-from register import register
-from sources import find_images, find_renders, photographed_object, photographed_world, rendered_world
-from textures import log_uniform
-from world import draw_object, draw_view, world
+from brackets.flow import follow_flow
+from brackets.files import write_image
+from synthetic.objects import add_objects
+from brackets.register import register
+from synthetic.sources import find_images, find_renders, photographed_object, photographed_world, rendered_world
+from synthetic.textures import log_uniform
+from synthetic.world import draw_object, draw_view, world
 
 SOURCES = ("procedural", "photographed", "rendered")
 VALIDATION_SEED = 1_000_000  # of the validation scenes, the same for every run

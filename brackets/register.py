@@ -14,19 +14,15 @@ mean of both images' gradients: first a similarity, then an affinity, at last al
 
 Coordinates: points count from the image's centre in units of half its longer side, so W is the same at all levels. Homographies handed out
 are in pixels, (0, 0) the centre of the first one.
-
-    python register.py DIR        how the camera moved between the frames of a scene: under 2 s for 1000x1500
 """
 
-import argparse
 import math
 
 import numpy as np
 import torch
 import torch.nn.functional as nnf
 
-import common
-from data import GAMMA, load_scene
+from data import GAMMA
 
 LARGEST = 1_600_000     # pixels of the finest level that is looked at
 COARSEST = 96, 16       # the coarsest level's longer side is at most the first, its shorter side at least the second, pixels
@@ -294,17 +290,3 @@ def in_words(homography, height, width):
     turn, moved = math.degrees(math.atan2(c - b, a + d)), corner_motion(homography, height, width)
     return (f"shifted by {x * half:+.1f}, {y * half:+.1f} pixels (right, down), turned by {turn:+.2f} degrees, "
             f"{moved:.1f} pixels at the corner that moved most")
-
-
-def main():
-    """Prints how the camera moved."""
-    parser = argparse.ArgumentParser(description="How the camera moved between the frames of a scene.")
-    parser.add_argument("folder", help="folder with three or more photographs and their exposures, see data.py")
-    sample = load_scene(parser.parse_args().folder)
-    _, homographies = register(sample["ldr"], sample["ev"])
-    for i, name in ((0, "short"), (2, "long")):
-        print(f"{name:<6} {in_words(homographies[i], *sample['ldr'].shape[2:])}")
-
-
-if __name__ == "__main__":
-    common.run(main)

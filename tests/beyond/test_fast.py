@@ -11,15 +11,15 @@ import torch.nn as nn
 import torch.nn.functional as nnf
 
 import lfdiff
-import strips
+from beyond import fast as strips
 from align import AlignmentModule
 from data import T
 from dhrnet import DHRNet, DHRNetConfig, FRM, PIM, SelfAttention, cosines, mix_channels, split_frequencies
 from lfdiff import LFDiffConfig, Stage2, rebuild_in_tiles, reconstruct, tile_ramps
 from loss import psnr
 from lpenet import ConditionNet, LPENetConfig, ResidualBlock
-from strips import by_strips, strip_rows
-from synthetic import SyntheticBrackets
+from beyond.fast import by_strips, strip_rows
+from synthetic.dataset import SyntheticBrackets
 
 ROOT = Path(__file__).parent.parent
 SMALL = DHRNetConfig(channels=12, heads=3, frms=(1,), high_blocks=2)

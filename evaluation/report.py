@@ -16,7 +16,7 @@ from dataclasses import asdict
 
 from common import write_atomically
 from lfdiff import PAPER_PARAMETERS
-from metrics import METRICS
+from evaluation.metrics import METRICS
 from train_stage1 import Stage1Config
 from train_stage2 import Stage2Config
 

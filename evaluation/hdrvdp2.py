@@ -452,7 +452,7 @@ def settings(config):
 def _read(path, encoding):
     """Returns: the image file as (3, H, W) float32."""
     try:
-        from images import read_image, to_float     # only here: all else runs without it
+        from brackets.files import read_image, to_float     # only here: all else runs without it
     except ImportError as error:
         raise ValueError(f"{path}: image files are read by images.py and its packages ({error}); install them, or call hdrvdp2 "
                          "from Python with tensors") from None

@@ -16,8 +16,8 @@ from PIL import Image
 
 import hdrvdp2 as vdp
 from common import parse
-from hdrvdp2 import HDRVDP2Config, hdrvdp2, main, pixels_per_degree, quality, settings
-from images import write_image
+from evaluation.hdrvdp2 import HDRVDP2Config, hdrvdp2, main, pixels_per_degree, quality, settings
+from brackets.files import write_image
 
 torch.set_num_threads(1)
 

@@ -9,7 +9,7 @@ noise, clipping and files are not in it: they belong to whatever photographs it 
     python render_scenes.py --out data/rendered --sheet sheet.png              # look at them (seconds)
 
 DIR is searched, subfolders too, for .hdr files: panoramas (width = 2 height) light the scenes and are seen behind them; photographs and
-panoramas become pictures on walls and screens. Training scenes use the files that splits.in_validation gives to training, validation
+panoramas become pictures on walls and screens. Training scenes use the files that sources.in_validation gives to training, validation
 scenes the others, so no panorama is in both. The variant llvm_ad_rgb needs LLVM's shared library: set DRJIT_LIBLLVM_PATH if not found,
 or if Mitsuba stops with "LLVM ERROR: Cannot select" (3.9 does with LLVM 15, not with 19).
 
@@ -33,9 +33,9 @@ import imagecodecs
 import imageio.v3 as iio
 import numpy as np
 
-from render_things import (Thing, ball, box, foliage, joined, lathe, light, limb, log_uniform, material, movers, panel, placed, tube,
+from synthetic.rendered.things import (Thing, ball, box, foliage, joined, lathe, light, limb, log_uniform, material, movers, panel, placed, tube,
                            wall)
-from splits import in_validation
+from synthetic.sources import in_validation
 
 SIZES = {"train": (288, 208), "val": (384, 256)}  # width, height, pixels
 FIRST_SEED = {"train": 0, "val": 1_000_000}  # added to the index: no scene of one split has a seed of the other

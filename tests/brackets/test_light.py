@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as nnf
 
-import response
-from camera import respond
-from images import write_image
-from register import register, warp
-from response import comparagram, estimate_response, recode, register_and_recode
+from brackets import light as response
+from synthetic.camera import respond
+from brackets.files import write_image
+from brackets.register import register, warp
+from brackets.light import comparagram, estimate_response, recode, register_and_recode
 
 EV = torch.tensor([0.0, 2.0, 4.0])
 

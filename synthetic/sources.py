@@ -3,30 +3,41 @@
     photographed   .hdr images: panoramas (width = 2 height) by perspective views, photographs by crops
     rendered       .npy files of render_scenes.py: three moments of one scene with parallax, moving objects and shadows
 
-Files are split into those for training and those for validation: images by splits.in_validation, renders by their folder.
+Files are split into those for training and those for validation: images by in_validation, renders by their folder.
 Units: pixels of the output image; logarithms of radiance are natural. Arrays are numpy, (C, H, W), float32.
 """
 
 import functools
 import math
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from camera import quantile
-from images import read_image
-from splits import in_validation
-from textures import log_uniform
-from world import draw_object
+from synthetic.camera import quantile
+from brackets.files import read_image
+from synthetic.textures import log_uniform
+from synthetic.world import draw_object
 
 CACHE_BYTES = 400e6  # decoded images kept by one process
 MAX_HALF_ANGLE = math.radians(60)  # of a perspective view into a panorama
 
 
 # ---------------------------------------------------------------- photographed radiance
+
+
+def in_validation(path):
+    """Whether radiance from this image file is for validation alone: about one name in five, by the name alone.
+
+    path: of the file, or its name with the suffix. Digits beside letters do not count, so numbered pictures of one place stay together.
+    Returns: bool, the same on every machine and whatever else lies in the folder.
+    """
+    stem = Path(path).stem
+    name = re.sub(r"\d", "", stem) or stem
+    return zlib.crc32(name.encode()) % 5 == 0
 
 
 def find_images(folder, height, width, split="all"):

@@ -45,7 +45,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-import strips
+from beyond import fast as strips
 from common import autocast, config_from, count_parameters, parse, pick_device, pick_precision, run, seed_all, write_atomically
 from data import network_input
 from ddim import ddim

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-import camera
-import objects
-import sources
-import synthetic
-import textures
+from synthetic import camera
+from synthetic import objects
+from synthetic import sources
+from synthetic import dataset as synthetic
+from synthetic import textures
 import training
-import world
+from synthetic import world
 from data import T, load_scene
-from flow import align_frames, follow_flow
-from images import write_image
-from register import register
-from splits import in_validation
-from synthetic import AS_TAKEN, SyntheticBrackets, SyntheticConfig
+from brackets.flow import align_frames, follow_flow
+from brackets.files import write_image
+from brackets.register import register
+from synthetic.sources import in_validation
+from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig
 from training import TrainingConfig, open_data
 
 EXACT = {"ev_error": 0.0, "white_balance": (1.0, 1.0), "response": (1.0, 0.0), "jpeg": 0.0}

@@ -13,7 +13,7 @@ A file of its own, beside loss.py: SSIM is for reports and never trained on.
 import torch
 
 from data import T
-from hdrvdp2 import quality
+from evaluation.hdrvdp2 import quality
 from loss import psnr
 
 METRICS = {"psnr_mu": ("PSNR-μ", ".2f"), "psnr_l": ("PSNR-L", ".2f"), "ssim_mu": ("SSIM-μ", ".4f"), "ssim_l": ("SSIM-L", ".4f"),

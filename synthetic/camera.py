@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from register import warp
-from textures import log_uniform
+from brackets.register import warp
+from synthetic.textures import log_uniform
 
 BEYOND = 4.0  # linear values above it are cut before the sensor: no noise brings them below white
 SUBSAMPLING = ("4:4:4", "4:2:2", "4:2:0")  # of the colours in a JPEG file

@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-import render_scenes
-from images import write_image
-from render_scenes import (FIRST_SEED, SHAKE, View, contact_sheet, draw_stage, find_images, hand_held, pose, turned_panorama,
+from synthetic.rendered import scenes as render_scenes
+from brackets.files import write_image
+from synthetic.rendered.scenes import (FIRST_SEED, SHAKE, View, contact_sheet, draw_stage, find_images, hand_held, pose, turned_panorama,
                            window_wall)
-from render_things import (PATTERNS, at_rest, ball, bent, box, cloth, draw_motion, figure, foliage, joined, lathe, limb, picture, placed,
+from synthetic.rendered.things import (PATTERNS, at_rest, ball, bent, box, cloth, draw_motion, figure, foliage, joined, lathe, limb, picture, placed,
                            position, tube, wall)
 
 

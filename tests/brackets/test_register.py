@@ -9,8 +9,8 @@ import torch
 
 import register as module
 from data import T, weighted_merge
-from images import write_image
-from register import axes, believable, corner_motion, estimate, in_words, normalise, pixel_units, register, warp
+from brackets.files import write_image
+from brackets.register import axes, believable, corner_motion, estimate, in_words, normalise, pixel_units, register, warp
 
 EV = torch.tensor([0.0, 2.0, 4.0])
 

@@ -14,21 +14,16 @@ a median takes out what stands alone. Two more flows start from there, and the c
 reference all white, that is a guess. A long frame that contradicts the reference after all gives way to it, see follow_flow; else the
 network judges what it gets. Flow is looked for in frames that register.py has warped, but what is found is read from the photograph
 itself, through homography and flow at once: interpolated twice it would be blurred.
-
-    python flow.py DIR         how far things moved between the frames of a scene
 """
 
-import argparse
 import math
 
 import cv2
 import torch
 import torch.nn.functional as nnf
 
-import common
-from data import load_scene
-from register import at_one_exposure, between_pixels, box_mean, exposed_as_frame, warp
-from response import recode, register_and_recode
+from brackets.register import at_one_exposure, between_pixels, box_mean, exposed_as_frame, warp
+from brackets.light import recode
 
 LARGEST = 1_600_000     # pixels of the image that flow is looked for in; a larger photograph is shrunk by a whole number
 SMALLEST = 32           # side below which a frame is left as it is, pixels: DIS compares patches of 8, over several scales
@@ -141,35 +136,3 @@ def follow_flow(ldr, ev, homographies=None, curve=None):
             ghost = enlarged(contradiction(pair[0], sample_along(pair[1], u)), k, registered)
             aligned[i].lerp_(exposed_as_frame(aligned[1], stops), ghost)
     return aligned
-
-
-@torch.no_grad()
-def align_frames(ldr, ev, registered=True, recoded=True, followed=True):
-    """What a bracket goes through before the network sees it: registration, gamma 2.2 for the camera's own curve, flow.
-
-    ldr: (3, 3, H, W) float32, coded in [0, 1]: frame, then RGB channel; exposure rises, frame 1 is the reference. ev: (3,) stops.
-    registered, recoded, followed: False leaves out the one or the other.
-    Returns: the bracket, of the same shape. Raises: ValueError for another shape.
-    """
-    aligned, homographies, curve = register_and_recode(ldr, ev, registered, recoded)
-    return follow_flow(ldr, ev, homographies, curve) if followed else aligned
-
-
-align_frames.version = 3    # counts up with every change of its results: frames in data.Patches' cache are aligned anew then
-
-
-def main():
-    """Prints how far things moved."""
-    parser = argparse.ArgumentParser(description="How far things moved between the frames of a scene, after register.py and response.py.")
-    parser.add_argument("folder", help="folder with three or more photographs and their exposures, see data.py")
-    scene = load_scene(parser.parse_args().folder)
-    ldr, _, _ = register_and_recode(scene["ldr"], scene["ev"])
-    for i, name in ((0, "short"), (2, "long")):
-        u = find_flow(ldr[1], ldr[i], float(scene["ev"][1] - scene["ev"][i]))
-        length = u.norm(dim=0).flatten().sort().values
-        print(f"{name:<6} " + ", ".join(f"{100 * q:g} % of the pixels moved by {float(length[int(q * (len(length) - 1))]):.1f} pixels or less"
-                                        for q in (0.5, 0.9, 0.99)))
-
-
-if __name__ == "__main__":
-    common.run(main)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from textures import TILE, log_uniform, paint, texture_field
+from synthetic.textures import TILE, log_uniform, paint, texture_field
 
 FIELDS = 4  # texture fields of one layer; a material mixes them
 LABEL_SCALE = 2  # shapes are drawn this much finer than pixels, then averaged: smooth edges

@@ -8,20 +8,15 @@ blocks with one v_j: things that moved are outliers. Means are of light, for mea
 phi(v) = v e^d(v) that is linear in d, which is solved for by least squares, robust ones, as
     d(v) = c_1 ln v + c_2 d_sRGB(v) + r(v)          another gamma; sRGB's curve; what is left of it, smooth
 and d(1) = 0: white stays white. (Debevec and Malik, SIGGRAPH 1997, solve for the whole curve, smooth, too, from points picked by hand.)
-
-    python response.py DIR        the curve of a scene's camera, after registration
 """
 
-import argparse
 import math
 
 import numpy as np
 import torch
 import torch.nn.functional as nnf
 
-import common
-from data import GAMMA, load_scene
-from register import check_bracket, register, warp
+from data import GAMMA
 
 BLOCK = 4               # side of the blocks whose mean light is looked at, pixels: less noise, less of an error in registration
 BINS = 40               # coded values of the brighter frame that are told apart
@@ -95,45 +90,8 @@ def estimate_response(ldr, ev):
 def recode(ldr, d):
     """phi of frames. ldr: (..., H, W) coded in [0, 1]; d: of estimate_response. Returns: the same shape, in [0, 1]."""
     v = np.linspace(0, 1, 4097)
-    phi, out = torch.from_numpy(v * np.exp(interpolate(v, d))).float().to(ldr), torch.empty_like(ldr)
+    phi, out = torch.from_numpy(v * np.exp(interpolate(v, d))).float().to(ldr), torch.empty(ldr.shape, dtype=ldr.dtype, device=ldr.device)
     for plane, into in zip(ldr.flatten(0, -3), out.flatten(0, -3)):             # a large photograph's planes, not all at once
         low = (plane * (len(v) - 1)).int().clamp(max=len(v) - 2)
         into.copy_(torch.lerp(phi[low], phi[low + 1], plane * (len(v) - 1) - low))
     return out
-
-
-@torch.no_grad()
-def register_and_recode(ldr, ev, registered=True, recoded=True):
-    """What does not move by itself comes to its place, and to gamma 2.2. Recoded frames are warped again: beyond their rims is the reference.
-
-    ldr: (3, 3, H, W) coded in [0, 1], ev: (3,) stops, as register.register takes them; registered, recoded: False leaves out the one or
-    the other. Returns: the bracket, of the same shape; register's homographies; d of estimate_response, or None.
-    Raises: ValueError for another shape.
-    """
-    check_bracket(ldr, ev)
-    aligned, homographies = register(ldr, ev) if registered else (ldr, torch.eye(3, dtype=torch.float64).repeat(3, 1, 1))
-    d = estimate_response(aligned, ev) if recoded else None
-    if d is None:
-        return aligned, homographies, d
-    del aligned                                                                 # a large bracket takes a gigabyte
-    aligned = recode(ldr, d)
-    for i in (0, 2):
-        aligned[i] = warp(aligned[i], homographies[i], aligned[1], float(ev[1] - ev[i]))
-    return aligned, homographies, d
-
-
-def main():
-    """Prints the curve."""
-    parser = argparse.ArgumentParser(description="The response curve of a scene's camera.")
-    parser.add_argument("folder", help="folder with three or more photographs and their exposures, see data.py")
-    scene = load_scene(parser.parse_args().folder)
-    _, _, d = register_and_recode(scene["ldr"], scene["ev"])
-    if d is None:
-        print("gamma 2.2, or nothing that can be told from these frames")
-        return
-    for v in np.linspace(0.1, 1, 10):
-        print(f"{v:.1f} shows what gamma 2.2 would code as {v * math.exp(interpolate(v, d)):.3f}")
-
-
-if __name__ == "__main__":
-    common.run(main)

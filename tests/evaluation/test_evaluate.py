@@ -15,20 +15,20 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import common
 import evaluate
-import report
+from evaluation import report
 from data import T, load_scene, weighted_merge
 from ddim import DiffusionConfig
 from denoiser import DenoiserConfig
 from dhrnet import DHRNetConfig
-from flow import align_frames, follow_flow
-from hdrvdp2 import HDRVDP2Config, hdrvdp2
-from images import read_image, write_image
+from brackets.flow import align_frames, follow_flow
+from evaluation.hdrvdp2 import HDRVDP2Config, hdrvdp2
+from brackets.files import read_image, write_image
 from lfdiff import LFDiffConfig, build, reconstruct, save_weights
 from loss import LossConfig, psnr
 from lpenet import LPENetConfig
-from metrics import score, ssim
-from register import register
-from synthetic import SyntheticBrackets
+from evaluation.metrics import score, ssim
+from brackets.register import register
+from synthetic.dataset import SyntheticBrackets
 from train_stage1 import Stage1Config
 from train_stage2 import Stage2Config
 from training import TrainingConfig, open_data

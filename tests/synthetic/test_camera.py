@@ -6,10 +6,10 @@ import imagecodecs
 import numpy as np
 import pytest
 
-import camera
-import objects
-import world
-from synthetic import SyntheticConfig
+from synthetic import camera
+from synthetic import objects
+from synthetic import world
+from synthetic.dataset import SyntheticConfig
 
 
 def shifted(dx, dy):

@@ -1,0 +1,1 @@
+"""How good and how fast: metrics, tables beside the paper's, and the benchmark."""
