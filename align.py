@@ -1,11 +1,11 @@
 """AM: the alignment module of AHDRNet, which LF-Diff uses twice.
 
 Paper: LF-Diff Sec. 4.1 "we employ an alignment module [41]", and inside Eq. 13. [41] is Yan et al., "Attention-guided
-network for ghost-free high dynamic range imaging", CVPR 2019, Sec. 3.2: each non-reference frame is weighed, pixel by
-pixel and channel by channel, by how far it agrees with the reference. Nothing is warped.
+network for ghost-free high dynamic range imaging", CVPR 2019, Sec. 3.2: each outer frame is weighed, pixel by pixel and
+channel by channel, by how far it agrees with the reference. Nothing is warped.
 
     paper     code
-    X_i       X[:, i]        frame i of the bracket, [L_i, H_i], i = 1 is the reference here (0, 1, 2)
+    X_i       X[:, i - 1]    frame i of the bracket, [L_i, H_i]; frame 2 is the reference
     f_i       f_1, f_2, f_3  features of the frames
     A_i       A_1, A_3       attention maps in (0, 1)
 
@@ -17,7 +17,6 @@ import torch.nn as nn
 import torch.nn.functional as nnf
 
 from common import count_parameters
-from beyond.fast import by_strips
 
 
 class AttentionMap(nn.Module):
@@ -31,11 +30,11 @@ class AttentionMap(nn.Module):
     def forward(self, f_i, f_2):
         """f_i, f_2: (B, C, H, W) features of a frame and of the reference. Returns: A_i (B, C, H, W) in (0, 1)."""
         A_i = nnf.leaky_relu(self.conv1(torch.cat([f_i, f_2], dim=1)))  # (B, 2C, H, W)
-        return torch.sigmoid(self.conv2(A_i))                         # (B, C, H, W)
+        return torch.sigmoid(self.conv2(A_i))                           # (B, C, H, W)
 
 
 class AlignmentModule(nn.Module):
-    """AM of [41]: three frames in, one feature map out, with the reference kept whole.
+    """AM of [41]: three frames in, one feature map out; the reference enters as it is.
 
     in_channels: channels of one frame (6, or 96 after PixelUnshuffle_4); channels: C of the output.
     Source: [41] Sec. 3.2; LF-Diff Sec. 4.1 and Eq. 13.
@@ -50,14 +49,9 @@ class AlignmentModule(nn.Module):
 
     def forward(self, X):
         """X: (B, 3, in_channels, H, W), three frames of rising exposure. Returns: (B, C, H, W)."""
-        return by_strips(self.weigh_and_fuse, X, halo=4, channels=2 * self.fuse.out_channels)
-
-    def weigh_and_fuse(self, X):
-        """AM on some rows of the frames; 1 + 2 + 1 convolutions make the halo of 4. Shapes as in forward."""
-        f_1, f_2, f_3 = (nnf.leaky_relu(self.extract(X_i)) for X_i in X.unbind(dim=1))   # each (B, C, H, W)
-        f_1 = f_1 * self.attention_1(f_1, f_2)
-        f_3 = f_3 * self.attention_3(f_3, f_2)
-        return self.fuse(torch.cat([f_1, f_2, f_3], dim=1))             # (B, 3C, H, W) -> (B, C, H, W)
+        f_1, f_2, f_3 = (nnf.leaky_relu(self.extract(X_i)) for X_i in X.unbind(dim=1))   # (B, C, H, W) each
+        A_1, A_3 = self.attention_1(f_1, f_2), self.attention_3(f_3, f_2)                # (B, C, H, W) each
+        return self.fuse(torch.cat([A_1 * f_1, f_2, A_3 * f_3], dim=1))                  # (B, 3C, H, W) -> (B, C, H, W)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,18 @@
-"""What every script needs and no paper describes: the command line, devices, several processes, checkpoints, panels.
+"""What every script needs and no paper describes: the command line, devices, several processes, files.
 
     @dataclass
     class Config:
         lr: float = 1e-4  # learning rate of Adam [paper: Sec. 5.1]
 
-    config = parse(Config)          # the comments above become --help; nested dataclasses are flattened
+    config = parse(Config)          # tyro makes the command line; the comments become --help, nested dataclasses are flattened
 
 Nothing here knows about HDR, and this file imports nothing of the project.
 """
 
-import argparse
 import contextlib
 import datetime
-import inspect
 import os
 import random
-import re
 import secrets
 import sys
 import typing
@@ -25,74 +22,36 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+import tyro
 
 
 # --- command line ---------------------------------------------------------------------------------------------------
 
-def _comments(config_class):
-    """The trailing comment of each field: {"lr": "learning rate of Adam [paper: Sec. 5.1]"}."""
-    found = re.findall(r"^\s+(\w+):[^#\n]*#\s*(.+)$", inspect.getsource(config_class), re.MULTILINE)
-    return dict(found)
-
-
-def _add_flags(parser, config_class, group=None, defaults=None):
-    comments, types = _comments(config_class), typing.get_type_hints(config_class)
-    for field in fields(config_class):
-        kind, default = types[field.name], getattr(defaults or config_class(), field.name)
-        if is_dataclass(kind):
-            _add_flags(parser, kind, parser.add_argument_group(kind.__name__, (kind.__doc__ or "").split("\n")[0]), default)
-            continue
-        flag = "--" + field.name.replace("_", "-")
-        text = f"{comments.get(field.name, '')} (default: {default})".replace("%", "%%")
-        if kind is bool:
-            (group or parser).add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
-        elif typing.get_origin(kind) is tuple:
-            (group or parser).add_argument(flag, type=typing.get_args(kind)[0], nargs="+", default=default, help=text)
-        else:
-            (group or parser).add_argument(flag, type=kind, default=default, help=text)
-
-
-def _build(config_class, values):
-    types = typing.get_type_hints(config_class)
-    made = {}
-    for field in fields(config_class):
-        kind = types[field.name]
-        if is_dataclass(kind):
-            made[field.name] = _build(kind, values)
-        else:
-            made[field.name] = tuple(values[field.name]) if typing.get_origin(kind) is tuple else values[field.name]
-    return config_class(**made)
-
-
-def parse(config_class, argv=None, description=""):
+def parse(config_class, argv=None, description="", default=None):
     """Reads a dataclass from the command line.
 
-    config_class: a dataclass whose fields are bool, int, float, str, tuples of one of these, or dataclasses of such
-        fields (flattened: all names must differ). `argv`: list of words, default sys.argv[1:].
+    config_class: a dataclass whose fields are plain values, tuples of them, or dataclasses of such fields, whose flags are flattened.
+    argv: list of words, default sys.argv[1:]; description: its first line heads --help; default: an instance whose values are the defaults.
     Returns: an instance of config_class.
-    Raises: SystemExit with code 2 and a usage line for a wrong flag (argparse).
+    Raises: SystemExit with code 2 and a message for a wrong flag.
     """
-    parser = argparse.ArgumentParser(description=description.split("\n")[0], allow_abbrev=False)
-    _add_flags(parser, config_class)
-    return _build(config_class, vars(parser.parse_args(argv)))
+    return tyro.cli(tyro.conf.OmitArgPrefixes[config_class], args=argv, description=description.split("\n")[0], default=default)
 
 
 def config_from(config_class, saved):
     """Rebuilds a dataclass from the plain dict that asdict() made of it, as checkpoints store it.
 
+    A field that is newer than the checkpoint gets the value that means "as before": config_class.BEFORE[name], or else its default.
     Returns: an instance of config_class.
-    Raises: ValueError when the dict and the dataclass differ in their fields (a checkpoint of another version).
+    Raises: ValueError when the dict holds what the dataclass does not know (a checkpoint of a newer version).
     """
-    types, made = typing.get_type_hints(config_class), {}
-    names = {field.name for field in fields(config_class)}
-    if set(saved) != names:
-        raise ValueError(f"checkpoint: its {config_class.__name__} differs from the code's in {sorted(set(saved) ^ names)}; "
+    types, made = typing.get_type_hints(config_class), dict(getattr(config_class, "BEFORE", {}))
+    unknown = sorted(set(saved) - {field.name for field in fields(config_class)})
+    if unknown:
+        raise ValueError(f"checkpoint: its {config_class.__name__} has {', '.join(unknown)}, which this version does not know; "
                          "use the version of the code that wrote it")
     for name, value in saved.items():
-        if is_dataclass(types[name]):
-            made[name] = config_from(types[name], value)
-        else:
-            made[name] = tuple(value) if isinstance(value, (list, tuple)) else value
+        made[name] = config_from(types[name], value) if is_dataclass(types[name]) else tuple(value) if isinstance(value, list) else value
     return config_class(**made)
 
 
@@ -143,9 +102,13 @@ def pick_precision(name, device):
 
     name: "auto" (CUDA: bfloat16 where the GPU has it in hardware, else float16; CPU: bfloat16 where it has that in hardware, else
         float32; MPS: float32), "float32", "bfloat16" or "float16".
+    On CUDA it also turns TF32 off, so that float32 means float32 on Ampere and later, too.
     Returns: torch.dtype.
     Raises: ValueError for an unknown name, or float16 without CUDA.
     """
+    if device.type == "cuda":
+        torch.backends.cudnn.conv.fp32_precision = torch.backends.cudnn.rnn.fp32_precision = "ieee"
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
     if name == "auto":
         if device.type == "cpu" and any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16")):
             return torch.bfloat16
@@ -207,6 +170,11 @@ def write_atomically(path, write):
         temporary.unlink(missing_ok=True)
 
 
+def save_figure(path, figure, dpi):
+    """Writes a figure of matplotlib as a PNG, atomically."""
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=dpi))
+
+
 def save_checkpoint(path, checkpoint):
     """Writes plain dicts, numbers and tensors, atomically."""
     write_atomically(path, lambda file: torch.save(checkpoint, file))
@@ -244,23 +212,3 @@ def describe(config):
 def count_parameters(module):
     """Number of parameters of a module (buffers not counted)."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-# --- pictures -------------------------------------------------------------------------------------------------------
-
-def save_panel(path, panels, columns=3, width=4.0):
-    """Writes titled pictures side by side as one PNG.
-
-    panels: list of (title, image), image (3, H, W) in [0, 1] (clipped), all of one size; width: of one picture, inches.
-    """
-    from matplotlib.figure import Figure    # 0.3 s to import: only when a picture is drawn
-    _, H, W = panels[0][1].shape
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(columns * width, rows * (width * H / W + 0.3)), layout="constrained")
-    for i, (title, image) in enumerate(panels):
-        axis = figure.add_subplot(rows, columns, i + 1)
-        axis.set_axis_off()
-        axis.set_title(title, fontsize=9)
-        axis.imshow(image.float().clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="antialiased")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)

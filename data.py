@@ -40,6 +40,15 @@ def T_inverse(hdr_mu):
     return torch.expm1(hdr_mu.float() * math.log1p(MU)) / MU
 
 
+def psnr(hdr_hat, hdr):
+    """PSNR-L of linear images in [0, 1]; PSNR-mu when given T(.) of them. Peak 1, nothing clipped or rounded.
+
+    hdr_hat, hdr: the same shape, any. Returns: decibels, float (inf for equal images).
+    """
+    mse = (hdr_hat.cpu().double() - hdr.cpu().double()).square().mean()        # on the CPU: MPS has no float64
+    return float(-10 * torch.log10(mse))
+
+
 def to_radiance(ldr, ev):
     """Gamma-corrects a bracket: H_i = L_i^2.2 / t_i, in units of the shortest exposure.
 

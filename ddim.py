@@ -1,4 +1,4 @@
-"""The diffusion: noise schedule, forward process, the ancestral step, and the DDIM loop that LF-Diff samples with.
+"""The diffusion: noise schedule, forward process, the ancestral sampler, and the DDIM loop that LF-Diff samples with.
 
 Paper: Sec. 3 (Eq. 1-5), Sec. 4.2 (Eq. 12, 14). [8] is DDPM (Ho et al. 2020), [27] is DDIM (Song et al. 2021).
 
@@ -32,13 +32,13 @@ class DiffusionConfig:
 
 
 class Schedule:
-    """beta, alpha and abar as float64 tensors of T + 1 entries; beta_t rises linearly from beta_1 to beta_T."""
+    """beta, alpha and abar as float64 tensors of T + 1 entries; beta_t rises linearly from beta_1 to beta_T.
+
+    config: DiffusionConfig. Raises: ValueError for T, S or betas that make no schedule."""
 
     def __init__(self, config):
-        """config: DiffusionConfig. Raises: ValueError for T, S or betas that make no schedule."""
         if not (1 <= config.S <= config.T and 0 < config.beta_1 <= config.beta_T < 1):
-            raise ValueError(f"schedule: T={config.T}, S={config.S}, beta {config.beta_1} to {config.beta_T}; "
-                             "need 1 <= S <= T and 0 < beta_1 <= beta_T < 1")
+            raise ValueError(f"--T {config.T}, --S {config.S}, --beta-1 {config.beta_1}, --beta-T {config.beta_T}: need 1 <= S <= T, 0 < beta_1 <= beta_T < 1")
         if config.predict not in ("v", "eps"):
             raise ValueError(f"--predict {config.predict}: use v or eps")
         self.T, self.predict = config.T, config.predict
@@ -58,9 +58,7 @@ def _at(values, t, like):
 def diffuse(z_0, t, eps, schedule):
     """The forward process: a sample of q(z_t | z_0).
 
-    z_0, eps: (B, N, h, w), eps ~ N(0, I); t: int or (B,) int64 in 0 .. T.
-    Returns: z_t (B, N, h, w).
-    Source: Eq. 1, 2, 12.
+    z_0, eps: (B, N, h, w), eps ~ N(0, I); t: int or (B,) int64 in 0 .. T. Returns: z_t (B, N, h, w). Source: Eq. 1, 2, 12.
     """
     abar_t = _at(schedule.abar, t, z_0)
     # Eq. 1:  q(z_t | z_0) = N(z_t; √ᾱ_t z_0, (1 - ᾱ_t) I)
@@ -91,10 +89,8 @@ def noise_from_output(output, z_t, t, schedule):
 def ancestral_step(z_t, t, eps_hat, eps, schedule, variance="beta"):
     """One step of the ancestral sampler, t -> t - 1.
 
-    z_t, eps_hat, eps: (B, N, h, w), eps ~ N(0, I) fresh; t: int in 1 .. T.
-    variance: "beta" as Eq. 14 prints it, or "posterior", the beta-tilde_t of Eq. 3 and 4.
-    Returns: z_{t-1} (B, N, h, w); at t = 1 no noise is added, as in [8].
-    Source: Eq. 14 (Eq. 4 with the network's noise in it).
+    z_t, eps_hat, eps: (B, N, h, w), eps ~ N(0, I) fresh; t: int in 1 .. T; variance: "beta" as Eq. 14 prints it, or "posterior", the β̃_t of Eq. 3.
+    Returns: z_{t-1} (B, N, h, w); at t = 1 no noise is added, as in [8]. Source: Eq. 14 (Eq. 4 with the network's noise in it).
     """
     alpha_t, abar_t, abar_before = _at(schedule.alpha, t, z_t), _at(schedule.abar, t, z_t), _at(schedule.abar, t - 1, z_t)
     sigma_t = (1 - alpha_t).sqrt()
@@ -107,11 +103,21 @@ def ancestral_step(z_t, t, eps_hat, eps, schedule, variance="beta"):
     return z + sigma_t * eps if t > 1 else z
 
 
-def sampling_times(T, S):
-    """The S times DDIM visits, falling from T; after the last one comes 0. [assumed A10]
+def ancestral(denoise, z_T, schedule, generator=None):
+    """The sampler that the paper prints: from z_T at t = T to the prior at t = 0 by all T steps of Eq. 14.
 
-    Returns: list of S ints. Raises: ValueError unless 1 <= S <= T.
+    denoise, z_T, generator: as of ddim(). Returns: z_hat (B, N, h, w). Source: Eq. 14; [8] Algorithm 2.
     """
+    z_t = z_T
+    for t in range(schedule.T, 0, -1):
+        eps_hat = denoise(z_t, torch.full((len(z_t),), t, device=z_t.device)).to(z_t.dtype)
+        eps = torch.randn(z_t.shape, generator=generator).to(z_t)
+        z_t = ancestral_step(z_t, t, eps_hat, eps, schedule)            # Eq. 14
+    return z_t
+
+
+def sampling_times(T, S):
+    """The S times DDIM visits, falling from T; after the last one comes 0 [assumed A10]. Returns: list. Raises: ValueError unless 1 <= S <= T."""
     if not 1 <= S <= T:
         raise ValueError(f"sampling: found {S} steps; choose 1 to {T}")
     return [round(T * k / S) for k in range(S, 0, -1)]
@@ -121,8 +127,7 @@ def ddim_step(z_t, t, t_next, eps_hat, schedule, eta=0.0, eps=None):
     """One DDIM step from t to t_next < t.
 
     z_t, eps_hat: (B, N, h, w); t, t_next: ints, t_next >= 0; eps: fresh noise, used when eta > 0.
-    Returns: z at t_next (B, N, h, w); at t_next = 0 it is the predicted z_0 itself.
-    Source: [27] Eq. 12 and 16.
+    Returns: z at t_next (B, N, h, w); at t_next = 0 it is the predicted z_0 itself. Source: [27] Eq. 12 and 16.
     """
     abar_t, abar_next = _at(schedule.abar, t, z_t), _at(schedule.abar, t_next, z_t)
     z_0 = predict_z0(z_t, t, eps_hat, schedule)
@@ -138,9 +143,7 @@ def ddim(denoise, z_T, schedule, S, eta=0.0, generator=None):
     """The DDIM loop: from z_T at t = T to the prior at t = 0 in S steps. Gradients pass through all of them.
 
     denoise: function (z_t, t) -> eps_hat with t (B,) int64, the condition D already inside.
-    z_T: (B, N, h, w); generator: torch.Generator on the CPU, for eta > 0.
-    Returns: z_hat (B, N, h, w).
-    Source: Sec. 4.2 and 4.3; [27].
+    z_T: (B, N, h, w); generator: torch.Generator on the CPU, for eta > 0. Returns: z_hat (B, N, h, w). Source: Sec. 4.2 and 4.3; [27].
     """
     times = sampling_times(schedule.T, S)                               # T = times[0] > ... > times[S-1] >= 1
     z_t = z_T
@@ -152,9 +155,7 @@ def ddim(denoise, z_T, schedule, S, eta=0.0, generator=None):
 
 
 if __name__ == "__main__":
-    config = DiffusionConfig()
-    schedule = Schedule(config)
+    config, schedule = DiffusionConfig(), Schedule(DiffusionConfig())
     for t in (1, 50, 100, 150, 200):
-        print(f"t = {t:<4} beta_t {schedule.beta[t]:.5f}   sqrt(abar_t) {schedule.abar[t].sqrt():.5f}   sqrt(1 - abar_t) "
-              f"{(1 - schedule.abar[t]).sqrt():.5f}")
+        print(f"t = {t:<4} beta_t {schedule.beta[t]:.5f}   √ᾱ_t {schedule.abar[t].sqrt():.5f}   √(1 - ᾱ_t) {(1 - schedule.abar[t]).sqrt():.5f}")
     print(f"S = {config.S}: t = {sampling_times(config.T, config.S)}, then 0")

@@ -21,6 +21,7 @@ import torch.nn.functional as nnf
 
 from common import count_parameters
 
+
 @dataclass
 class DenoiserConfig:
     """The denoising U-Net."""
@@ -49,16 +50,14 @@ class TimeResidualBlock(nn.Module):
 
     def forward(self, x, time):
         """x: (B, C_in, h, w), time: (B, time_channels). Returns: (B, C_out, h, w)."""
-        at_inference = not torch.is_grad_enabled()                  # then a norm's output may be overwritten
-        y = self.conv1(nnf.silu(self.norm1(x), inplace=at_inference))
-        y = y.add_(self.time(nnf.silu(time))[:, :, None, None])
-        return self.conv2(nnf.silu(self.norm2(y), inplace=at_inference)).add_(self.skip(x))
+        y = self.conv1(nnf.silu(self.norm1(x)))                     # (B, C_out, h, w)
+        y = y + self.time(nnf.silu(time))[:, :, None, None]
+        return self.skip(x) + self.conv2(nnf.silu(self.norm2(y)))
 
 
 def windows(x, m, n):
-    """Cuts maps into windows of m x n pixels. x: (B, C, a m, b n). Returns: (B a b, 1, m n, C), each pixel a token, one head."""
-    B, C, H, W = x.shape
-    return x.reshape(B, C, H // m, m, W // n, n).permute(0, 2, 4, 3, 5, 1).reshape(-1, 1, m * n, C)
+    """Cuts maps into windows of m x n pixels. x: (B, C, a m, b n). Returns: (B a b, 1, m n, C): each pixel is a token, and there is one head."""
+    return x.unflatten(3, (-1, n)).unflatten(2, (-1, m)).permute(0, 2, 4, 3, 5, 1).reshape(-1, 1, m * n, x.shape[1])
 
 
 def unwindows(tokens, m, n, H, W):
@@ -69,14 +68,13 @@ def unwindows(tokens, m, n, H, W):
 class PixelAttention(nn.Module):
     """Self-attention over pixels, one head, as in [8]; used at the lowest level only.
 
-    Pixels attend to those of their own window. A window is what a training patch of 128 pixels has at this level, so that a large
-    image asks of the network only what it was trained for, and the cost is linear in pixels [assumed A8].
+    Pixels attend to those of their own window. By default it is as large as a training patch of 128 pixels is at this level, so a large
+    image looks to the network like what it was trained on, and the cost is linear in pixels [assumed A8].
     """
 
     def __init__(self, channels, window=0):
-        """window: side in pixels; 0: one window, the whole map."""
         super().__init__()
-        self.window = window
+        self.window = window            # side in pixels; 0: one window, the whole map
         self.norm, self.qkv, self.out = nn.GroupNorm(8, channels), nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
 
     def forward(self, x):
@@ -106,38 +104,28 @@ class Denoiser(nn.Module):
         self.time = nn.Sequential(nn.Linear(width, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels))
         self.inward = nn.Conv2d(2 * prior_channels, width, 3, padding=1)
 
-        self.down, skips = nn.ModuleList(), [width]     # one entry a level: blocks, attentions, downsampling
-        for level, out in enumerate(widths):
-            blocks, attentions = nn.ModuleList(), nn.ModuleList()
-            for _ in range(config.unet_blocks):
-                blocks.append(TimeResidualBlock(width, out, time_channels))
-                attentions.append(PixelAttention(out, config.unet_window) if level == lowest else nn.Identity())
-                width = out
-                skips.append(width)
-            smaller = nn.Conv2d(width, width, 3, stride=2, padding=1) if level < lowest else None
-            if smaller is not None:
-                skips.append(width)
-            self.down.append(nn.ModuleDict({"blocks": blocks, "attentions": attentions, "resize": smaller or nn.Identity()}))
+        def level_of(ins, out, attends, stride):
+            pairs = [(TimeResidualBlock(channels, out, time_channels), PixelAttention(out, config.unet_window) if attends else nn.Identity())
+                     for channels in ins]
+            blocks, attentions = map(nn.ModuleList, zip(*pairs))
+            resize = nn.Conv2d(out, out, 3, stride=stride, padding=1) if stride else nn.Identity()
+            return nn.ModuleDict({"blocks": blocks, "attentions": attentions, "resize": resize})
 
+        self.down, self.up, skips, n = nn.ModuleList(), nn.ModuleList(), [width], config.unet_blocks
+        for level, out in enumerate(widths):
+            self.down.append(level_of([width] + [out] * (n - 1), out, level == lowest, 2 * (level < lowest)))
+            skips += [out] * (n + (level < lowest))
+            width = out
         self.middle1, self.middle2 = (TimeResidualBlock(width, width, time_channels) for _ in range(2))
         self.middle_attention = PixelAttention(width, config.unet_window)
-
-        self.up = nn.ModuleList()
         for level, out in reversed(list(enumerate(widths))):
-            blocks, attentions = nn.ModuleList(), nn.ModuleList()
-            for _ in range(config.unet_blocks + 1):
-                blocks.append(TimeResidualBlock(width + skips.pop(), out, time_channels))
-                attentions.append(PixelAttention(out, config.unet_window) if level == lowest else nn.Identity())
-                width = out
-            larger = nn.Conv2d(width, width, 3, padding=1) if level > 0 else nn.Identity()
-            self.up.append(nn.ModuleDict({"blocks": blocks, "attentions": attentions, "resize": larger}))
+            ins = [channels + skips.pop() for channels in [width] + [out] * n]
+            self.up.append(level_of(ins, out, level == lowest, int(level > 0)))
+            width = out
         self.norm, self.out = nn.GroupNorm(8, width), nn.Conv2d(width, prior_channels, 3, padding=1)
 
     def forward(self, z_t, D, t):
-        """z_t, D: (B, N, h, w), h and w multiples of 4; t: (B,) int64 in 1 .. T. Returns: output (B, N, h, w), see the top of this file.
-
-        Source: Sec. 4.2, below Eq. 13.
-        """
+        """z_t, D: (B, N, h, w), h and w multiples of 4; t: (B,) int64 in 1 .. T. Returns: output (B, N, h, w), see the header. Source: Sec. 4.2."""
         time = self.time(timestep_embedding(t, self.width))         # (B, 4 width)
         x = self.inward(torch.cat([z_t, D], dim=1))                 # (B, 2N, h, w) -> (B, width, h, w)
         skips = [x]
@@ -159,6 +147,5 @@ class Denoiser(nn.Module):
 
 if __name__ == "__main__":
     denoiser = Denoiser(DenoiserConfig())
-    z_t, D, t = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32), torch.tensor([1, 200])
-    print(f"Denoiser   z_t {tuple(z_t.shape)}, D {tuple(D.shape)}, t {tuple(t.shape)} -> "
-          f"{tuple(denoiser(z_t, D, t).shape)}   {count_parameters(denoiser):,} parameters")
+    output = denoiser(torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32), torch.tensor([1, 200]))
+    print(f"Denoiser   z_t and D (2, 3, 32, 32), t (2,) -> {tuple(output.shape)}   {count_parameters(denoiser):,} parameters")

@@ -13,23 +13,21 @@
     python lfdiff.py           prints the parameters of each variant beside the paper's
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as nnf
 
-from common import config_from, count_parameters, load_checkpoint, save_checkpoint
+from common import count_parameters
 from data import network_input
-from ddim import DiffusionConfig, Schedule, ddim, diffuse, noise_from_output
+from ddim import DiffusionConfig, Schedule, ancestral, ddim, diffuse, noise_from_output
 from denoiser import Denoiser, DenoiserConfig
 from dhrnet import DHRNet, DHRNetConfig
 from lpenet import ConditionNet, LPENet, LPENetConfig
-from beyond.fast import by_strips, give_back_memory
 
-VARIANTS = ("baseline", "s1", "s2_without_dm", "s2")
 PAPER_PARAMETERS = {"baseline": 5.09e6, "s1": 5.24e6, "s2_without_dm": 5.85e6, "s2": 7.48e6}     # Table 3
-OVERLAP = 128       # of two tiles, pixels
+VARIANTS = tuple(PAPER_PARAMETERS)
 MULTIPLE = 16       # H and W are padded to it: PixelUnshuffle 4, times two halvings in the U-Net [assumed A15]
 
 
@@ -41,15 +39,12 @@ class LFDiffConfig:
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
 
-
-def check_sizes(config):
-    """Raises: ValueError where the prior, the PIMs and the U-Net would not fit each other on images padded to MULTIPLE."""
-    if config.lpenet.unshuffle != config.dhrnet.pool_pim:
-        raise ValueError(f"--unshuffle {config.lpenet.unshuffle}, --pool-pim {config.dhrnet.pool_pim}: must be equal, or z does not fit the PIMs")
-    needed = config.lpenet.unshuffle * 2 ** (len(config.denoiser.unet_multipliers) - 1)
-    if MULTIPLE % needed or MULTIPLE % config.dhrnet.pool_frm:
-        raise ValueError(f"--unet-multipliers, --unshuffle, --pool-frm: need images in multiples of {needed} and {config.dhrnet.pool_frm}; "
-                         f"they are padded to multiples of {MULTIPLE}")
+    def check(self):
+        """Raises: ValueError where the prior, the PIMs and the U-Net would not fit each other on images padded to MULTIPLE."""
+        k, needed = self.lpenet.unshuffle, self.lpenet.unshuffle * 2 ** (len(self.denoiser.unet_multipliers) - 1)
+        if k != self.dhrnet.pool_pim or MULTIPLE % needed or MULTIPLE % self.dhrnet.pool_frm:
+            raise ValueError(f"--unshuffle {k}, --pool-pim {self.dhrnet.pool_pim}, --pool-frm {self.dhrnet.pool_frm}, --unet-multipliers: the first "
+                             f"two must be equal, and images are padded to multiples of {MULTIPLE} only, not of {needed} and --pool-frm")
 
 
 class Stage1(nn.Module):
@@ -57,7 +52,7 @@ class Stage1(nn.Module):
 
     def __init__(self, config, baseline=False):
         super().__init__()
-        check_sizes(config)
+        config.check()
         self.config, self.variant = config, "baseline" if baseline else "s1"
         self.dhrnet = DHRNet(config.dhrnet, 0 if baseline else config.lpenet.prior_channels)
         self.lpenet = None if baseline else LPENet(config.lpenet)
@@ -77,7 +72,7 @@ class Stage2(nn.Module):
 
     def __init__(self, config, without_dm=False):
         super().__init__()
-        check_sizes(config)
+        config.check()
         self.config, self.variant = config, "s2_without_dm" if without_dm else "s2"
         self.schedule = Schedule(config.diffusion)
         self.dhrnet = DHRNet(config.dhrnet, config.lpenet.prior_channels)
@@ -101,170 +96,69 @@ class Stage2(nn.Module):
     def forward(self, X, z, t, eps, eps_T, joint=True):
         """One training pass of stage 2.
 
-        X: (B, 3, 6, H, W); z: (B, N, H/4, W/4) standardised prior of the truth; t: (B,) int64 in 1 .. T;
-        eps, eps_T: (B, N, H/4, W/4) noise for z_t and z_T; joint: False leaves DHRNet out (warm-up and Split).
-        Returns: H^ (B, 3, H, W) or None, z_hat (B, N, H/4, W/4), eps_hat (same shape) or None without a denoiser.
-        Source: Sec. 4.2, Fig. 2 (b).
+        X: (B, 3, 6, H, W); z: (B, N, H/4, W/4) standardised prior of the truth; t: (B,) int64 in 1 .. T; eps, eps_T: like z, noise for
+        z_t and z_T; joint: False leaves DHRNet out (warm-up and Split).
+        Returns: H^ (B, 3, H, W) or None, z_hat (B, N, H/4, W/4), eps_hat (same shape) or None without a denoiser. Source: Sec. 4.2, Fig. 2 (b).
         """
-        T, S = self.schedule.T, self.config.diffusion.S
         D = self.condition(X).float()                                           # Eq. 13, see lpenet.py
-        if self.denoiser is None:
-            z_hat, eps_hat = D, None
-        else:
+        z_hat, eps_hat = D, None
+        if self.denoiser is not None:
             z_t = diffuse(z, t, eps, self.schedule)                             # Eq. 2, see ddim.py
             eps_hat = self.eps_theta(z_t, D, t)
-            z_T = diffuse(z, T, eps_T, self.schedule)                           # Eq. 12
-            z_hat = ddim(lambda z_t, t: self.eps_theta(z_t, D, t), z_T, self.schedule, S)
+            z_T = diffuse(z, self.schedule.T, eps_T, self.schedule)             # Eq. 12
+            z_hat = ddim(lambda z_t, t: self.eps_theta(z_t, D, t), z_T, self.schedule, self.config.diffusion.S)
         return self.rebuild(X, z_hat) if joint else None, z_hat, eps_hat
 
-    def sample_prior(self, D, S=None, generator=None):
-        """Fig. 2 (c): the prior from the LDR frames alone.
+    def sample(self, z_T, D, S=None, sampler="ddim", generator=None):
+        """From noise to the prior, by the frames alone.
 
-        D: (B, N, H/4, W/4), what self.condition makes of the frames, H and W multiples of 16; S: sampling steps, default the
-        trained ones; generator: CPU generator.
-        Returns: z_hat (B, N, H/4, W/4) standardised, float32.
-        Source: Sec. 4.3.
+        z_T, D: (B, N, H/4, W/4), H and W multiples of 16; S: DDIM steps, default the trained ones; sampler: "ddim", or "ancestral" for all T
+        steps of Eq. 14; generator: of the noise on the way. Returns: z_hat (B, N, H/4, W/4) standardised; without a denoiser D. Source: Sec. 4.3.
         """
-        D = D.float()
         if self.denoiser is None:
             return D
-        z_T = torch.randn(D.shape, generator=generator).to(D)                   # on the CPU: one seed, one image anywhere
-        diffusion = self.config.diffusion
-        return ddim(lambda z_t, t: self.eps_theta(z_t, D, t), z_T, self.schedule, S or diffusion.S, diffusion.eta, generator)
+        denoise = lambda z_t, t: self.eps_theta(z_t, D, t)
+        if sampler == "ancestral":
+            return ancestral(denoise, z_T, self.schedule, generator)
+        return ddim(denoise, z_T, self.schedule, S or self.config.diffusion.S, self.config.diffusion.eta, generator)
 
 
 def pad_to_multiple(image, multiple=MULTIPLE):
-    """Pads H and W at the right and bottom by reflection (by repetition where the image is smaller than the padding).
-
-    image: (..., H, W). Returns: (..., H', W'), multiples of `multiple`. [assumed A15]
-    """
+    """Pads (..., H, W) at the right and bottom by reflection, a very small image by repetition. Returns: (..., H', W'), multiples [assumed A15]."""
     H, W = image.shape[-2:]
     down, right = -H % multiple, -W % multiple
-    if not down and not right:
-        return image
     mode = "reflect" if down < H and right < W else "replicate"
-    flat = image.reshape(-1, 1, H, W)
-    return nnf.pad(flat, (0, right, 0, down), mode=mode).reshape(*image.shape[:-2], H + down, W + right)
-
-
-def tile_ramps(length, tile, overlap):
-    """How tiles cover one side of an image, and with which weights they are blended.
-
-    length: multiple of 16; tile, overlap: pixels. Returns: list of (start, weights), start a multiple of 16, weights (tile,) float32
-    that rise linearly over the middle half of an overlap and, at each pixel of the image, add up to 1 over the tiles.
-    """
-    count = -(-(length - overlap) // (tile - overlap)) if length > tile else 1
-    starts = [min(k * (tile - overlap), length - tile) for k in range(count)]
-    covered, ramps, place = torch.zeros(length), [], torch.arange(tile)
-    for start in starts:
-        left = place + 0.5 if start > 0 else torch.full((tile,), float("inf"))              # distance from a border within the image
-        right = tile - place - 0.5 if start + tile < length else torch.full((tile,), float("inf"))
-        ramps.append(((torch.minimum(left, right) - overlap / 4) / (overlap / 2)).clamp(0, 1))
-        covered[start:start + tile] += ramps[-1]
-    return [(start, ramp / covered[start:start + tile]) for start, ramp in zip(starts, ramps)]
-
-
-def rebuild_in_tiles(rebuild, ldr, z, tile, overlap=OVERLAP):
-    """Eq. 10 tile by tile, with one prior for the whole image.
-
-    rebuild: function (ldr, z) -> H^ of a part of the image; ldr: (B, 3, 3, H, W); z: (B, N, H/4, W/4) or None; H, W multiples of 16.
-    Returns: H^ (B, 3, H, W). DHRNet's attentions pool over the tile, not the image: see the README for what that changes.
-    """
-    H, W = ldr.shape[-2:]
-    height, width, k = min(tile, H), min(tile, W), 1 if z is None else W // z.shape[-1]
-    hdr_hat = ldr.new_zeros(len(ldr), 3, H, W)
-    for top, down in tile_ramps(H, height, overlap):
-        for left, across in tile_ramps(W, width, overlap):
-            y, x = slice(top, top + height), slice(left, left + width)
-            z_tile = None if z is None else z[..., top // k:(top + height) // k, left // k:(left + width) // k]
-            hdr_hat[..., y, x] += rebuild(ldr[..., y, x], z_tile) * (down[:, None] * across).to(ldr)
-    return hdr_hat
+    padded = nnf.pad(image.reshape(-1, 1, H, W), (0, right, 0, down), mode=mode) if down or right else image
+    return padded.reshape(*image.shape[:-2], H + down, W + right)
 
 
 @torch.no_grad()
-def estimate_prior(model, ldr, ev, S=None, generator=None):
-    """The prior of Fig. 2 (c): condition net and S steps. ldr: (B, 3, 3, H, W), H and W multiples of 16; the rest as in reconstruct.
-
-    Returns: z_hat (B, N, H/4, W/4) standardised, float32.
-    """
-    D = by_strips(lambda ldr: model.condition(network_input(ldr, ev)), ldr, halo=model.condition.halo,
-                  shrink=model.config.lpenet.unshuffle)
-    return model.sample_prior(D, S, generator)
-
-
-@torch.no_grad()
-def reconstruct(model, ldr, ev, S=None, generator=None, tile=0):
+def reconstruct(model, ldr, ev, S=None, sampler="ddim", generator=None):
     """The inference of Fig. 2 (c): three LDR frames to one HDR image, any size.
 
     model: Stage2, or the baseline Stage1. ldr: (B, 3, 3, H, W) gamma-coded in [0, 1], rising exposure; ev: (B, 3) stops.
-    S: sampling steps, default the trained ones; generator: CPU generator of the initial noise; tile: side in pixels, 0 is none.
+    S, sampler: see Stage2.sample; generator: CPU generator of the noise.
     Returns: H^ (B, 3, H, W) linear radiance in [0, 1] in units of the shortest exposure, float32.
-    Raises: ValueError for the variant s1, whose prior needs the ground truth, or a tile that cannot overlap its neighbour.
+    Raises: ValueError for the variant s1, whose prior needs the ground truth.
     """
     if model.variant == "s1":
         raise ValueError("weights: these are of stage 1, whose prior comes from the ground truth; use stage 2's (train_stage2.py)")
-    if tile and (tile < 2 * OVERLAP or tile % MULTIPLE):
-        raise ValueError(f"--tile {tile}: must be a multiple of {MULTIPLE}, {2 * OVERLAP} or more, for tiles overlap by {OVERLAP} pixels")
     H, W = ldr.shape[-2:]
-    ldr = pad_to_multiple(ldr)
+    X = network_input(pad_to_multiple(ldr), ev)                         # X_i = [L_i, H_i]   (B, 3, 6, H, W)
     if model.variant == "baseline":
-        z_hat = None
-        def rebuild(ldr, z):
-            return model.dhrnet(network_input(ldr, ev))
-    else:
-        z_hat = estimate_prior(model, ldr, ev, S, generator)
-        def rebuild(ldr, z):
-            return model.rebuild(network_input(ldr, ev), z)
-    if tile and tile < max(ldr.shape[-2:]):
-        give_back_memory()          # the U-Net's maps are not of a tile's size
-        return rebuild_in_tiles(rebuild, ldr, z_hat, tile)[..., :H, :W]
-    return rebuild(ldr, z_hat)[..., :H, :W]
+        return model.dhrnet(X)[..., :H, :W]
+    D = model.condition(X).float()                                      # Eq. 13             (B, N, H/4, W/4)
+    z_T = torch.randn(D.shape, generator=generator).to(D)               # N(0, I), drawn on the CPU: one seed, one image anywhere
+    z_hat = model.sample(z_T, D, S, sampler, generator)                 # Eq. 14, or DDIM    (B, N, H/4, W/4)
+    hdr_hat = model.rebuild(X, z_hat)                                   # Eq. 7 to 10        (B, 3, H, W)
+    return hdr_hat[..., :H, :W]
 
 
 def build(variant, config):
-    """A fresh model of one of VARIANTS. Returns: Stage1 or Stage2. Raises: ValueError for another name."""
+    """A fresh model of one of VARIANTS. config: LFDiffConfig. Returns: Stage1 or Stage2. Raises: ValueError for another name."""
     if variant not in VARIANTS:
         raise ValueError(f"variant {variant!r}: not one of {', '.join(VARIANTS)}")
-    if variant in ("baseline", "s1"):
-        return Stage1(config, baseline=variant == "baseline")
-    return Stage2(config, without_dm=variant == "s2_without_dm")
-
-
-def save_weights(path, model, notes, lpenet=None):
-    """Writes what inference needs, in float16: variant, config, weights, and `notes` (a dict of plain values).
-
-    lpenet: of stage 1. Inference does not need it, but with it training can go on from the file (--init).
-    """
-    states = {name: {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
-              for name, network in (("model", model), ("lpenet", lpenet)) if network is not None}
-    save_checkpoint(path, {"variant": model.variant, "config": asdict(model.config), **states, "notes": notes})
-
-
-def part_of(checkpoint, name, path):
-    """The state of one network, such as "dhrnet", in a checkpoint of the train scripts or in save_weights' file, as a dict.
-
-    path: of the file, for the message. Raises: ValueError when it holds no such network.
-    """
-    state = {key.removeprefix(name + "."): value for key, value in checkpoint["model"].items() if key.startswith(name + ".")}
-    state = checkpoint.get(name, state)
-    if not state:
-        raise ValueError(f"{path}: of variant {checkpoint['variant']}, it holds no {name}; start from another file")
-    return state
-
-
-def load_weights(path, device="cpu"):
-    """Reads save_weights' file, or a checkpoint of the train scripts; the architecture comes from the file.
-
-    Returns: the model on the device, in float32, eval mode.
-    Raises: FileNotFoundError; ValueError for a file that is not ours.
-    """
-    checkpoint = load_checkpoint(path)
-    model = build(checkpoint["variant"], config_from(LFDiffConfig, checkpoint["config"]))
-    try:
-        model.load_state_dict(checkpoint["model"])
-    except RuntimeError as error:
-        raise ValueError(f"{path}: weights do not fit the architecture stored with them ({str(error).splitlines()[-1].strip()})") from None
-    return model.to(device, memory_format=torch.channels_last).eval()
+    return Stage1(config, variant == "baseline") if variant in ("baseline", "s1") else Stage2(config, variant == "s2_without_dm")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import torch.nn.functional as nnf
 from align import AlignmentModule
 from common import count_parameters
 from data import T
-from beyond.fast import by_strips
 
 
 @dataclass
@@ -42,9 +41,9 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, F_in, out=None):
-        """F_in: (B, C, H, W); out: see strips.py. Returns: (B, C, H, W)."""
-        return by_strips(lambda F: self.conv2(nnf.relu(self.conv1(F), inplace=True)), F_in, halo=2, plus=F_in, out=out)
+    def forward(self, F_in):
+        """F_in: (B, C, H, W). Returns: (B, C, H, W)."""
+        return F_in + self.conv2(nnf.relu(self.conv1(F_in)))
 
 
 def _trunk(in_channels, config):
@@ -63,14 +62,11 @@ class LPENet(nn.Module):
         self.trunk = _trunk(6 * config.unshuffle ** 2, config)
 
     def forward(self, hdr):
-        """hdr: (B, 3, H, W) linear in [0, 1], H and W multiples of 4. Returns: z (B, N, H/4, W/4).
-
-        Source: Eq. 6.
-        """
+        """hdr: (B, 3, H, W) linear in [0, 1], H and W multiples of 4. Returns: z (B, N, H/4, W/4). Source: Eq. 6."""
         # Eq. 6:  z = LPENet(PixelUnshuffle(Concat(I_gt, T(I_gt))))
-        I = torch.cat([hdr, T(hdr)], dim=1)             # (B, 6, H, W)
-        I = nnf.pixel_unshuffle(I, self.unshuffle)        # (B, 96, H/4, W/4)
-        return self.trunk(I)                            # (B, N, H/4, W/4)
+        I = torch.cat([hdr, T(hdr)], dim=1)                 # (B, 6, H, W)
+        I = nnf.pixel_unshuffle(I, self.unshuffle)          # (B, 96, H/4, W/4)
+        return self.trunk(I)                                # (B, N, H/4, W/4)
 
 
 class ConditionNet(nn.Module):
@@ -79,23 +75,17 @@ class ConditionNet(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.unshuffle = config.unshuffle
-        self.halo = 6 + 2 * config.prior_blocks                                             # of D's rows: 4 in AM_DM, the rest in LPENet_DM
         self.align = AlignmentModule(6 * config.unshuffle ** 2, config.condition_width)     # AM_DM
         self.trunk = _trunk(config.condition_width, config)                                 # LPENet_DM
 
     def forward(self, X):
-        """X: (B, 3, 6, H, W), H and W multiples of 4. Returns: D (B, N, H/4, W/4).
-
-        Source: Eq. 13.
-        """
+        """X: (B, 3, 6, H, W), H and W multiples of 4. Returns: D (B, N, H/4, W/4). Source: Eq. 13."""
         # Eq. 13:  D = LPENet_DM(AM(PixelUnshuffle(X_i)))
-        X = nnf.pixel_unshuffle(X, self.unshuffle)        # (B, 3, 96, H/4, W/4)
-        return self.trunk(self.align(X))                # (B, N, H/4, W/4)
+        X = nnf.pixel_unshuffle(X, self.unshuffle)          # (B, 3, 96, H/4, W/4)
+        return self.trunk(self.align(X))                    # (B, 64, H/4, W/4) -> (B, N, H/4, W/4)
 
 
 if __name__ == "__main__":
     config = LPENetConfig()
-    lpenet, condition = LPENet(config), ConditionNet(config)
-    hdr, X = torch.rand(1, 3, 128, 128), torch.rand(1, 3, 6, 128, 128)
-    print(f"LPENet              hdr {tuple(hdr.shape)} -> z {tuple(lpenet(hdr).shape)}   {count_parameters(lpenet):,} parameters")
-    print(f"AM_DM + LPENet_DM   X {tuple(X.shape)} -> D {tuple(condition(X).shape)}   {count_parameters(condition):,} parameters")
+    for name, net, image in (("LPENet", LPENet(config), torch.rand(1, 3, 64, 64)), ("AM_DM + LPENet_DM", ConditionNet(config), torch.rand(1, 3, 6, 64, 64))):
+        print(f"{name:<18} {tuple(image.shape)} -> {tuple(net(image).shape)}   {count_parameters(net):,} parameters")

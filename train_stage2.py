@@ -7,8 +7,9 @@ Paper: Sec. 4.2, Fig. 2 (b), Eq. 11-15; settings of Sec. 5.1; Split and w/o DM o
     python train_stage2.py --data kalantari --split                 Table 3, Split training: DHRNet stays as stage 1 left it
     python train_stage2.py --data kalantari --without-dm            Table 3, w/o DM: LPENet_DM gives the prior itself
 
-LPENet of stage 1 is frozen and gives the target z. For the first `warmup` of the steps the diffusion model trains alone, on
-Eq. 15 [departs D4, A13]; then all of it on Eq. 11 + Eq. 15.
+LPENet of stage 1 is frozen and gives the target z. The defaults are the paper's, but for two things that it does not state and training needs: the
+U-Net predicts v [departs D3; --predict eps], and for the first `warmup` of the steps the diffusion model trains alone, on Eq. 15 [departs D4, A13;
+--warmup 0]. Then all of it trains on Eq. 11 + Eq. 15. What else departs from the paper stands in one group of flags and is off.
 
 Logged: L_r and its terms (once joint), L_diff (Eq. 15) and its terms L_eps and L1_z; PSNR at validations with three priors:
 the predicted one (what infer.py gives), the true one (LPENet of the truth: the bound) and the mean one (no information: what
@@ -19,19 +20,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
-from common import autocast, config_from, count_parameters, describe, load_checkpoint, parse, pick_precision, run, seed_all, start_processes
+from beyond.blend import add_blend
+from beyond.fast import speed_up
+from beyond.losses import further_terms
+from beyond.weights import empty_model, load_vgg19, part_of, save_weights
+from common import autocast, config_from, count_parameters, describe, load_checkpoint, parse, run
 from data import network_input
 from ddim import DiffusionConfig
 from denoiser import DenoiserConfig
-from dhrnet import Blend, DHRNetConfig
-from lfdiff import LFDiffConfig, Stage2, pad_to_multiple, part_of, save_weights
-from loss import LossConfig, diffusion_loss, load_vgg19, reconstruction_loss, well_exposed
+from dhrnet import DHRNetConfig
+from lfdiff import LFDiffConfig, Stage2, pad_to_multiple, reconstruct
+from loss import LossConfig, diffusion_loss, reconstruction_loss
 from lpenet import LPENet, LPENetConfig
-from beyond.fast import keep_memory
-from training import Log, TrainingConfig, averaged, batches, follow, open_data, refuse_to_overwrite, resume_run, save_run, to_device, validate
+from training import BeyondConfig, Run, TrainingConfig, batches, distributed, loss_columns, open_data, start, to_device
 
 SCRIPTS = {"s1": "train_stage1.py", "s2": "train_stage2.py", "s2_without_dm": "train_stage2.py --without-dm"}
 
@@ -41,7 +43,6 @@ class Stage2Config:
     """Stage 2. DHRNet's and LPENet's shapes come from stage 1's checkpoint."""
     stage1: str = "runs/stage1/best.pt"     # checkpoint of train_stage1.py
     init: str = ""                          # weights.pt or a checkpoint of this script to go on from, in place of --stage1 and its architecture
-    blend: bool = False                     # gives a DHRNet that has no blend one; see train_stage1.py --help [departs D8]
     out: str = ""                           # folder of the run; empty: runs/stage2, runs/stage2_split or runs/stage2_without_dm
     split: bool = False                     # Table 3, Split training: DHRNet is frozen
     without_dm: bool = False                # Table 3, w/o DM: D is the prior
@@ -51,6 +52,7 @@ class Stage2Config:
     loss: LossConfig = field(default_factory=LossConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    beyond: BeyondConfig = field(default_factory=BeyondConfig)
 
 
 def first_networks(config, device):
@@ -61,21 +63,21 @@ def first_networks(config, device):
     """
     if config.prior_batches < 0 or not 0 <= config.warmup <= 1:
         raise ValueError(f"--prior-batches {config.prior_batches}, --warmup {config.warmup}: need 0 or more batches, and a share from 0 to 1")
-    if config.split and config.blend:
+    if config.split and config.beyond.blend:
         raise ValueError("--split, --blend: the first leaves DHRNet as it is, and a blend would stay untrained; choose one")
     path, expected = (config.init, "s2_without_dm" if config.without_dm else "s2") if config.init else (config.stage1, "s1")
     saved = load_checkpoint(path)
     if saved.get("variant") != expected:
         raise ValueError(f"{path}: holds variant {saved.get('variant')}, not {expected}; train one with {SCRIPTS[expected]}")
     if config.init:
-        network = Stage2(config_from(LFDiffConfig, saved["config"]), config.without_dm)
+        network = empty_model(saved)
         network.load_state_dict(saved["model"])
     else:
         shapes = config_from(DHRNetConfig, saved["config"]["dhrnet"]), config_from(LPENetConfig, saved["config"]["lpenet"])
         network = Stage2(LFDiffConfig(*shapes, config.denoiser, config.diffusion), config.without_dm)
+        network = add_blend(network) if saved["blend"] else network
         network.dhrnet.load_state_dict(part_of(saved, "dhrnet", path))
-    if config.blend and network.dhrnet.blend is None:
-        network.config.dhrnet.blend, network.dhrnet.blend = True, Blend(network.config.dhrnet.channels)
+    network = speed_up(add_blend(network) if config.beyond.blend else network)
     lpenet = LPENet(network.config.lpenet)
     lpenet.load_state_dict(part_of(saved, "lpenet", path))
     lpenet.requires_grad_(False)
@@ -95,7 +97,9 @@ def measure_prior(lpenet, train_set, config, count, device):
         sums, squares = sums + z.sum((0, 2, 3), keepdim=True), squares + z.square().sum((0, 2, 3), keepdim=True)
         n += z.numel() // z.shape[1]
     mean = sums / n
-    return mean.float().to(device), (squares / n - mean ** 2).sqrt().float().to(device)
+    std = (squares / n - mean ** 2).clamp(min=0).sqrt()
+    std[std < 1e-6] = 1                                             # a channel that stage 1 left constant
+    return mean.float().to(device), std.float().to(device)
 
 
 def draw_noise(z, T, seed, step, rank, world):
@@ -115,72 +119,69 @@ def validation_predictors(network, lpenet, device, dtype):
 
     Returns: {name: function (ldr, ev, hdr) -> H^}.
     """
-    def predictor(prior):
+    def given(prior):
+        @torch.no_grad()
         def predict(ldr, ev, hdr):
             H, W = hdr.shape[-2:]
-            with torch.no_grad(), autocast(device, dtype):
-                X = pad_to_multiple(network_input(ldr, ev))
-                return network.rebuild(X, prior(X, pad_to_multiple(hdr)))[..., :H, :W]
+            with autocast(device, dtype):
+                z = network.standardise(lpenet(pad_to_multiple(hdr)))
+                return network.eval().rebuild(pad_to_multiple(network_input(ldr, ev)), prior(z))[..., :H, :W]
         return predict
-    return {"predicted": predictor(lambda X, hdr: network.sample_prior(network.condition(X), generator=torch.Generator().manual_seed(0))),
-            "true": predictor(lambda X, hdr: network.standardise(lpenet(hdr))),
-            "mean": predictor(lambda X, hdr: torch.zeros_like(network.standardise(lpenet(hdr))))}
+
+    def predicted(ldr, ev, hdr):
+        with autocast(device, dtype):
+            return reconstruct(network.eval(), ldr, ev, generator=torch.Generator().manual_seed(0))
+    return {"predicted": predicted, "true": given(lambda z: z), "mean": given(torch.zeros_like)}
 
 
 def main():
     """Config, seed, device, data, model, prior statistics, optimiser, resume, loop, save."""
     config = parse(Stage2Config, description=__doc__)
-    settings, loss = config.training, config.loss
+    settings, loss, beyond = config.training, config.loss, config.beyond
     out = Path(config.out or "runs/stage2" + ("_split" if config.split else "_without_dm" if config.without_dm else ""))
-    rank, world, device = start_processes(settings.device)
-    dtype = pick_precision(settings.precision, device)
-    seed_all(settings.seed)
-    keep_memory()
-    if not settings.resume:
-        refuse_to_overwrite(out)
-    train_set, val_set = open_data(settings)
+    rank, world, device, dtype = start(settings, out)
+    train_set, val_set = open_data(settings, beyond)
     epoch = max(len(train_set) // settings.batch, 1)        # steps
     steps = settings.epochs * epoch
 
     network, lpenet = first_networks(config, device)
     config.denoiser, config.diffusion = network.config.denoiser, network.config.diffusion
     vgg = load_vgg19(loss, device)
+    if not settings.resume and not config.init and config.prior_batches:
+        network.z_mean, network.z_std = measure_prior(lpenet, train_set, settings, config.prior_batches, device)
     optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=settings.lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.decay_epochs * epoch, settings.decay)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    if not settings.resume and not config.init and config.prior_batches:
-        network.z_mean, network.z_std = measure_prior(lpenet, train_set, settings, config.prior_batches, device)
-    average = averaged(network, settings.ema)
-    parts = {"model": average, "trained": network, "lpenet": lpenet, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
-    if settings.resume:
-        start, best = resume_run(out / "last.pt", parts, network, config)
-    else:
-        start, best = 0, float("-inf")
-    model = torch.compile(network) if settings.compile else network
-    if world > 1:
-        model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None, find_unused_parameters=True)
+    columns = [*loss_columns(loss, beyond), "L_diff", "L_eps", "L1_z", "grad_norm", "lr", "patches_per_s",
+               *(f"val_psnr_{domain}_{prior}" for prior in ("predicted", "true", "mean") for domain in ("mu", "l"))]
+    training = Run(config, out, network, {"lpenet": lpenet, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}, steps, columns, rank,
+                   warmup_steps=int(config.warmup * steps))     # kept in the checkpoint: more --epochs later do not move the warm-up's end
+    predictors = validation_predictors(training.average, lpenet, device, dtype)
+    model = distributed(network, settings, device, find_unused_parameters=True)
     if rank == 0:
         print(f"{describe(config)}\n{network.variant}: {count_parameters(network):,} parameters, {steps} steps of {settings.batch} patches, "
               f"{world} x {device}, {dtype}\nz: mean {network.z_mean.flatten().tolist()}, deviation {network.z_std.flatten().tolist()}", flush=True)
 
-    log = Log(out, ["L_r", "L1_mu", "L_phi", "L1_lin", "dB", "soft", "L_diff", "L_eps", "L1_z", "grad_norm", "lr", "patches_per_s",
-                    *(f"val_psnr_{domain}_{prior}" for prior in ("predicted", "true", "mean") for domain in ("mu", "l"))], start, write=rank == 0)
-    bar = tqdm(initial=start * settings.batch, total=steps * settings.batch,
-               unit="patch", disable=rank > 0 or None, smoothing=0.05)
-    for step, batch in enumerate(batches(train_set, settings, start, steps, rank, world), start + 1):
-        joint = step > config.warmup * steps and not config.split
+    def keep_best():
+        notes = {"step": training.step, "val_psnr_mu": training.best, "data": settings.data, "seed": settings.seed}
+        save_weights(out / "weights.pt", training.average, beyond.prepare, notes, lpenet)
+
+    for step, batch in enumerate(batches(train_set, settings, training.step, steps, rank, world), training.step + 1):
+        model.train()
+        joint = step > training.further["warmup_steps"] and not config.split
         ldr, ev, hdr = to_device(batch, device)
         with autocast(device, dtype):
             with torch.no_grad():
                 z = network.standardise(lpenet(hdr))                                    # Eq. 6, frozen
             t, eps, eps_T = draw_noise(z, network.schedule.T, settings.seed, step, rank, world)
             hdr_hat, z_hat, eps_hat = model(network_input(ldr, ev), z, t, eps, eps_T, joint)    # Eq. 12 to 14, 7 to 10
-        L_diff, terms = diffusion_loss(eps, eps_hat, z_hat, z)                          # Eq. 15, see loss.py
-        L, terms = L_diff, {"L_diff": L_diff.detach(), **terms}
+        L, terms = diffusion_loss(eps, eps_hat, z_hat, z)                               # Eq. 15
+        terms = {"L_diff": L.detach(), **terms}
         if joint:
-            L_r, terms_r = reconstruction_loss(hdr_hat, hdr, vgg, loss.lam, linear=loss.linear, decibel=loss.decibel, sharp=loss.sharp,
-                                               seen=well_exposed(ldr))                  # Eq. 11, see loss.py
-            L, terms = L_r + L_diff, {"L_r": L_r.detach(), **terms_r, **terms}
+            L_r, terms_r = reconstruction_loss(hdr_hat, hdr, vgg, loss.lam)             # Eq. 11
+            L_further, further = further_terms(beyond, hdr_hat, hdr, ldr)               # 0 in the paper's run [departs D5]
+            L_r = L_r + L_further
+            L, terms = L_r + L, {"L_r": L_r.detach(), **terms_r, **further, **terms}    # L_r + L_diff
         optimiser.zero_grad()
         scaler.scale(L).backward()
         scaler.unscale_(optimiser)
@@ -188,27 +189,7 @@ def main():
         scaler.step(optimiser)
         scaler.update()
         schedule.step()
-        follow(average, network, settings.ema, step)
-
-        bar.update(settings.batch)
-        log.collect({**terms, "grad_norm": grad_norm})
-        validating = step % settings.val_every == 0 or step == steps
-        if step % settings.log_every and not validating:
-            continue
-        row = {**log.row(step, settings.batch), "lr": schedule.get_last_lr()[0]}
-        if validating and rank == 0:
-            scores = validate(val_set, validation_predictors(average, lpenet, device, dtype), device, out / f"step_{step:06d}.png", settings.align)
-            row.update({f"val_psnr_{domain}_{prior}": value for prior, pair in scores.items() for domain, value in zip(("mu", "l"), pair)})
-            log.check_finite(step, "val_psnr_mu_predicted", row["val_psnr_mu_predicted"])
-        log.add(row, bar)                       # before the checkpoint: a resumed log starts behind the checkpoint's step
-        if validating and rank == 0:
-            if row["val_psnr_mu_predicted"] > best:
-                best = row["val_psnr_mu_predicted"]
-                save_run(out / "best.pt", parts, network, config, step, best)
-                save_weights(out / "weights.pt", average, {"step": step, "val_psnr_mu": best, "data": settings.data, "seed": settings.seed},
-                             lpenet)
-            save_run(out / "last.pt", parts, network, config, step, best)
-        log.restart_clock()
+        training.finish_step(step, {**terms, "grad_norm": grad_norm}, val_set, predictors, keep_best)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What both train scripts share: data by name, batches, validation pictures, the log and its plot.
+"""What both train scripts share: data by name, batches, and what surrounds their loops: validation, checkpoints, the log.
 
 A batch is a function of (seed, step): rank r of w processes takes its slice of the samples step * batch .. (step + 1) * batch,
 and sample i is a function of (seed, i). So a resumed run sees what the uninterrupted one would have seen, and several
@@ -6,22 +6,24 @@ processes see together what one sees alone.
 """
 
 import copy
-import csv
 import math
-import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from common import load_checkpoint, save_checkpoint, save_panel
+from beyond.fast import keep_memory
+from beyond.log import Log
+from beyond.pictures import save_progress_picture
+from beyond.weights import architecture
 from brackets.prepare import UNPREPARED, PrepareConfig, cache_scenes, prepared_sample
-from brackets.scenes import Scenes, find_scenes
-from data import Patches, T
-from loss import psnr
+from brackets.scenes import find_scenes, load_scene
+from common import load_checkpoint, pick_precision, save_checkpoint, seed_all, start_processes
+from data import Patches, T, psnr
 from synthetic.dataset import AS_TAKEN, VALIDATION_SEED, SyntheticBrackets, SyntheticConfig, validation_set
 
 # What a resumed run may do otherwise than it began; everything else must be as it was
@@ -32,10 +34,10 @@ MAY_CHANGE = {"lr", "epochs", "warmup", "device", "precision", "workers", "compi
 @dataclass
 class TrainingConfig:
     """Data, optimisation and housekeeping of a training run."""
-    data: str = "synthetic"         # synthetic, kalantari or hu
+    data: str = "kalantari"         # kalantari, hu or synthetic (which needs no files) [paper: Sec. 5.1]
     root: str = ""                  # folder of the data set (default: data/NAME)
     hdr_dir: str = ""               # folder of .hdr images, panoramas and photographs, for the synthetic set; one name in five validates
-    rendered_dir: str = ""          # folder made by render_scenes.py for the synthetic set: its train/ and val/
+    rendered_dir: str = ""          # folder made by python -m synthetic.rendered for the synthetic set: its train/ and val/
     samples: int = 22792            # patches in an epoch of the synthetic set [Kalantari's number]
     patch: int = 128                # side of a training patch, pixels [paper: Sec. 5.1]
     stride: int = 64                # distance of neighbouring patches, pixels [paper: Sec. 5.1]
@@ -45,13 +47,11 @@ class TrainingConfig:
     decay: float = 0.1              # factor of the learning rate ... [paper: Sec. 5.1]
     decay_epochs: int = 50          # ... after every so many epochs [paper: Sec. 5.1 | A14: reaches 1e-9 by epoch 250]
     clip: float = 1.0               # largest norm of the gradient [assumed A13]
-    ema: float = 0.0                # share that stays, a step, of a running mean of the weights: it is validated and saved; 0: no mean [departs D7]
     seed: int = 0                   # of weights, data and noise
+    val_on: str = "train"           # best.pt is chosen on scenes held back from "train", or on those of "test", whose scores are optimistic then
+    val_scenes: int = 5             # validation scenes; 0: all of the test split (synthetic: 16)
     val_every: int = 1000           # steps between validations
-    val_scenes: int = 8             # validation scenes; 0 is all (Kalantari and Hu: of the test split)
     val_size: int = 256             # side of a synthetic validation scene, pixels
-    align: bool = True              # frames go through flow.align_frames, in training and validation; --no-align is the paper's, then also
-                                    # evaluate and infer with --no-register --no-response --no-flow [departs D6, D9, D10]
     log_every: int = 50             # steps between log lines
     workers: int = 2                # processes that load data; 0 loads in the main one
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
@@ -60,34 +60,67 @@ class TrainingConfig:
     resume: bool = False            # continue from last.pt in --out
 
 
-def open_data(config):
-    """The training and validation sets by name. config: TrainingConfig.
+@dataclass
+class BeyondConfig:
+    """Beyond the paper: what departs from it. Everything here is off by default, and the run is the paper's."""
+    align: bool = False             # prepare the frames in training and validation: registration, tone curve, optical flow [departs D6, D9, D10]
+    blend: bool = False             # weigh Eq. 10 and the frames against each other, pixel by pixel [departs D8]
+    ema: float = 0.0                # what stays of a running mean of the weights at each step; the mean is validated and saved; 0: none [departs D7]
+    linear: float = 0.0             # weight of the L1 distance of linear radiance, added to Eq. 11 [departs D5]
+    decibel: tuple[float, float] = (0.0, 0.0)    # weights of the decibels by which PSNR-mu and PSNR-L of a patch fall short of 50 [departs D5]
+    sharp: float = 0.0              # weight of the share of the truth's gradients that is missing [departs D5]
 
-    Returns: two datasets of samples {"ldr", "ev", "hdr"}. Validation scenes are never trained on: of the synthetic set's folders
-        each side has files of its own, and in validation the sources take turns (one that has no validation file is left out).
-    Raises: ValueError for an unknown name or a setting out of range; FileNotFoundError of one line when the data set is not there.
-    """
+    @property
+    def prepare(self):
+        """How the frames of this run are prepared, a PrepareConfig."""
+        return PrepareConfig() if self.align else UNPREPARED
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+def check(config, beyond):
+    """Raises: ValueError for a setting out of range. config: TrainingConfig, beyond: BeyondConfig."""
     for name in ("samples", "batch", "epochs", "decay_epochs", "val_every", "log_every"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be 1 or more")
-    if not 0 <= config.ema < 1:
-        raise ValueError(f"--ema {config.ema}: must be 0 or more and less than 1")
+    if not 0 <= beyond.ema < 1:
+        raise ValueError(f"--ema {beyond.ema}: must be 0 or more and less than 1")
     if config.patch < 16 or config.patch % 16:
         raise ValueError(f"--patch {config.patch}: must be a multiple of 16 (PixelUnshuffle by 4, then a U-Net of three levels)")
+    if config.data not in ("kalantari", "hu", "synthetic"):
+        raise ValueError(f"--data {config.data}: training knows kalantari, hu and synthetic")
+    if config.val_on not in ("train", "test") or (config.val_on == "train" and config.data != "synthetic" and config.val_scenes < 1):
+        raise ValueError(f"--val-on {config.val_on}, --val-scenes {config.val_scenes}: use train with 1 scene or more, or test")
+    if config.data == "synthetic" and config.seed == VALIDATION_SEED:
+        raise ValueError(f"--seed {config.seed}: is the seed of the validation scenes; choose another")
+
+
+def open_data(config, beyond):
+    """The training and validation sets by name. config: TrainingConfig, beyond: BeyondConfig.
+
+    Returns: a dataset of training samples {"ldr", "ev", "hdr"}, and a list of whole validation samples, prepared once. A validation scene
+        is never trained on: of Kalantari and Hu some training scenes are held back, of the synthetic set's folders each side has its files.
+    Raises: ValueError for a setting out of range; FileNotFoundError of one line when the data set is not there.
+    """
+    check(config, beyond)
     if config.data == "synthetic":
-        if config.seed == VALIDATION_SEED:
-            raise ValueError(f"--seed {config.seed}: is the seed of the validation scenes; choose another")
-        brackets = SyntheticConfig(**({} if config.align else AS_TAKEN))
-        train_set = SyntheticBrackets(config.patch, config.seed, config.samples, config.hdr_dir, config.rendered_dir, "train", brackets)
+        train_set = SyntheticBrackets(config.patch, config.seed, config.samples, config.hdr_dir, config.rendered_dir, "train",
+                                      SyntheticConfig(**({} if beyond.align else AS_TAKEN)))
         val_set = validation_set(config.val_size, config.val_scenes or 16, config.hdr_dir, config.rendered_dir)
-        return train_set, val_set
-    if config.data not in ("kalantari", "hu"):
-        raise ValueError(f"--data {config.data}: training knows synthetic, kalantari and hu")
-    root = Path(config.root or Path("data") / config.data)
-    train_set = Patches(cache_scenes(find_scenes(config.data, root, "train"), root / "cache", config.data, PrepareConfig() if config.align else UNPREPARED,
-                                     config.workers), config.patch, config.stride, config.seed)
-    scenes = find_scenes(config.data, root, "test")
-    return train_set, Scenes(scenes[:config.val_scenes or len(scenes)])
+    else:
+        root = Path(config.root or Path("data") / config.data)
+        scenes, count = find_scenes(config.data, root, "train"), config.val_scenes
+        if config.val_on == "train":
+            if len(scenes) <= count:
+                raise ValueError(f"--val-scenes {count}: only {len(scenes)} training scenes were found in {root}; hold back fewer, or use --val-on test")
+            held_back = {scenes[k * len(scenes) // count] for k in range(count)}
+            scenes, held_back = [scene for scene in scenes if scene not in held_back], [scene for scene in scenes if scene in held_back]
+        else:
+            held_back = find_scenes(config.data, root, "test")[:count or None]
+        cached = cache_scenes(scenes, root / "cache", config.data, beyond.prepare, config.workers)
+        train_set = Patches(cached, config.patch, config.stride, config.seed)
+        val_set = [load_scene(scene, config.data) for scene in held_back]
+    return train_set, [prepared_sample(val_set[i], beyond.prepare) for i in range(len(val_set))]
 
 
 def batches(train_set, config, start, stop, rank=0, world=1):
@@ -108,32 +141,42 @@ def to_device(sample, device):
     return [sample[name].to(device, non_blocking=True) for name in ("ldr", "ev", "hdr")]
 
 
-def averaged(network, ema):
-    """The network that is validated and saved: a copy that follows the trained one, or with ema = 0 the trained one itself."""
-    return copy.deepcopy(network).requires_grad_(False) if ema else network
+# --- around the loop --------------------------------------------------------------------------------------------------
+
+def start(settings, out):
+    """Processes, device, precision, seed. Returns: rank, world size, device, dtype. Raises: ValueError when a run already lives in `out`."""
+    if not settings.resume and (out / "last.pt").exists():
+        raise ValueError(f"{out}: holds a run already; continue it with --resume, choose another --out, or delete it")
+    rank, world, device = start_processes(settings.device)
+    seed_all(settings.seed)
+    keep_memory()
+    return rank, world, device, pick_precision(settings.precision, device)
+
+
+def distributed(network, settings, device, **options):
+    """The network as the loop calls it: compiled with --compile, and in several processes with their mean gradient."""
+    model = torch.compile(network) if settings.compile else network
+    if dist.is_initialized():
+        model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None, **options)
+    return model
 
 
 @torch.no_grad()
 def follow(average, network, ema, step):
     """average <- ema average + (1 - ema) network. Step n, counted from 1, keeps at most n / (n + 10) of the average, which begins untrained."""
-    ema = min(ema, step / (step + 10))
     for mean, value in zip(average.parameters(), network.parameters()):
-        mean.lerp_(value, 1 - ema)
+        mean.lerp_(value, 1 - min(ema, step / (step + 10)))
 
 
-def validate(val_set, predictors, device, picture=None, align=True):
+def validate(val_set, predictors, device, picture=None):
     """Mean PSNR of one or more predictors over a validation set.
 
     predictors: {name: function (ldr, ev, hdr) -> Ĥ (1, 3, H, W)}, of a batch of one on the device.
-    picture: path of a PNG of the first scene (LDRs, output of the first predictor, truth, error), or None. align: frames are aligned first,
-        as in infer.py.
+    picture: path of a PNG of the first scene (LDRs, output of the first predictor, truth, error), or None.
     Returns: {name: (PSNR-mu, PSNR-L)} in dB.
     """
     scores = {name: [] for name in predictors}
-    for i in range(len(val_set)):
-        sample = val_set[i]
-        if align:
-            sample = prepared_sample(sample)
+    for i, sample in enumerate(val_set):
         ldr, ev, hdr = (part[None] for part in to_device(sample, device))
         for name, predict in predictors.items():
             hdr_hat = predict(ldr, ev, hdr)
@@ -143,136 +186,88 @@ def validate(val_set, predictors, device, picture=None, align=True):
     return {name: tuple(sum(column) / len(column) for column in zip(*rows)) for name, rows in scores.items()}
 
 
-def save_progress_picture(path, ldr, hdr_hat, hdr):
-    """LDRs, output, truth and 5 x error in the mu-law domain, side by side. ldr: (3, 3, H, W); hdr_hat, hdr: (3, H, W)."""
-    output, truth = T(hdr_hat), T(hdr)
-    save_panel(path, [("short", ldr[0]), ("reference", ldr[1]), ("long", ldr[2]),
-                      (f"output, PSNR-μ {psnr(output, truth):.2f} dB", output), ("truth", truth),
-                      ("5 x |output - truth|", 5 * (output - truth).abs())], columns=3)
-
-
-def save_run(path, parts, network, config, step, best):
-    """Writes a checkpoint: the state of each of `parts` {name: object with state_dict()}, the architecture, step and best score.
-
-    All other randomness is a function of (seed, step): see training.py's header.
-    """
-    save_checkpoint(path, {"variant": network.variant, "config": asdict(network.config), "training": asdict(config), "step": step,
-                           "best": best, **{name: part.state_dict() for name, part in parts.items()}})
-
-
 def flags_of(config):
     """The settings of a script, groups flattened, as {field's name: value}. config: what asdict made of its dataclass."""
-    groups = [flags_of(value) for value in config.values() if isinstance(value, dict)]
-    return {**{name: value for name, value in config.items() if not isinstance(value, dict)}, **{k: v for group in groups for k, v in group.items()}}
+    flat = {}
+    for name, value in config.items():
+        flat.update(flags_of(value) if isinstance(value, dict) else {name: value})
+    return flat
 
 
-def resume_run(path, parts, network, config):
-    """Loads save_run's checkpoint into `parts`; config: the script's. Returns: step, best.
-
-    Raises: FileNotFoundError; ValueError when the command line asks for another architecture, loss, data or schedule than the
-        checkpoint's. MAY_CHANGE names the settings that may differ.
-    """
-    saved = load_checkpoint(path)
-    if (saved["variant"], saved["config"]) != (network.variant, asdict(network.config)):
-        raise ValueError(f"{path}: was trained with another architecture; resume with the flags it was started with, or choose another --out")
-    then, now = flags_of(saved["training"]), flags_of(asdict(config))
-    changed = [f"--{name.replace('_', '-')}" for name, value in now.items() if name not in MAY_CHANGE and then.get(name) != value]
-    if changed:
-        raise ValueError(f"{path}: was trained with another {', '.join(changed)}; resume with the flags it was started with")
-    for name, part in parts.items():
-        if saved[name]:                         # the scaler's state is empty unless the run was in float16
-            part.load_state_dict(saved[name])
-    ratio = now["lr"] / then["lr"]              # a lower --lr on resuming lowers what the schedule has made of it
-    for group in parts["optimiser"].param_groups:
-        group["lr"], group["initial_lr"] = group["lr"] * ratio, group["initial_lr"] * ratio
-    parts["schedule"].base_lrs = [lr * ratio for lr in parts["schedule"].base_lrs]
-    return saved["step"], saved["best"]
+def loss_columns(loss, beyond):
+    """The columns of the log for L_r and those of its terms whose weights are not 0. loss: LossConfig, beyond: BeyondConfig."""
+    weights = {"L1_mu": 1, "L_phi": loss.lam, "L1_lin": beyond.linear, "dB_mu": beyond.decibel[0], "dB_l": beyond.decibel[1], "soft": beyond.sharp}
+    return ["L_r", *(name for name, weight in weights.items() if weight)]
 
 
-def refuse_to_overwrite(folder):
-    """Raises: ValueError when a run already lives in the folder of a new one."""
-    if (Path(folder) / "last.pt").exists():
-        raise ValueError(f"{folder}: holds a run already; continue it with --resume, choose another --out, or delete it")
+class Run:
+    """What surrounds the loop of a train script: resuming, the running mean of the weights, log, validation, checkpoints.
 
-
-class Log:
-    """log.csv in the run's folder, and log.png, its plot. A resumed run goes on behind the row of its first step.
-
-    Rows hold means over the steps since the row before. Only a writing log (rank 0) touches the disk.
+    config: of the script; out: folder; network: trained; parts: {name: object with state_dict()} that a checkpoint holds beside it, with
+    "optimiser" and "schedule"; steps: of the whole run; columns: of the log; rank; further: values for the checkpoint.
+    All randomness is a function of (seed, step), see the header, so a checkpoint needs no more than this.
     """
 
-    def __init__(self, folder, columns, first_step=0, write=True):
-        self.path, self.columns, self.write = Path(folder) / "log.csv", ["step", *columns], write
-        self.terms, self.clock = [], time.perf_counter()
-        if write:
-            rows = [row for row in self.rows() if int(row["step"]) <= first_step] if first_step else []
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, self.columns)
-                writer.writeheader()
-                writer.writerows(rows)
+    def __init__(self, config, out, network, parts, steps, columns, rank, **further):
+        self.config, self.settings, self.out, self.network, self.last, self.rank = config, config.training, out, network, steps, rank
+        self.average = copy.deepcopy(network).requires_grad_(False) if config.beyond.ema else network      # is validated and saved
+        self.parts, self.step, self.best, self.further = {"model": self.average, "trained": network, **parts}, 0, -math.inf, further
+        if self.settings.resume:
+            self.resume(out / "last.pt")
+        self.log = Log(out / "log.csv", columns, self.step, write=rank == 0)
+        batch = self.settings.batch
+        self.bar = tqdm(initial=self.step * batch, total=steps * batch, unit="patch", disable=rank > 0 or None, smoothing=0.05)
 
-    def rows(self):
-        """All rows so far, as dicts of strings; a value that was not measured at that step is empty."""
-        if not self.path.is_file():
-            return []
-        with open(self.path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+    def resume(self, path):
+        """Loads a checkpoint.
 
-    def collect(self, terms):
-        """Keeps the detached scalars of one step for the next row."""
-        self.terms.append(terms)
-
-    def row(self, step, batch):
-        """Means of what was collected, and patches per second since the last row. Returns: dict.
-
-        Raises: ValueError when a loss is not finite: the run must stop before it overwrites a good checkpoint.
+        Raises: FileNotFoundError; ValueError when the command line asks for another architecture, loss, data or schedule than the
+            checkpoint's. MAY_CHANGE names the settings that may differ.
         """
-        row = {"step": step}
-        for name in self.terms[-1]:
-            row[name] = torch.stack([terms[name].float() for terms in self.terms if name in terms]).mean().item()
-            if name.startswith("L"):
-                self.check_finite(step, name, row[name])
-        row["patches_per_s"] = len(self.terms) * batch / (time.perf_counter() - self.clock)
-        self.restart_clock()
-        return row
+        saved = load_checkpoint(path)
+        if any(saved.get(name) != value for name, value in architecture(self.network, self.config.beyond.prepare).items() if name != "prepare"):
+            raise ValueError(f"{path}: was trained with another architecture; resume with the flags it was started with, or choose another --out")
+        then, now = flags_of(saved["training"]), flags_of(asdict(self.config))
+        changed = [f"--{name.replace('_', '-')}" for name, value in now.items() if name not in MAY_CHANGE and then.get(name) != value]
+        if changed:
+            raise ValueError(f"{path}: was trained with another {', '.join(changed)}; resume with the flags it was started with")
+        for name, part in self.parts.items():
+            if saved[name]:                         # the scaler's state is empty unless the run was in float16
+                part.load_state_dict(saved[name])
+        ratio = now["lr"] / then["lr"]              # a lower --lr on resuming lowers what the schedule has made of it
+        for group in self.parts["optimiser"].param_groups:
+            group["lr"], group["initial_lr"] = group["lr"] * ratio, group["initial_lr"] * ratio
+        self.parts["schedule"].base_lrs = [lr * ratio for lr in self.parts["schedule"].base_lrs]
+        self.step, self.best, self.further = saved["step"], saved["best"], {name: saved[name] for name in self.further}
 
-    def check_finite(self, step, name, value):
-        """Raises: ValueError when a loss or a score is nan, or a loss infinite (a PSNR may be)."""
-        if math.isnan(value) or (math.isinf(value) and name.startswith("L")):
-            last = self.path.parent / "last.pt"
-            advice = f"resume the last good checkpoint, {last}," if last.is_file() else "start again"
-            raise ValueError(f"step {step}: {name} is {value}; {advice} with a lower --lr, or with --precision float32")
+    def save(self, name):
+        """Writes a checkpoint into the run's folder."""
+        save_checkpoint(self.out / name, {**architecture(self.network, self.config.beyond.prepare), "training": asdict(self.config), "step": self.step,
+                                          "best": self.best, **self.further, **{name: part.state_dict() for name, part in self.parts.items()}})
 
-    def restart_clock(self):
-        """Starts a new window, so that a validation does not count as training time."""
-        self.terms, self.clock = [], time.perf_counter()
+    def finish_step(self, step, terms, val_set, predictors, on_best=lambda: None):
+        """After an optimiser step: running mean, log, validation, checkpoints. All processes call it.
 
-    def add(self, row, bar):
-        """Appends a row to log.csv and the terminal, and shows its losses on the progress bar."""
-        if not self.write:
+        terms: detached scalars for the log; predictors: of validate(), whose first chooses best.pt; on_best: called when it is better than ever.
+        """
+        settings, self.step = self.settings, step
+        if self.average is not self.network:
+            follow(self.average, self.network, self.config.beyond.ema, step)
+        self.bar.update(settings.batch)
+        self.log.collect(terms)
+        validating = step % settings.val_every == 0 or step == self.last
+        if step % settings.log_every and not validating:
             return
-        with open(self.path, "a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.columns).writerow({name: f"{value:.6g}" if name != "step" else value for name, value in row.items()})
-        tqdm.write("  ".join(f"{name} {value:.4g}" if name != "step" else f"step {value}" for name, value in row.items()))
-        sys.stdout.flush()      # a log file shows the line now, not with the next 8 kB
-        bar.set_postfix({name: f"{value:.4f}" for name, value in row.items() if name.startswith("L")}, refresh=False)
-        if any(name.startswith("val_") for name in row):
-            self.plot()
-
-    def plot(self):
-        """Draws losses over the steps on a logarithmic axis, and validations in dB."""
-        from matplotlib.figure import Figure    # 0.3 s to import: only when a plot is drawn
-        figure, rows = Figure(figsize=(10, 4), layout="constrained"), self.rows()
-        losses, decibels = figure.subplots(1, 2)
-        for name in (name for name in self.columns if name.startswith(("L", "val_"))):
-            points = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
-            if any(value > 0 for _, value in points):
-                (losses if name.startswith("L") else decibels).plot(*zip(*points), label=name, marker="" if name.startswith("L") else ".")
-        losses.set(yscale="log", xlabel="step", title="training losses")
-        decibels.set(xlabel="step", title="validation PSNR, dB")
-        for axis in (losses, decibels):
-            axis.grid(alpha=0.3)
-            if axis.lines:
-                axis.legend(fontsize=8)
-        figure.savefig(self.path.with_suffix(".png"), dpi=100)
+        row, scores = {**self.log.row(step, settings.batch), "lr": self.parts["schedule"].get_last_lr()[0]}, {}
+        if validating and self.rank == 0:
+            scores = validate(val_set, predictors, next(self.network.parameters()).device, self.out / f"step_{step:06d}.png")
+            row.update({f"val_psnr_{domain}_{prior}".rstrip("_"): value for prior, pair in scores.items() for domain, value in zip(("mu", "l"), pair)})
+        self.log.add(row, self.bar)                 # before the checkpoint: a resumed log starts behind the checkpoint's step
+        if scores:
+            score = next(iter(scores.values()))[0]
+            if score > self.best:
+                self.best = score
+                self.save("best.pt")
+                on_best()
+            self.save("last.pt")
+        self.log.restart_clock()

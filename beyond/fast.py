@@ -1,18 +1,33 @@
-"""Row strips: how inference on the CPU keeps its working memory in the processor's cache. No part of the paper.
+"""The fast path of the networks on a CPU. speed_up(model) gives each module a fast form, which computes the same; tests compare both.
 
-At 1000x1500 one feature map of the paper's network has 180 MB in bfloat16. A convolution writes it to main memory, the ReLU
-reads and writes it again, the next convolution reads it: the arithmetic waits. But convolutions are local: rows r .. r + n of
-their result need rows r - halo .. r + n + halo of their input and no others. So `by_strips` runs a local function on some rows
-at a time, whose intermediate maps stay in the cache, and only the result goes to main memory.
+The paper's files compute every formula as it is printed. At 1000x1500 one feature map of the paper's network has 180 MB in bfloat16, and the
+processor waits for memory most of the time. Five measures against that:
 
-The result is that of the whole map: the rows that saw the edge of a strip instead of the image's own are cut off. Training,
-GPUs and batches run the function once, on the whole map.
+    row strips          Convolutions are local: rows r .. r + n of their result need rows r - halo .. r + n + halo of their input and no
+                        others. by_strips runs a local function on some rows at a time. Its intermediate maps stay in the cache, and only
+                        the result goes to main memory. The result is that of the whole map: rows that saw the edge of a strip instead
+                        of the image's own are cut off. Training, GPUs and batches run the function once, on the whole map.
+    no concatenation    A 1x1 convolution of a concatenation is the sum of one convolution for each part (FRM).
+    one product         Cosines of channels come from one matrix of all their products. No normalised map is made (MDTA, cross-attention).
+    a mean of means     Pooling by four first is ten times as fast as one mean over the image (channel attention).
+    kept memory         The C library keeps freed memory for the next map (keep_memory). Fresh pages cost as much as several passes over them.
+
+The fast forms are subclasses that add no parameters, so a model changes its form by changing the classes of its modules.
 """
 
 import ctypes
+import math
 import sys
 
 import torch
+import torch.nn.functional as nnf
+
+from align import AlignmentModule
+from beyond.blend import BlendedDHRNet
+from data import network_input
+from denoiser import TimeResidualBlock
+from dhrnet import FRM, MDTA, PIM, ChannelAttention, CrossAttention, DHRNet, SelfAttention, upsample
+from lpenet import ConditionNet, ResidualBlock
 
 STRIP_BYTES = 32 * 2 ** 20       # of the widest map inside a strip
 
@@ -80,3 +95,180 @@ def give_back_memory():
     malloc_trim = _libc("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(0)
+
+
+# --- the fast forms ---------------------------------------------------------------------------------------------------
+
+class FastResidualBlock(ResidualBlock):
+    """RB in strips."""
+
+    def forward(self, F_in, out=None):
+        """As the plain form. out: see by_strips."""
+        return by_strips(lambda F: self.conv2(nnf.relu(self.conv1(F), inplace=True)), F_in, halo=2, plus=F_in, out=out)
+
+
+class FastAlignmentModule(AlignmentModule):
+    """AM in strips: 1 + 2 + 1 convolutions make the halo of 4."""
+
+    def forward(self, X):
+        """As the plain form."""
+        return by_strips(super().forward, X, halo=4, channels=2 * self.fuse.out_channels)
+
+
+class FastConditionNet(ConditionNet):
+    """AM_DM and LPENet_DM in strips."""
+
+    def halo(self):
+        """Rows of D that one row depends on, on each side: 4 in AM_DM, the rest in LPENet_DM."""
+        return 4 + sum(2 if isinstance(layer, ResidualBlock) else 1 for layer in self.trunk)
+
+    def forward(self, X):
+        """As the plain form."""
+        return by_strips(super().forward, X, halo=self.halo(), shrink=self.unshuffle)
+
+    def from_frames(self, ldr, ev):
+        """D from the frames, without X_i of the whole image, which takes 72 bytes a pixel. ldr: (1, 3, 3, H, W), ev: (1, 3), as in data.py."""
+        return by_strips(lambda ldr: super(FastConditionNet, self).forward(network_input(ldr, ev)), ldr, halo=self.halo(), shrink=self.unshuffle)
+
+
+class FastTimeResidualBlock(TimeResidualBlock):
+    """The U-Net's residual block without copies."""
+
+    def forward(self, x, time):
+        """As the plain form. At inference a norm's output may be overwritten."""
+        inplace = not torch.is_grad_enabled()
+        y = self.conv1(nnf.silu(self.norm1(x), inplace=inplace)).add_(self.time(nnf.silu(time))[:, :, None, None])
+        return self.conv2(nnf.silu(self.norm2(y), inplace=inplace)).add_(self.skip(x))
+
+
+def cosines(QK, N, heads=1):
+    """Cosine of the angle between each channel of Q and each of K, over the pixels: normalize(Q) normalize(K)^T.
+
+    QK: (B, N + M, h, w), the N channels of Q and the M of K. Returns: (B, heads, N / heads, M / heads) float32. All products of two
+    channels are summed first, and the lengths are on their diagonal: no normalised map is ever made. Rows of a strip are summed
+    in QK's own precision, strips in float32; where there are no strips (training, GPU) all of it in float32.
+    """
+    rows = strip_rows(QK)
+    with torch.autocast(QK.device.type, enabled=False):
+        if rows == QK.shape[-2]:
+            pixels = QK.flatten(2).to(torch.promote_types(QK.dtype, torch.float32))             # (B, N + M, h w)
+            gram = pixels @ pixels.transpose(1, 2)                                              # (B, N + M, N + M)
+        else:
+            gram = sum((part @ part.T).float() for part in (strip[0].flatten(1) for strip in QK.split(rows, dim=-2)))[None]
+    squares = gram.diagonal(dim1=1, dim2=2).clamp(min=1e-24)                                    # as in nnf.normalize
+    cosine = gram[:, :N, N:] / (squares[:, :N, None] * squares[:, None, N:]).sqrt()             # (B, N, M)
+    return cosine.unflatten(2, (heads, -1)).unflatten(1, (heads, -1)).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
+
+
+def mix_channels(A, V):
+    """A V, head by head: each channel of the result is a mixture of V's. A: (B, heads, c, d), V: (B, heads * d, h, w).
+
+    Returns: (B, heads * c, h, w). For a single image it is a 1x1 convolution, which keeps the layout of V in memory.
+    """
+    B, heads, c, d = A.shape
+    if B == 1:
+        return nnf.conv2d(V, torch.block_diag(*A[0]).to(V.dtype)[:, :, None, None])
+    return (A.to(V.dtype) @ V.flatten(2).unflatten(1, (heads, d))).reshape(B, heads * c, *V.shape[2:])
+
+
+def _update_by_gdfn(F, norm, gdfn):
+    """F + GDFN(norm(F)) in strips."""
+    return by_strips(lambda F: gdfn(norm(F)), F, halo=1, plus=F, channels=gdfn.inward[0].out_channels)
+
+
+class FastMDTA(MDTA):
+    """MDTA with cosines from one matrix of products."""
+
+    def forward(self, F, skip=None):
+        """As the plain form, plus `skip` (B, C, h, w) where it is given."""
+        C = F.shape[1]
+        QK, V = by_strips(self.qkv, F, halo=1, channels=3 * C).split([2 * C, C], dim=1)     # (B, 2C, h, w), (B, C, h, w)
+        A = torch.softmax(cosines(QK, C, self.heads) * self.temperature, dim=-1)            # (B, heads, C/heads, C/heads)
+        return by_strips(lambda V: self.out(mix_channels(A, V)), V, halo=0, plus=skip)
+
+
+class FastSelfAttention(SelfAttention):
+    """SA in strips."""
+
+    def forward(self, F_low):
+        """As the plain form."""
+        F_low = self.mdta(by_strips(self.norm1, F_low, halo=0), skip=F_low)
+        return _update_by_gdfn(F_low, self.norm2, self.gdfn)
+
+
+class FastCrossAttention(CrossAttention):
+    """Eq. 9 with cosines from one matrix of products."""
+
+    def attend(self, F, z):
+        """As the plain form."""
+        Q, K, V = self.q(F), self.k(z), self.v(z)                               # (B, C, h, w), (B, N, h, w), (B, N, h, w)
+        A = torch.softmax(cosines(torch.cat([K, Q], dim=1), K.shape[1]) / self.gamma.clamp(min=self.SMALLEST_GAMMA), dim=2)      # (B, 1, N, C)
+        return self.W_c(mix_channels(A.transpose(2, 3), V)) + F
+
+    def forward(self, F_low, z):
+        """As the plain form."""
+        return _update_by_gdfn(self.attend(F_low, z), self.norm, self.gdfn)
+
+
+class FastChannelAttention(ChannelAttention):
+    """The channel attention by a mean of means."""
+
+    def forward(self, F, plus=None, out=None):
+        """As the plain form. plus, out: see by_strips."""
+        weights = self.weigh(nnf.avg_pool2d(F, math.gcd(4, *F.shape[2:])))
+        return by_strips(lambda F: F * weights, F, halo=0, plus=plus, out=out)              # (B, C, H, W) * (B, C, 1, 1)
+
+
+class FastFRM(FRM):
+    """Eq. 7 and 8 in strips, in few maps, and without the concatenation."""
+
+    def forward(self, F_in, z=None):
+        """As the plain form."""
+        F = self.residual(F_in)
+        F_low = nnf.avg_pool2d(F, self.k)                                       # Eq. 7
+        F_high = by_strips(lambda F_low: upsample(-F_low, self.k, self.mode), F_low, halo=1, plus=F, channels=self.k ** 2 * F.shape[1], out=F)
+        F_low = self.low(F_low) if z is None else self.low(F_low, z)            # Eq. 8
+        spare = None
+        for block in self.high:
+            F_high, spare = block(F_high, out=spare), F_high
+        F = by_strips(self.concat_and_merge, F_high, F_low, halo=1, out=F_high)
+        return self.channel_attention(F, plus=F_in, out=F)
+
+    def concat_and_merge(self, F_high, F_low):
+        """merge(Concat[F_high, Upsample(F_low)]): the second part commutes with Upsample, whose weights add up to 1, so it runs on the small map."""
+        W_high, W_low = self.merge.weight.chunk(2, dim=1)                       # (C, C, 1, 1) each
+        return nnf.conv2d(F_high, W_high, self.merge.bias).add_(upsample(nnf.conv2d(F_low, W_low), self.k, self.mode))
+
+
+class FastPIM(FastFRM, PIM):
+    """The PIM, likewise."""
+
+
+class FastDHRNet(DHRNet):
+    """The output of Eq. 10 in strips."""
+
+    def forward(self, X, z=None):
+        """As the plain form."""
+        F_0 = self.align(X)
+        return by_strips(self.output, self.refine(F_0, z), F_0, halo=1)
+
+
+class FastBlendedDHRNet(FastDHRNet, BlendedDHRNet):
+    """The same with D8's blend: three convolutions in a row."""
+
+    def forward(self, X, z=None):
+        """As the plain form."""
+        F_0 = self.align(X)
+        return by_strips(self.output, self.refine(F_0, z), F_0, X[:, :, 3:], halo=3)
+
+
+FAST = {ResidualBlock: FastResidualBlock, AlignmentModule: FastAlignmentModule, ConditionNet: FastConditionNet,
+        TimeResidualBlock: FastTimeResidualBlock, MDTA: FastMDTA, SelfAttention: FastSelfAttention, CrossAttention: FastCrossAttention,
+        ChannelAttention: FastChannelAttention, FRM: FastFRM, PIM: FastPIM, DHRNet: FastDHRNet, BlendedDHRNet: FastBlendedDHRNet}
+
+
+def speed_up(model):
+    """Gives each module of a model its fast form, in place. Weights, gradients and results stay. Returns: the model."""
+    for module in model.modules():
+        module.__class__ = FAST.get(type(module), type(module))
+    return model

@@ -4,11 +4,11 @@ Paper: Mantiuk, Kim, Rempel, Heidrich, HDR-VDP-2, ACM Transactions on Graphics 3
 Perreira Da Silva, Le Callet, HDR-VDP-2.2, Journal of Electronic Imaging 24(1), 2015. Q is that of the authors' release 2.2.2.
 Its constants stand here and in hdrvdp2.json, whose licence covers both: Copyright (c) 2011, Rafal Mantiuk (text in hdrvdp2.json).
 
-This file and hdrvdp2.json are all it takes (with PyTorch); only the command line also needs images.py, to read image files:
+This file and hdrvdp2.json are all it takes (with PyTorch). Only the command line also needs brackets/files.py, to read image files:
 
-    python hdrvdp2.py test.hdr reference.hdr
-    python hdrvdp2.py test.png reference.png --diagonal 24 --resolution 1920 1200 --distance 0.5
-    python hdrvdp2.py test.hdr reference.hdr --encoding rgb-bt.709 --peak 1000
+    python -m evaluation.hdrvdp2 test.hdr reference.hdr
+    python -m evaluation.hdrvdp2 test.png reference.png --diagonal 24 --resolution 1920 1200 --distance 0.5
+    python -m evaluation.hdrvdp2 test.hdr reference.hdr --encoding rgb-bt.709 --peak 1000
 
     paper               code
     rho             rho     spatial frequency, cycles per degree
@@ -454,8 +454,8 @@ def _read(path, encoding):
     try:
         from brackets.files import read_image, to_float     # only here: all else runs without it
     except ImportError as error:
-        raise ValueError(f"{path}: image files are read by images.py and its packages ({error}); install them, or call hdrvdp2 "
-                         "from Python with tensors") from None
+        raise ValueError(f"{path}: image files are read by brackets/files.py and its packages ({error}); install them, or call "
+                         "hdrvdp2 from Python with tensors") from None
     image = read_image(path)
     if encoding == "rgb-bt.709" and image.dtype.kind == "u":
         raise ValueError(f"{path}: {image.dtype} is gamma-coded, rgb-bt.709 takes linear light; use --encoding sRGB-display, or an .hdr")

@@ -2,19 +2,18 @@
 
 Paper: Sec. 5.1. Everything is measured on the whole image, range 1 (SSIM: 255), without rounding to 8 bits.
 
-    PSNR-L     -10 log10 of the mean squared error over all pixels and channels (loss.py, psnr)
+    PSNR-L     -10 log10 of the mean squared error over all pixels and channels (data.py, psnr)
     SSIM-L     ssim of H^ and H
     -mu        the same after T of Eq. 6
-    HDR-VDP-2  see hdrvdp2.py: it means nothing without its settings
+    HDR-VDP-2  see evaluation/hdrvdp2.py: it means nothing without its settings
 
-A file of its own, beside loss.py: SSIM is for reports and never trained on.
+SSIM does not stand in loss.py: it is for reports, and nothing trains on it.
 """
 
 import torch
 
-from data import T
+from data import T, psnr
 from evaluation.hdrvdp2 import quality
-from loss import psnr
 
 METRICS = {"psnr_mu": ("PSNR-μ", ".2f"), "psnr_l": ("PSNR-L", ".2f"), "ssim_mu": ("SSIM-μ", ".4f"), "ssim_l": ("SSIM-L", ".4f"),
            "hdrvdp2": ("HDR-VDP-2", ".2f")}     # key: title and format
@@ -37,8 +36,8 @@ def ssim(image_hat, image):
     """Structural similarity: Gaussian window 11x11 of deviation 1.5, valid region, C1 = (0.01 * 255)^2, C2 = (0.03 * 255)^2.
 
     image_hat, image: (3, H, W) or (1, 3, H, W) of one size, H and W at least 11; clipped to [0, 1] and taken times 255, not rounded.
-    Returns: float, the mean over pixels and channels; 1 for equal images. Computed in float64, for a variance is the small difference of
-        two means; channel by channel, which takes 120 bytes a pixel.
+    Returns: float, the mean over pixels and channels; 1 for equal images. Computed in float64, because a variance is the small difference
+        of two means, and channel by channel, which takes 120 bytes a pixel.
     Raises: ValueError for images of different or small size.
     Source: Wang et al., Image quality assessment: from error visibility to structural similarity, 2004.
     """

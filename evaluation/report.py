@@ -1,10 +1,10 @@
-"""The paper's numbers beside ours: averages, the tables of evaluate.py (1, 3, 4) as text and CSV, and Figure 1's plot.
+"""The paper's numbers beside ours: averages, the tables of evaluate.py (1, 3, 4) as text and CSV, and the plot of Figure 1.
 
 Paper: Tables 1, 3, 4, Fig. 1. It contradicts itself twice: at S = 5 its Table 4 has PSNR-μ below PSNR-L, unlike every other line, and its
 text credits joint training with 1.51 dB where its Table 3 shows 2.83.
 
-A row is a dict: "scene", "method", the keys of metrics.METRICS, "seconds", "diffusion_seconds"; what was not measured is not in it.
-Tables are Markdown with aligned columns, for files and terminals alike.
+A row is a dict: "scene", "method", the keys of METRICS (metrics.py), "seconds", "diffusion_seconds". What was not measured is not in it.
+Tables are Markdown with aligned columns, so that they read well in files and in terminals.
 """
 
 import csv
@@ -12,11 +12,14 @@ import io
 import math
 import shlex
 import statistics
+import sys
 from dataclasses import asdict
+from pathlib import Path
 
-from common import write_atomically
-from lfdiff import PAPER_PARAMETERS
+from common import save_figure, write_atomically
+from evaluation.hdrvdp2 import settings
 from evaluation.metrics import METRICS
+from lfdiff import PAPER_PARAMETERS
 from train_stage1 import Stage1Config
 from train_stage2 import Stage2Config
 
@@ -121,7 +124,7 @@ def changed_flags(values, defaults):
 
 
 def training_command(saved):
-    """The command that trained a checkpoint of the train scripts: every flag that is not its default."""
+    """The command that trained a checkpoint of the train scripts, with every flag that is not its default. saved: the checkpoint."""
     script, default = ("train_stage1.py", Stage1Config()) if saved["variant"] in ("baseline", "s1") else ("train_stage2.py", Stage2Config())
     return " ".join(["python", script, *changed_flags(saved["training"], asdict(default))])
 
@@ -152,5 +155,28 @@ def plot_figure1(path, means):
     axis.set(xscale="log", xlabel="seconds an image", ylabel="PSNR-μ, dB")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    figure.savefig(path, dpi=150)
+    save_figure(path, figure, 150)
     return True
+
+
+def write_report(rows, methods, runs, config, machine):
+    """Prints the tables, and writes scores.md and figure1.png.
+
+    rows, methods: of scoring.evaluate; runs: of scoring.table3_runs, or None; config: EvaluateConfig; machine: precision, device and seed
+    as text.
+    """
+    out, means = Path(config.out), averages(row for row in rows if "psnr_mu" in row)
+    steps, parts = {method.name: method.S for method in methods if method.S and method.name in means}, []
+    drawn = plot_figure1(out / "figure1.png", means)
+    if means:
+        count = len({row["scene"] for row in rows if "psnr_mu" in row})
+        parts += [table1(means, config.data), f"{count} scene{'s' * (count > 1)} of {config.data}, {machine}"]
+        parts += [settings(config.screen)] if config.hdrvdp2 else []
+    if runs is not None:
+        parts.append(table3(runs, means, config.data))
+    if steps:
+        parts.append(table4(steps, means, config.data, config.seed))
+    print("\n" + "\n\n".join(parts) if parts else "no scene was scored")
+    parts = [f"`python evaluate.py {shlex.join(sys.argv[1:])}`", *parts, *([every_image(rows)] if rows else [])]
+    write_atomically(out / "scores.md", lambda file: file.write(("\n\n".join(parts) + "\n").encode()))
+    print(f"\nwrote {out / 'scores.md'}" + (", scores.csv" if rows else "") + (", figure1.png" if drawn else ""))

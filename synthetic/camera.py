@@ -1,6 +1,6 @@
 """The camera of the synthetic brackets: how it is held, its lens, exposure, sensor, and the file it writes.
 
-    motion     shift, rotation, zoom and perspective of the two other frames against the reference; their registration
+    motion     shift, rotation, zoom and perspective of the two outer frames against the reference; their registration
     lens       blur, veiling glare
     exposure   chosen on the reference, so that a given fraction of it saturates
     sensor     white balance, shot and read noise, clipping, quantisation
@@ -8,7 +8,7 @@
 
 Symbols: H radiance in units of the shortest exposure (H = 1 is where it clips), ev exposures in stops,
     L_i = clip(H 2^ev_i, 0, 1)^(1/2.2).
-`config` is the SyntheticConfig of synthetic.py throughout. Units: pixels of the output image; arrays are numpy, (C, H, W), float32.
+`config` is the SyntheticConfig of dataset.py. Units: pixels of the output image. Arrays are numpy, (C, H, W), float32.
 """
 
 import io
@@ -20,34 +20,35 @@ import torch.nn.functional as F
 from PIL import Image
 
 from brackets.register import warp
+from data import GAMMA
 from synthetic.textures import log_uniform
 
-BEYOND = 4.0  # linear values above it are cut before the sensor: no noise brings them below white
+BEYOND = 4.0  # linear values are cut here before the sensor; no noise brings such a value below white
 SUBSAMPLING = ("4:4:4", "4:2:2", "4:2:0")  # of the colours in a JPEG file
 
 
-# ---------------------------------------------------------------- motion
+# --- motion ------------------------------------------------------------------------------------------------------------
 
 
 def project(pose, x, y):
-    """Where the homography `pose` (3, 3) takes the points (x, y), arrays of one shape. Returns: x, y."""
+    """Applies the homography `pose` (3, 3) to the points (x, y), arrays of one shape. Returns: x, y."""
     w = pose[2, 0] * x + pose[2, 1] * y + pose[2, 2]
     return (pose[0, 0] * x + pose[0, 1] * y + pose[0, 2]) / w, (pose[1, 0] * x + pose[1, 1] * y + pose[1, 2]) / w
 
 
 def displacement(pose, height, width):
-    """How far the homography moves the corner of the image that it moves most, pixels."""
+    """The largest distance by which the homography moves a corner of the image, pixels."""
     x, y = np.array([-1, 1, -1, 1]) * (width - 1) / 2, np.array([-1, -1, 1, 1]) * (height - 1) / 2
     u, v = project(pose, x, y)
     return float(np.hypot(u - x, v - y).max())
 
 
 def camera_poses(rng, height, width, config):
-    """How the camera stood in each frame against the reference.
+    """Draws how the camera stood in each frame against the reference.
 
-    Returns: (3, 3, 3) homographies from a frame's pixels to the reference's, both counted from the centre of the image; identity
-        for the reference, and for all of a still camera. No corner is displaced by more than config.shift, or config.steady_shift where
-        the camera is held steady.
+    Returns: (3, 3, 3) homographies from a frame's pixels to the reference's, both counted from the centre of the image. That of
+        the reference is the identity, and so are all of a still camera. No corner moves further than config.shift, or than
+        config.steady_shift where the camera is held steady.
     """
     poses = np.stack([np.eye(3)] * 3)
     if rng.random() < config.static_camera or config.shift <= 0:
@@ -59,7 +60,7 @@ def camera_poses(rng, height, width, config):
 
 
 def draw_pose(rng, height, width, limit, config):
-    """A homography as in camera_poses(), (3, 3), that displaces no corner by more than `limit` pixels."""
+    """Draws a homography (3, 3) as in camera_poses() that moves no corner by more than `limit` pixels."""
     size, heading = limit * rng.random() ** 2.5, rng.uniform(0, 2 * math.pi)  # mostly small
     turn, zoom = math.radians(config.rotation) * rng.uniform(-1, 1) * rng.random(), config.zoom * rng.uniform(-1, 1)
     tilt = config.perspective * rng.uniform(-1, 1, 2) * rng.random() / (0.5 * max(height, width))
@@ -71,14 +72,15 @@ def draw_pose(rng, height, width, limit, config):
 
 
 def register_by_poses(rng, ldr, ev, poses, config):
-    """What register.py makes of a bracket, the camera's motion being known but for an error: of a patch it could hardly be estimated.
+    """Registers a bracket by its known poses, with a small error, as brackets/register.py would by looking at the frames.
 
-    ldr: (3, 3, H, W) coded; ev: (3,) stops; poses: camera_poses(). The error displaces a corner by no more than a length drawn from
-    config.residual.
-    Returns: (3, 3, H, W), the outer frames warped onto the reference as in register.warp; one that stood as the reference did stays.
+    A patch shows too little to estimate the motion from it.
+    ldr: (3, 3, H, W) coded; ev: (3,) stops; poses: camera_poses(). The error moves a corner by a length drawn from config.residual,
+    at most.
+    Returns: (3, 3, H, W), the outer frames warped onto the reference by register.warp. A frame whose camera did not move stays.
     """
     height, width = ldr.shape[-2:]
-    centre = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])  # poses count from there, warp() from the first pixel
+    centre = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])  # poses count from the centre, warp() from the first pixel
     frames = torch.from_numpy(ldr)
     registered = frames.clone()
     for frame in (0, 2):
@@ -90,10 +92,11 @@ def register_by_poses(rng, ldr, ev, poses, config):
 
 
 def look(log_canvas, pose, origin, height, width):
-    """What a camera sees of the canvas, (3, height, width) linear.
+    """Shows the part of the canvas that the camera sees.
 
-    pose: one of camera_poses(); origin: where on the canvas the image's centre lies, x and y in pixels. The interpolation is done
-    on logarithms: beside a lamp, cubic interpolation of radiance itself would go below 0.
+    log_canvas: (3, h, w) log radiance; pose: one of camera_poses(); origin: where on the canvas the image's centre lies, x and y in
+    pixels. Logarithms are interpolated, because cubic interpolation of radiance itself would go below 0 beside a lamp.
+    Returns: (3, height, width) linear.
     """
     h, w = log_canvas.shape[1:]
     y = (np.arange(height, dtype=np.float32) - (height - 1) / 2)[:, None]
@@ -104,13 +107,13 @@ def look(log_canvas, pose, origin, height, width):
     return np.exp(F.grid_sample(canvas, grid, mode="bicubic", padding_mode="border", align_corners=True)[0].numpy())
 
 
-# ---------------------------------------------------------------- lens
+# --- lens --------------------------------------------------------------------------------------------------------------
 
 
 def blur(images, sigma):
-    """Gaussian blur of the last two axes, five taps a direction, edges repeated. sigma: pixels.
+    """Blurs the last two axes by a Gaussian of five taps per direction. Edges are repeated. sigma: pixels.
 
-    Sums of shifted copies, not a convolution, whose order of summation may depend on the number of threads.
+    This adds shifted copies. A convolution might add in an order that depends on the number of threads.
     """
     taps = np.exp(-0.5 * (np.arange(3) / sigma) ** 2)
     taps = np.float32(taps / (2 * taps.sum() - taps[0]))
@@ -124,7 +127,7 @@ def blur(images, sigma):
 
 
 def veiling_glare(frames, share):
-    """Light scattered in the lens: each frame (3, 3, H, W) loses a share, which comes back smeared over a large neighbourhood."""
+    """Scatters light in the lens: each frame of (3, 3, H, W) loses a share, which returns smeared over a large neighbourhood."""
     small = F.avg_pool2d(torch.from_numpy(frames), 8, ceil_mode=True)
     for _ in range(2):
         small = F.avg_pool2d(small, 5, stride=1, padding=2, count_include_pad=False)
@@ -135,25 +138,25 @@ def veiling_glare(frames, share):
     return frames * np.float32(1 - share) + np.float32(share) * smeared
 
 
-# ---------------------------------------------------------------- exposure
+# --- exposure ----------------------------------------------------------------------------------------------------------
 
 
 def quantile(values, q):
-    """The value that a share q of `values` lies below; a value of the set itself, so no rounding depends on the machine."""
+    """The value below which a share q of `values` lies. It is one of the values, so no rounding depends on the machine."""
     flat = values.ravel()
     k = min(int(q * flat.size), flat.size - 1)
     return float(np.partition(flat, k)[k])
 
 
 def expose(rng, frames, ev, ratio, config):
-    """Scale radiance to units of the shortest exposure.
+    """Scales radiance to units of the shortest exposure.
 
-    frames (3, 3, H, W) linear, any unit; ev (3,) stops; ratio: scene height per image height.
-    The reference saturates at H = 2^-ev[1]: the drawn fraction of its pixels is put above that. An image that is a small crop of its
-    scene may have any fraction, the scene's is then the mean. Above that level the range is compressed, where it must be, until the
-    shortest exposure clips little but light sources, and in some brackets stretched, until it fills the range up to H = 1; below it
-    the range is compressed too, where half of the image would be black.
-    Returns: (3, 3, H, W) float32, H.
+    frames: (3, 3, H, W) linear, any unit; ev: (3,) stops; ratio: how many image heights the scene is high.
+    The reference saturates at H = 2^-ev[1]. The drawn fraction of its pixels is put above that level; an image that is a small crop of
+    its scene may have any fraction, of which the scene's is the mean. Above the level, the range is compressed where the shortest
+    exposure would clip more than light sources. In some brackets it is stretched instead, until it reaches H = 1. Below the level, the
+    range is compressed where half of the image would be black.
+    Returns: H, (3, 3, H, W) float32.
     """
     fraction = rng.uniform(*config.saturated_fraction)
     if ratio > 1.3:
@@ -177,18 +180,19 @@ def expose(rng, frames, ev, ratio, config):
     return np.exp2(stops - np.float32(ev[1]))
 
 
-# ---------------------------------------------------------------- sensor and file
+# --- sensor and file ---------------------------------------------------------------------------------------------------
 
 
 def sensor(rng, linear, iso, read_noise, bits, gains=(1.0, 1.0, 1.0), correlated=False, full_well=30000.0):
-    """From the noise-free exposure to what the raw converter hands on.
+    """Turns the noise-free exposure into what the raw converter passes on.
 
-    linear (..., 3, H, W): radiance times exposure time, 1 is white after white balance; gains: of red, green and blue, 1 or more,
-    applied after the sensor; bits: of its linear quantisation, 0 for none; correlated: noise smoothed over neighbours.
-    At ISO s the sensor's white level is full_well * 100 / s electrons, N. A pixel's share of it, x / gain, is that many electrons with
-    Poisson (shot) noise, here its Gaussian limit, and `read_noise` electrons of readout noise:
+    linear: (..., 3, H, W) radiance times exposure time, 1 is white after white balance. iso: sensitivity. read_noise: electrons.
+    bits: of the linear quantisation, 0 for none. gains: of red, green and blue, 1 or more, applied after the sensor. correlated: whether
+    noise is smoothed over neighbours. full_well: electrons at the white level, ISO 100.
+    At ISO s the white level is N = full_well * 100 / s electrons. A pixel holds N x / gain electrons. They have Poisson (shot) noise, here
+    in its Gaussian limit, and `read_noise` electrons of readout noise:
         Var[x] = gain x / N + (gain read_noise / N)²
-    Returns: linear, in [0, 1], float32; exactly 1 where saturated.
+    Returns: linear values in [0, 1], float32; exactly 1 where saturated.
     """
     electrons = full_well * 100 / iso
     gain = np.array(gains, np.float32)[:, None, None]
@@ -205,27 +209,31 @@ def sensor(rng, linear, iso, read_noise, bits, gains=(1.0, 1.0, 1.0), correlated
 
 
 def respond(linear, gamma):
-    """The camera's curve: linear values in [0, 1] to coded ones, float32. gamma: L = x^(1 / gamma), or 0 for the curve of sRGB."""
+    """Applies the camera's curve to linear values in [0, 1]. gamma: L = x^(1 / gamma), or 0 for sRGB's curve. Returns: coded values, float32."""
     if gamma:
         return linear ** np.float32(1 / gamma)
     return np.where(linear <= 0.0031308, np.float32(12.92) * linear, np.float32(1.055) * linear ** np.float32(1 / 2.4) - np.float32(0.055))
 
 
 def draw_response(rng, config):
-    """A curve for respond(): mostly the gamma 2.2 that the network will assume, else sRGB's or another gamma."""
+    """Draws a curve for respond(). Returns: mostly the gamma 2.2 that the network assumes, else 0 for sRGB's curve, or another gamma."""
     kind = rng.random()
     if kind < config.response[0]:
-        return 2.2
-    return 0.0 if kind < config.response[0] + config.response[1] else 2.2 * math.exp(config.response_spread * rng.standard_normal())
+        return GAMMA
+    return 0.0 if kind < config.response[0] + config.response[1] else GAMMA * math.exp(config.response_spread * rng.standard_normal())
 
 
 def quantise(coded, bits):
-    """Rounds coded values in [0, 1] to the levels of a file, 2^bits of them; bits = 0: leaves them."""
+    """Rounds coded values in [0, 1] to the 2^bits levels of a file. With bits = 0 they stay."""
     return np.rint(coded * np.float32(2**bits - 1)) / np.float32(2**bits - 1) if bits else coded
 
 
 def jpeg(coded, quality, subsampling, top=0, left=0):
-    """Through a JPEG file and back. coded (3, H, W) in [0, 1], cut out of a picture at (top, left). Returns: the same in 8 bits."""
+    """Writes a JPEG file and reads it again.
+
+    coded: (3, H, W) in [0, 1]; quality, subsampling: of the file; top, left: rows and columns that stand before it in the file.
+    Returns: (3, H, W) in [0, 1], levels of 8 bits.
+    """
     pixels = np.pad(np.uint8(np.rint(coded.transpose(1, 2, 0) * 255)), [(top, 0), (left, 0), (0, 0)], mode="edge")
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=subsampling)
@@ -234,10 +242,10 @@ def jpeg(coded, quality, subsampling, top=0, left=0):
 
 
 def photograph(rng, frames, ev, config):
-    """Three photographs of the frames.
+    """Takes the three photographs.
 
-    frames (3, 3, H, W): H, radiance in units of the shortest exposure, as each frame sees it; ev (3,) stops, as the camera says.
-    Returns: ldr (3, 3, H, W) coded, in [0, 1], float32; bits of the file (0: not quantised).
+    frames: (3, 3, H, W) radiance in units of the shortest exposure, as each frame sees it; ev: (3,) stops, as the camera states them.
+    Returns: ldr (3, 3, H, W) coded, in [0, 1], float32, and the bits of the file (0: not quantised).
     """
     error = config.ev_error * rng.standard_normal(2)  # stops between neighbouring frames; the reference is right by definition
     stops = np.float32([ev[0] - error[0], ev[1], ev[2] + error[1]])

@@ -1,122 +1,122 @@
 """Synthetic HDR brackets: training data made on the fly, from nothing or from images you have.
 
 The paper trains on the photographs of Kalantari and Hu (Sec. 5.1). This file makes brackets of the same kind from two integers,
-(seed, index), so that anyone can train and test the whole system on a laptop. A sample is a small world, photographed three times
-by a hand-held camera (camera.py) while objects move in front of it (objects.py); most are then registered and aligned along flow, as
-infer.py does. Worlds come from three sources, mixed:
+(seed, index), so that anyone can train and test the whole system on a laptop. A sample is a small world. A simulated hand-held camera
+(camera.py) photographs it three times while objects (objects.py) move in front of it. Most brackets are then registered and aligned along
+optical flow, as infer.py does. Worlds come from three sources:
 
-    procedural     no files needed (world.py): materials, textures, shadows, windows, lamps
+    procedural     needs no files (world.py): materials, textures, shadows, windows, lamps
     photographed   a folder of .hdr images: views into panoramas, crops of photographs (sources.py)
-    rendered       a folder made by render_scenes.py: parallax, moving and deforming objects, shadows
+    rendered       a folder made by `python -m synthetic.rendered`: parallax, moving and deforming objects, shadows
 
-What moves in front of them: people, balls, boxes, boards, cut-outs of the images; of renders, which move by themselves, seldom.
+People, balls, boxes, boards and cut-outs of the images move in front of a world. Renders move by themselves and seldom get such objects.
 
 Symbols: H radiance in units of the shortest exposure (H = 1 is where it clips), ev exposures in stops,
     L_i = clip(H 2^ev_i, 0, 1)^(1/2.2).
 Units: pixels of the output image unless a comment says otherwise; logarithms of radiance are natural. Arrays are numpy, (C, H, W),
-float32.
-
-    python synthetic.py --count 8 --out synthetic.png                       # a contact sheet: three LDRs, a plain merge, T(truth)
-    python synthetic.py --count 8 --hdr-dir DIR --rendered-dir DIR          # the same of all three sources
-    python synthetic.py --split val --export DIR --count 36 --hdr-dir D --rendered-dir R   # the validation scenes of training, as folders
+float32. `python -m synthetic` draws a contact sheet of brackets or writes them as folders.
 """
 
-import argparse
 import dataclasses
 import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
 import torch
 
-import common
-from synthetic.camera import blur, camera_poses, displacement, expose, look, photograph, quantile, register_by_poses, veiling_glare
-from data import T, weighted_merge
-from brackets.flow import follow_flow
 from brackets.files import write_image
-from synthetic.objects import add_objects
+from brackets.flow import follow_flow
 from brackets.register import register
+from synthetic.camera import blur, camera_poses, displacement, expose, look, photograph, quantile, register_by_poses, veiling_glare
+from synthetic.objects import add_objects
 from synthetic.sources import find_images, find_renders, photographed_object, photographed_world, rendered_world
 from synthetic.textures import log_uniform
 from synthetic.world import draw_object, draw_view, world
 
 SOURCES = ("procedural", "photographed", "rendered")
-VALIDATION_SEED = 1_000_000  # of the validation scenes, the same for every run
+VALIDATION_SEED = 1_000_000  # seed of the validation scenes, the same for every run
 AS_TAKEN = {"registered": 0.0, "followed": 0.0, "context": 0.0}  # settings for brackets as the camera gives them, not aligned
 
 
 @dataclass
 class SyntheticConfig:
-    """Hyperparameters of the synthetic brackets; every range is (low, high)."""
+    """Hyperparameters of the synthetic brackets. Every range is (low, high)."""
 
-    mix: tuple[float, ...] = (0.3, 0.35, 0.35)  # shares of procedural, photographed, rendered; a source without a folder gets none
-    ev_steps: tuple[float, ...] = (2.0, 3.0)  # stops between neighbouring frames, one is drawn [paper: Sec. 5.1, data of Kalantari]
-    ev_error: float = 0.03  # deviation of a true exposure step from its nominal value, stops
-    saturated_fraction: tuple[float, ...] = (0.03, 0.35)  # of the reference's pixels
-    patches: bool = True  # an image is a patch of a larger photograph, which has that fraction; the patch may have any
+    mix: tuple[float, ...] = (0.3, 0.35, 0.35)  # shares of procedural, photographed and rendered brackets; a source without a folder has none
+    ev_steps: tuple[float, ...] = (2.0, 3.0)  # stops between neighbouring frames; one of them is drawn [paper: Sec. 5.1, data of Kalantari]
+    ev_error: float = 0.03  # standard deviation of an exposure step from its nominal value, stops
+    saturated_fraction: tuple[float, ...] = (0.03, 0.35)  # share of the reference's pixels that saturate
+    patches: bool = True  # the image is a patch of a larger photograph: that one has the share above, the patch may have any
     bright: float = 0.5  # probability that what saturates the reference is stretched up to H = 1
-    vivid: float = 0.2  # probability that the colours of the whole scene are strengthened
-    vividness: tuple[float, ...] = (1.2, 2.2)  # factor of log colour differences then
-    scene_height: tuple[float, ...] = (0.8, 1400.0)  # of the scene the image is a crop of: low in image sides, high in pixels
+    vivid: float = 0.2  # probability that all colours of the scene are strengthened ...
+    vividness: tuple[float, ...] = (1.2, 2.2)  # ... by this factor of their log differences
+    scene_height: tuple[float, ...] = (0.8, 1400.0)  # height of the scene that the image is a crop of: low in image sides, high in pixels
     static_camera: float = 0.15  # probability that the camera stands still
-    shift: float = 30.0  # largest camera shift against the reference, and of all camera motion together at a corner, pixels
-    steady: float = 0.2  # probability that it is held steady (a burst, a poor tripod):
-    steady_shift: float = 2.0  # the same in that case, pixels
+    shift: float = 30.0  # largest distance that the camera's motion moves a corner of the image, against the reference, pixels
+    steady: float = 0.2  # probability that the camera is held steady (a burst, a poor tripod) ...
+    steady_shift: float = 2.0  # ... so that no corner moves further than this, pixels
     rotation: float = 2.0  # largest camera rotation, degrees
     zoom: float = 0.008  # largest relative change of scale
     perspective: float = 0.02  # largest relative change of scale between the middle and an edge of the image
-    shake: float = 0.15  # probability that the camera moves during the longest exposure
-    shake_length: tuple[float, ...] = (0.5, 4.0)  # how far then, pixels, log-uniform
+    shake: float = 0.15  # probability that the camera moves during the longest exposure ...
+    shake_length: tuple[float, ...] = (0.5, 4.0)  # ... by this distance, pixels, log-uniform
     static_scene: float = 0.35  # probability that nothing moves in the image
-    objects: tuple[int, ...] = (1, 4)  # moving objects where something moves
-    object_motion: tuple[float, ...] = (0.5, 80.0)  # of an object between neighbouring frames, pixels, log-uniform
+    objects: tuple[int, ...] = (1, 4)  # number of moving objects where something moves; images above 256 pixels have more
+    object_motion: tuple[float, ...] = (0.5, 80.0)  # distance an object moves between neighbouring frames, pixels, log-uniform
     object_rotation: float = 8.0  # largest rotation of an object between neighbouring frames, degrees
     object_deformation: float = 0.06  # largest bending of an object, in units of its size
     motion_blur: float = 0.3  # probability that a moving object is smeared in the longest exposure
-    middle_blur: float = 0.3  # probability that one smeared there is so in the reference, and truth, too
+    middle_blur: float = 0.3  # probability that a smeared object is smeared in the reference too, and so in the truth
     on_highlight: float = 0.5  # probability that an object crosses a region that saturates the reference
-    rendered_camera: float = 0.3  # probability of the camera motion above on top of a render's own
-    rendered_objects: float = 0.25  # probability of such objects in front of a render's own
-    rendered_turn: float = 0.3  # probability that a render is turned by a quarter or a half
-    lens_blur: tuple[float, ...] = (0.35, 1.0)  # Gaussian, standard deviation in pixels
-    veil: tuple[float, ...] = (0.001, 0.03)  # share of the light scattered over the image, log-uniform
-    white_balance: tuple[float, ...] = (1.0, 2.4)  # gain of red and of blue after the sensor, green has 1
-    iso: tuple[float, ...] = (100.0, 6400.0)  # log-uniform
+    rendered_camera: float = 0.3  # probability that a render gets the camera motion above in addition to its own
+    rendered_objects: float = 0.25  # probability that such objects move in front of a render
+    rendered_turn: float = 0.3  # probability that a render is turned by a quarter or half turn
+    lens_blur: tuple[float, ...] = (0.35, 1.0)  # standard deviation of the lens's Gaussian blur, pixels
+    veil: tuple[float, ...] = (0.001, 0.03)  # share of the light that the lens scatters over the image, log-uniform
+    white_balance: tuple[float, ...] = (1.0, 2.4)  # gains of red and of blue after the sensor; that of green is 1
+    iso: tuple[float, ...] = (100.0, 6400.0)  # sensitivity, log-uniform
     full_well: float = 30000.0  # electrons at the sensor's white level, ISO 100
     read_noise: tuple[float, ...] = (1.5, 6.0)  # electrons
-    correlated_noise: float = 0.3  # probability that noise is smoothed over neighbours as demosaicing does, variance kept
-    sensor_bits: tuple[int, ...] = (12, 14)  # linear quantisation in the sensor, one is drawn; 0: none
-    response: tuple[float, ...] = (0.6, 0.2)  # shares of exactly gamma 2.2 and of sRGB's curve; the rest has another gamma
-    response_spread: float = 0.04  # deviation of that gamma's logarithm from 2.2's
-    output_bits: tuple[int, ...] = (8, 8, 12, 16)  # quantisation of the coded file, one is drawn; 0: none
-    jpeg: float = 0.7  # probability that a file of 8 bits is a JPEG
-    jpeg_quality: tuple[float, ...] = (70.0, 98.0)  # of that
-    registered: float = 0.9  # probability that the frames are registered, as in infer.py, with an error of
-    residual: tuple[float, ...] = (0.05, 2.0)  # at most so many pixels at a corner, log-uniform
-    followed: float = 0.9  # probability that they, registered or not, are then aligned along optical flow, as in infer.py
-    context: float = 0.5  # an image is cut out of one whose sides are longer by this share, in which flow finds more; all above is of that one
+    correlated_noise: float = 0.3  # probability that noise is smoothed over neighbours, as demosaicing does; its variance stays
+    sensor_bits: tuple[int, ...] = (12, 14)  # bits of the sensor's linear values; one of them is drawn; 0: not quantised
+    response: tuple[float, ...] = (0.6, 0.2)  # probabilities of gamma 2.2 and of sRGB's curve; the other curves are another gamma
+    response_spread: float = 0.04  # standard deviation of that gamma's logarithm from that of 2.2
+    output_bits: tuple[int, ...] = (8, 8, 12, 16)  # bits of the coded file; one of them is drawn; 0: not quantised
+    jpeg: float = 0.7  # probability that a file of 8 bits is a JPEG ...
+    jpeg_quality: tuple[float, ...] = (70.0, 98.0)  # ... of this quality
+    registered: float = 0.9  # probability that the frames are registered, as in infer.py ...
+    residual: tuple[float, ...] = (0.05, 2.0)  # ... up to an error that moves a corner by at most this, pixels, log-uniform
+    followed: float = 0.9  # probability that the frames, registered or not, are aligned along optical flow, as in infer.py
+    context: float = 0.5  # a bracket is made with sides longer by this share, for flow to see more, then cropped; all above is about the larger one
 
 
-# ---------------------------------------------------------------- the bracket
+# --- the bracket -------------------------------------------------------------------------------------------------------
 
 
 def procedural_world(rng, height, width, side, config):
-    """As world(), of a view whose image's shorter side is `side`: log radiance (3, h, w) and scene heights per image height."""
+    """Draws a procedural world for a canvas.
+
+    height, width: of the canvas; side: the shorter side of the image that is a part of it.
+    Returns: log radiance (3, height, width), and how many image heights the scene is high.
+    """
     view = draw_view(rng, height, width, side, config)
     return world(rng, view), view.scale / side
 
 
 def strengthen(log_canvas, factor):
-    """Multiplies the colour differences of log radiance (..., 3, h, w), each cut at a factor of 10 from their mean."""
+    """Multiplies the colour differences of log radiance (..., 3, h, w). No channel ends further than a factor of 10 from the mean."""
     mean = log_canvas.mean(-3, keepdims=True)
     return mean + np.clip(np.float32(factor) * (log_canvas - mean), -2.3, 2.3)
 
 
 def expose_frames(rng, canvases, poses, height, width, config):
-    """What the camera sees in the three frames of log canvases (3, h, w), one each: (3, 3, height, width) linear."""
+    """Looks at the world through the camera, once per frame.
+
+    canvases: three log radiances (3, h, w), one per frame; poses: camera_poses().
+    Returns: (3, 3, height, width) linear.
+    """
     h, w = canvases[0].shape[-2:]
     if (h, w) == (height, width):
         return np.exp(np.stack(canvases))  # nothing to interpolate
@@ -133,14 +133,17 @@ def expose_frames(rng, canvases, poses, height, width, config):
 
 
 def make_bracket(rng, height, width, config, background=None, cut_out=draw_object):
-    """One bracket of three exposures.
+    """Makes one bracket of three exposures.
 
-    rng: numpy Generator; height, width: of the images; background(rng, h, w) -> (log radiance, (3, h, w) or (3, 3, h, w) of three
-    frames, and scene heights per image height), the procedural world if None; cut_out(rng, radius) -> (log radiance (3, n, n),
-    opacity (n, n)) draws a moving object. config.context is not looked at.
-    Returns: ldr (3, 3, H, W) coded, in [0, 1]; ev (3,) stops from 0; hdr (3, H, W) linear in [0, 1], units of the shortest
-    exposure: the reference without noise; all float32; and the bits of the files (0: not quantised; a registered frame's values lie
-    between their levels).
+    rng: numpy Generator; height, width: of the images; config: SyntheticConfig, of which `context` is not used.
+    background(rng, h, w): returns the world as log radiance, (3, h, w) or (3, 3, h, w) for three frames, and how many image heights
+        the scene is high; None: the procedural world.
+    cut_out(rng, radius): draws a moving object, log radiance (3, n, n) and opacity (n, n).
+    Returns: four values.
+        ldr (3, 3, H, W): coded frames in [0, 1], float32
+        ev (3,): stops from 0, float32
+        hdr (3, H, W): the reference without noise, linear in [0, 1] in units of the shortest exposure, float32
+        bits: of the files, 0 if they are not quantised. Values of a registered frame lie between these levels.
     """
     background = background or functools.partial(procedural_world, side=min(height, width), config=config)
     poses = camera_poses(rng, height, width, config)
@@ -159,7 +162,7 @@ def make_bracket(rng, height, width, config, background=None, cut_out=draw_objec
     frames = expose(rng, frames, ev, ratio if config.patches else 1.0, config)
     ldr, bits = photograph(rng, frames, ev, config)
     if rng.random() < config.registered:
-        if canvas.ndim == 4:  # a render moves by itself, and how is not known
+        if canvas.ndim == 4:  # a render's camera moves by itself in a way not known here
             ldr = register(torch.from_numpy(ldr), ev)[0].numpy()
         else:
             ldr = register_by_poses(rng, ldr, ev, poses, config)
@@ -169,15 +172,17 @@ def make_bracket(rng, height, width, config, background=None, cut_out=draw_objec
 
 
 class SyntheticBrackets(torch.utils.data.Dataset):
-    """Brackets as a pure function of (seed, index): the same in any process, any order, on any rank.
+    """Brackets as a pure function of (seed, index): the same in any process, in any order, on any rank.
 
-    size: side of the square images, or (height, width); length: what len() says, any index >= 0 works; hdr_dir: folder of .hdr
-    images, its subfolders too; rendered_dir: folder made by render_scenes.py; config: SyntheticConfig().
-    split: "train" or "val" takes only the files of that side (see sources.py), "all" all. "train" and "all" draw a source by
-    config.mix and a file of it; in "val" the sources take turns, and so do their files. A source without a validation file has none.
-    An item is {"ldr": (3, 3, H, W) coded, in [0, 1], "ev": (3,) stops from 0, "hdr": (3, H, W) linear in [0, 1], in units of
-    the shortest exposure}, float32 tensors.
-    Raises: FileNotFoundError or ValueError if a folder holds nothing that serves; IndexError for an index below 0.
+    size: side of the square images, or (height, width). length: what len() says; any index from 0 works.
+    hdr_dir: folder of .hdr images, searched with its subfolders. rendered_dir: folder made by `python -m synthetic.rendered`.
+    split: "train" and "val" take only the files of that side (see sources.py), "all" takes all. In "train" and "all" a source is drawn by
+        config.mix, then one of its files. In "val" the sources take turns, and so do their files; a source without a validation file
+        is left out.
+    config: SyntheticConfig() by default.
+    Returns (by index): {"ldr": (3, 3, H, W) coded, in [0, 1]; "ev": (3,) stops from 0; "hdr": (3, H, W) linear in [0, 1], in units of
+        the shortest exposure}, float32 tensors.
+    Raises: FileNotFoundError or ValueError for a folder in which nothing can be used; IndexError for an index below 0.
     """
 
     def __init__(self, size=128, seed=0, length=10000, hdr_dir=None, rendered_dir=None, split="all", config=None):
@@ -205,7 +210,10 @@ class SyntheticBrackets(torch.utils.data.Dataset):
         return (self[index] for index in range(self.length))  # without this a for loop would never end: there is no last index
 
     def source(self, index):
-        """Where a bracket comes from: the name of its source, its file (path, height, width) or None, the Generator for the rest."""
+        """Draws where a bracket comes from.
+
+        Returns: name of the source, (path, height, width) of its file or None, and the Generator that draws the rest.
+        """
         if index < 0:
             raise IndexError(f"SyntheticBrackets: index {index}; use 0 or more")
         rng = np.random.default_rng([self.seed, index])
@@ -221,12 +229,12 @@ class SyntheticBrackets(torch.utils.data.Dataset):
         return name, files[int(rng.integers(len(files))) if turn is None else turn % len(files)], rng
 
     def name(self, index):
-        """A name for a bracket that says where it comes from, such as photographed_04_Tree."""
+        """Names a bracket after its source and file, such as photographed_04_Tree."""
         source, file, _ = self.source(index)
         return f"{source}_{index:02d}" + (f"_{file[0].stem}" if file else "")
 
     def bracket(self, index):
-        """As make_bracket(): ldr, ev, hdr as arrays, and the bits of the files."""
+        """Makes a bracket. Returns: ldr, ev and hdr as arrays and the bits of the files, as make_bracket() does."""
         source, file, rng = self.source(index)
         background, cut_out, config, (height, width) = None, draw_object, self.config, self.drawn
         if "photographed" in self.shares:
@@ -250,22 +258,23 @@ class SyntheticBrackets(torch.utils.data.Dataset):
 
 
 def validation_set(size, count, hdr_dir=None, rendered_dir=None):
-    """The scenes by which training is validated: whole photographs of files that no training bracket is made of.
+    """The scenes that validate training: whole photographs, made of files that no training bracket uses.
 
-    Objects move in each of them: without motion there is nothing to deghost. The camera moves, too, as far as it did, unaligned; in
-    renders by itself. Arguments as of SyntheticBrackets.
+    Objects move in each of them, because without motion there is nothing to deghost. The camera moves as well, in renders by
+    itself, and frames are left as taken.
+    Arguments and Returns: as for SyntheticBrackets; count: number of scenes.
     """
     config = SyntheticConfig(patches=False, static_camera=0.0, steady=0.0, static_scene=0.0, rendered_objects=1.0, **AS_TAKEN)
     return SyntheticBrackets(size, VALIDATION_SEED, count, hdr_dir, rendered_dir, "val", config)
 
 
-# ---------------------------------------------------------------- as files
+# --- as files ----------------------------------------------------------------------------------------------------------
 
 
 def export(dataset, folder):
-    """Writes brackets as folders of files that data.load_scene reads: 1 2 3 (.png of 8 bits, .tif of 16), exposure.txt, HDRImg.hdr.
+    """Writes each bracket as a folder that brackets.scenes.load_scene reads.
 
-    Files of 12 bits become 16-bit TIFF; a JPEG's 8 bits, artefacts included, stay what they are in a PNG.
+    A folder holds frames 1, 2, 3 (PNG for 8 bits, else 16-bit TIFF), exposure.txt and HDRImg.hdr. JPEG artefacts are in the pixels.
     Returns: list of the folders.
     """
     made = []
@@ -278,42 +287,3 @@ def export(dataset, folder):
         write_image(made[-1] / "HDRImg.hdr", hdr.transpose(1, 2, 0))
         (made[-1] / "exposure.txt").write_text("".join(f"{stops:g}\n" for stops in ev), encoding="utf-8")
     return made
-
-
-def contact_sheet(dataset, count):
-    """Rows of a bracket's three frames, plain merge and truth (both after T), as 8-bit (H, W, 3)."""
-    rows = []
-    for index in range(count):
-        item = dataset[index]
-        merged = weighted_merge(item["ldr"][None], item["ev"][None])[0]
-        rows.append(torch.cat([*item["ldr"], T(merged), T(item["hdr"])], -1).numpy())
-    return np.uint8(np.concatenate(rows, -2).transpose(1, 2, 0) * 255 + 0.5)
-
-
-def main():
-    """Write a contact sheet, or scenes as folders."""
-    parser = argparse.ArgumentParser(description="Write a contact sheet of synthetic brackets: three LDRs, a plain merge, T(truth).")
-    parser.add_argument("--count", type=int, default=8, help="brackets, one a row or a folder")
-    parser.add_argument("--size", type=int, default=256, help="side of the images, pixels")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the contact sheet")
-    parser.add_argument("--hdr-dir", default=None, help="folder of .hdr images: panoramas and photographs")
-    parser.add_argument("--rendered-dir", default=None, help="folder made by render_scenes.py")
-    parser.add_argument("--split", default="all", choices=("train", "val", "all"), help="files the contact sheet is made of")
-    parser.add_argument("--out", type=Path, default=Path("synthetic.png"), help="PNG to write")
-    parser.add_argument("--export", type=Path, default=None,
-                        help="write the brackets into this folder instead, as files; of --split val, training's validation scenes")
-    args = parser.parse_args()
-    config = SyntheticConfig(**AS_TAKEN) if args.export else None  # files are photographs: who reads them aligns them
-    dataset = SyntheticBrackets(args.size, args.seed, args.count, args.hdr_dir, args.rendered_dir, args.split, config)
-    if args.split == "val":
-        dataset = validation_set(args.size, args.count, args.hdr_dir, args.rendered_dir)
-    if args.export:
-        folders = export(dataset, args.export)
-        print(f"{args.export}: {len(folders)} scenes, {folders[0].name} to {folders[-1].name}")
-        return
-    iio.imwrite(args.out, contact_sheet(dataset, args.count))
-    print(f"{args.out}: {args.count} brackets; columns: short, reference, long exposure, plain merge, truth")
-
-
-if __name__ == "__main__":
-    common.run(main)

@@ -1,9 +1,9 @@
-"""What moves in front of a synthetic world: objects, their paths, and how the three exposures see them.
+"""Objects that move in front of a synthetic world: their paths, and how the three exposures see them.
 
-An object is a cut-out drawn by world.draw_object or taken from a photograph. It stands at another place in each frame, turned and
-bent a little; in a long exposure it may be smeared along its way; and it follows the camera's motion as the world behind it does.
+An object is a cut-out, drawn by world.draw_object or taken from a photograph. In each frame it stands at another place and is turned
+and bent a little. A long exposure may smear it along its way. When the camera moves, the object moves with the world behind it.
 
-`config` is the SyntheticConfig of synthetic.py. Units: pixels of the output image; a pose is (x, y, angle, bend, phase), see
+`config` is the SyntheticConfig of dataset.py. Units: pixels of the output image. A pose is (x, y, angle, bend, phase), see
 world.stamp. Arrays are numpy, (C, H, W), float32.
 """
 
@@ -17,9 +17,11 @@ from synthetic.world import stamp
 
 
 def object_path(rng, focus, config):
-    """Poses of one object in the three frames: [(x, y, angle, bend, phase)] * 3. In one of them, drawn, it stands at `focus`.
+    """Draws the poses of one object in the three frames.
 
-    Between neighbouring frames it moves by config.object_motion, not quite straight and not quite evenly.
+    Between neighbouring frames it moves by config.object_motion, not quite straight and not quite evenly. In one frame, drawn at
+    random, it stands at `focus` (x, y).
+    Returns: a list of three poses.
     """
     distance, heading = log_uniform(rng, *config.object_motion), rng.uniform(0, 2 * math.pi)
     turn, bend = math.radians(config.object_rotation), config.object_deformation
@@ -32,15 +34,19 @@ def object_path(rng, focus, config):
 
 
 def smeared(path, frame, share):
-    """The poses an object takes during the exposure of frame 1 or 2; share: of its way from the frame before."""
+    """Poses that an object takes during the exposure of frame 1 or 2. share: how much of its way from the frame before it covers."""
     x, y, angle, bend, phase = path[frame]
     dx, dy = share * (x - path[frame - 1][0]), share * (y - path[frame - 1][1])
-    count = max(4, math.ceil(math.hypot(dx, dy)))  # a pixel apart: a smear, not a row of copies
+    count = max(4, math.ceil(math.hypot(dx, dy)))  # a pixel apart, which looks smeared rather than copied
     return [(x + t * dx, y + t * dy, angle, bend, phase) for t in np.linspace(-0.5, 0.5, count)]
 
 
 def seen_by(camera, pose, height, width):
-    """Where an object of the reference stands in a frame whose camera moved. camera: homography from that frame to the reference."""
+    """Where a frame shows an object, if its camera moved.
+
+    camera: homography from that frame to the reference; pose: of the object in the reference's pixels.
+    Returns: the pose in the frame's pixels.
+    """
     x, y, angle, bend, phase = pose
     inverse = np.linalg.inv(camera)
     u, v = project(inverse, np.array(x - (width - 1) / 2), np.array(y - (height - 1) / 2))
@@ -49,7 +55,11 @@ def seen_by(camera, pose, height, width):
 
 
 def draw_cut_out(rng, side, middle, cut_out):
-    """One object to move: radiance (3, n, n) linear, opacity (n, n), its radius in pixels. middle: level of the scene."""
+    """Draws one object.
+
+    side: shorter side of the image, pixels; middle: median radiance of the scene; cut_out: as in add_objects.
+    Returns: radiance (3, n, n) linear, opacity (n, n), radius in pixels.
+    """
     radius = min(log_uniform(rng, 0.06, 0.6) * side, log_uniform(rng, 20, 160))
     radiance, alpha = cut_out(rng, radius)
     level = middle * 2 ** rng.uniform(-3.0, 2.5) / math.exp(-1.5)
@@ -62,9 +72,9 @@ def draw_cut_out(rng, side, middle, cut_out):
 
 
 def add_objects(rng, frames, poses, cut_out, config):
-    """Let objects move through the three linear frames, in place.
+    """Draws moving objects into the three frames, in place.
 
-    poses: camera_poses(); cut_out(rng, radius) draws an object: log radiance, opacity.
+    frames: (3, 3, H, W) linear; poses: camera_poses(); cut_out(rng, radius): returns log radiance (3, n, n) and opacity (n, n).
     """
     height, width = frames.shape[-2:]
     side = min(height, width)

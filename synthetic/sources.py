@@ -1,9 +1,9 @@
-"""Where the synthetic brackets take their radiance from, besides the procedural world: files.
+"""Files from which the synthetic brackets take their radiance.
 
-    photographed   .hdr images: panoramas (width = 2 height) by perspective views, photographs by crops
-    rendered       .npy files of render_scenes.py: three moments of one scene with parallax, moving objects and shadows
+    photographed   .hdr images: perspective views of panoramas (width = 2 height), crops of photographs
+    rendered       .npy files of `python -m synthetic.rendered`: three moments of one scene with parallax, moving objects and shadows
 
-Files are split into those for training and those for validation: images by in_validation, renders by their folder.
+A file serves either training or validation. in_validation decides for images; renders lie in separate folders.
 Units: pixels of the output image; logarithms of radiance are natural. Arrays are numpy, (C, H, W), float32.
 """
 
@@ -17,8 +17,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from synthetic.camera import quantile
 from brackets.files import read_image
+from synthetic.camera import quantile
 from synthetic.textures import log_uniform
 from synthetic.world import draw_object
 
@@ -26,26 +26,39 @@ CACHE_BYTES = 400e6  # decoded images kept by one process
 MAX_HALF_ANGLE = math.radians(60)  # of a perspective view into a panorama
 
 
-# ---------------------------------------------------------------- photographed radiance
+# --- photographed radiance ---------------------------------------------------------------------------------------------
 
 
 def in_validation(path):
-    """Whether radiance from this image file is for validation alone: about one name in five, by the name alone.
+    """Whether radiance from this image file is kept for validation. About one name in five is.
 
-    path: of the file, or its name with the suffix. Digits beside letters do not count, so numbered pictures of one place stay together.
-    Returns: bool, the same on every machine and whatever else lies in the folder.
+    path: of the file, or its name with the suffix. Only the name decides. Digits beside letters do not count, so numbered pictures of
+    one place stay together.
+    Returns: bool, the same on every machine, whatever else lies in the folder.
     """
     stem = Path(path).stem
     name = re.sub(r"\d", "", stem) or stem
     return zlib.crc32(name.encode()) % 5 == 0
 
 
+def image_size(path):
+    """Reads (height, width) from the header of a Radiance file.
+
+    Raises: ValueError where the header has no size, or another orientation.
+    """
+    with open(path, "rb") as file:
+        found = re.search(rb"\n-Y[ \t]+(\d+)[ \t]+\+X[ \t]+(\d+)", file.read(65536))
+    if not found:
+        raise ValueError(f"{path}: no '-Y height +X width' line in its header; save it again as a Radiance image, or remove it")
+    return int(found[1]), int(found[2])
+
+
 def find_images(folder, height, width, split="all"):
-    """The .hdr images of a folder and its subfolders that are large enough for a view.
+    """Finds the .hdr images of a folder and its subfolders that are large enough for a view.
 
     height, width: of the view, pixels; split: "train", "val" or "all".
-    Returns: sorted list of (path, height, width); of "val" it may be empty.
-    Raises: FileNotFoundError if there is none, ValueError if all are too small or kept for validation, or one is broken.
+    Returns: sorted list of (path, height, width). For "val" it may be empty.
+    Raises: FileNotFoundError if there is no image, ValueError if all are too small or kept for validation, or one is broken.
     """
     folder = Path(folder)
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".hdr") if folder.is_dir() else []
@@ -53,29 +66,29 @@ def find_images(folder, height, width, split="all"):
         raise FileNotFoundError(f"{folder}: no .hdr image found; give a folder that holds some, or none for the procedural world")
     images = []
     for path in paths:
-        with open(path, "rb") as file:
-            found = re.search(rb"\n-Y[ \t]+(\d+)[ \t]+\+X[ \t]+(\d+)", file.read(65536))
-        if not found:
-            raise ValueError(f"{path}: no '-Y height +X width' line in its header; save it again as a Radiance image, or remove it")
-        h, w = int(found[1]), int(found[2])
+        h, w = image_size(path)
         # The width from which a panorama's pixels are no coarser than those of the widest view
         need = max(height, width) * math.pi / math.tan(MAX_HALF_ANGLE)
         if (w == 2 * h and w >= need) or (w != 2 * h and h >= height and w >= width):
             images.append((path, h, w))
     if not images:
-        raise ValueError(f"{folder}: {len(paths)} .hdr images, all too small for views of {width}x{height}, room for the camera's motion "
-                         "and for what flow sees around a patch included; use larger images or a smaller size")
+        raise ValueError(f"{folder}: {len(paths)} .hdr images, all too small for views of {width}x{height}, which include room for "
+                         "the camera's motion and for what flow sees around a patch; use larger images or a smaller size")
     chosen = [image for image in images if split == "all" or in_validation(image[0]) == (split == "val")]
     if not chosen and split == "train":
         raise ValueError(f"{folder}: the names of all {len(images)} images fall to validation; add images or rename one")
     return chosen
 
 
-_decoded = {}  # (path, level) -> image, the most recently used last; of this process
+_decoded = {}  # (path, level) -> image, the most recently used last; each process has its own
 
 
 def decoded(path, level=0):
-    """The image as (3, H, W) float32, finite and above 0, averaged over squares of 2^level pixels; kept while the cache has room."""
+    """Decodes an image, and keeps it while the cache has room.
+
+    level: the image is averaged over squares of 2^level pixels.
+    Returns: (3, H, W) float32, finite and above 0.
+    """
     if (path, level) in _decoded:
         _decoded[path, level] = _decoded.pop((path, level))
         return _decoded[path, level]
@@ -93,9 +106,9 @@ def decoded(path, level=0):
 
 
 def perspective(rng, panorama, height, width):
-    """A view into a panorama, in any direction, mostly level, never finer than the panorama's own pixels.
+    """Draws a view into a panorama: in any direction, mostly level, never finer than the panorama's own pixels.
 
-    panorama: function of a level: (3, h, 2h) linear, averaged over squares of 2^level pixels, as decoded() gives it.
+    panorama(level): returns it as (3, h, 2h) linear, averaged over squares of 2^level pixels, as decoded() does.
     Returns: radiance (3, height, width), focal length in pixels.
     """
     rows, columns = panorama(0).shape[1:]
@@ -122,7 +135,10 @@ def perspective(rng, panorama, height, width):
 
 
 def photographed_view(rng, image, height, width):
-    """A random view of an image (path, h, w): radiance (3, height, width) and scene heights per view height. It may stand mirrored."""
+    """Draws a view of an image, mirrored in half of the cases. image: (path, h, w).
+
+    Returns: radiance (3, height, width), and how many view heights the scene is high.
+    """
     path, h, w = image
     if w == 2 * h:
         view, focal = perspective(rng, functools.partial(decoded, path), height, width)
@@ -136,13 +152,13 @@ def photographed_view(rng, image, height, width):
 
 
 def photographed_world(rng, height, width, image):
-    """As world(), from an image: log radiance (3, h, w) and scene heights per image height."""
+    """Takes the world from an image (path, h, w). Returns: log radiance (3, height, width), and how many image heights the scene is high."""
     view, ratio = photographed_view(rng, image, height, width)
     return np.log(np.ascontiguousarray(view)), ratio
 
 
 def photographed_object(rng, radius, images):
-    """As draw_object(), half of them cut out of one of the images."""
+    """Draws an object as world.draw_object() does. Half of them show a part of one of the images, a list of (path, h, w)."""
     radiance, alpha = draw_object(rng, radius)
     if rng.random() < 0.5:
         n = alpha.shape[0]
@@ -153,20 +169,20 @@ def photographed_object(rng, radius, images):
     return radiance, alpha
 
 
-# ---------------------------------------------------------------- rendered radiance
+# --- rendered radiance -------------------------------------------------------------------------------------------------
 
 
 def find_renders(folder, height, width, split="all"):
-    """The renders of a folder made by render_scenes.py, folder/train/*.npy and folder/val/*.npy, not smaller than height x width.
+    """Finds the renders, folder/train/*.npy and folder/val/*.npy, that are not smaller than height x width.
 
-    split: "train", "val" or "all".
-    Returns: sorted list of (path, height, width); of "val" it may be empty.
-    Raises: FileNotFoundError if there is none, ValueError for a file of another kind or if all are too small.
+    folder: made by `python -m synthetic.rendered`; split: "train", "val" or "all".
+    Returns: sorted list of (path, height, width). For "val" it may be empty.
+    Raises: FileNotFoundError if there is no render, ValueError for a file of another kind or if all are too small.
     """
     folder = Path(folder)
     paths = [path for name in ("train", "val") if split in (name, "all") for path in sorted((folder / name).glob("*.npy"))]
     if not paths and split != "val":
-        raise FileNotFoundError(f"{folder}: no .npy in its train/; render some with render_scenes.py --out {folder}, or give no folder")
+        raise FileNotFoundError(f"{folder}: no .npy in its train/; render some with python -m synthetic.rendered --out {folder}, or give no folder")
     renders = []
     for path in paths:
         frames = np.load(path, mmap_mode="r")
@@ -180,9 +196,10 @@ def find_renders(folder, height, width, split="all"):
 
 
 def rendered_world(rng, height, width, render, turn=0.0):
-    """As world(), from a render (path, h, w): log radiance (3, 3, height, width) of the three frames, scene heights per image height.
+    """Takes the world from a render (path, h, w): the same crop of its three frames, mirrored in half of the cases.
 
-    A crop, mirrored or not; turn: probability of a quarter or half turn, where the render is large enough.
+    turn: probability of a quarter or half turn, where the render is large enough.
+    Returns: log radiance (3, 3, height, width), and how many image heights the scene is high.
     """
     path, h, w = render
     quarters = int(rng.integers(1, 4)) if rng.random() < turn else 0

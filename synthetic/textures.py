@@ -1,7 +1,7 @@
 """Shapes and procedural textures for the synthetic brackets: tiles with structure at all scales, and their sampling at any pitch.
 
 Units: texels of a tile, pixels of the canvas where a comment says so. Arrays are numpy, (H, W) or (C, H, W), float32.
-See world.py for the scenes made of them, synthetic.py for the brackets photographed of those.
+world.py makes scenes of them.
 """
 
 import functools
@@ -20,7 +20,10 @@ def log_uniform(rng, low, high):
 
 
 def paint(labels, value, form, cx, cy, a, b, angle=0.0):
-    """Draw one filled shape into `labels`, in place. Centre (cx, cy) and half axes a, b in label pixels, angle in radians."""
+    """Draws one filled shape into `labels`, in place.
+
+    value: label to draw; form: "ellipse", "box", "diamond" or "blob"; cx, cy: centre, a, b: half axes, all in label pixels; angle: radians.
+    """
     reach_x = abs(a * math.cos(angle)) + abs(b * math.sin(angle)) if form != "blob" else 1.4 * max(a, b)
     reach_y = abs(a * math.sin(angle)) + abs(b * math.cos(angle)) if form != "blob" else 1.4 * max(a, b)
     y0, y1 = max(math.floor(cy - reach_y), 0), min(math.ceil(cy + reach_y) + 1, labels.shape[0])
@@ -47,7 +50,7 @@ def paint(labels, value, form, cx, cy, a, b, angle=0.0):
 
 
 def fractal(rng, slope, stretch=1.0):
-    """A periodic random field whose amplitude falls as frequency^-slope; `stretch` > 1 makes grain along x. (TILE, TILE)"""
+    """A periodic random field whose amplitude falls as frequency^-slope. stretch: above 1 it makes grain. Returns: (TILE, TILE)."""
     fy = np.fft.fftfreq(TILE)[:, None] * TILE
     fx = np.fft.rfftfreq(TILE)[None, :] * TILE * stretch
     radius = np.maximum(np.hypot(fx, fy), 1.0)
@@ -56,7 +59,10 @@ def fractal(rng, slope, stretch=1.0):
 
 
 def cells(rng, count):
-    """Distances to the nearest and second nearest of jittered points on a periodic grid of count², and the nearest one's number."""
+    """Cells around the jittered points of a periodic grid, count x count.
+
+    Returns: distances to the nearest point and to the second nearest, number of the nearest, (TILE, TILE) each.
+    """
     jitter = rng.uniform(0.1, 0.9, (count, count, 2))
     position = np.arange(TILE) * count / TILE
     y, x = position[:, None], position[None, :]
@@ -74,7 +80,7 @@ def cells(rng, count):
 
 
 def bricks(rng, rows, columns, gap, offset):
-    """Rows of rectangles with dark joints, each with its own tone. `gap` in tile heights of a brick, `offset` of every other row."""
+    """Rows of rectangles with dark joints, each of its own tone. gap: joint in heights of a brick; offset: shift of every other row, in bricks."""
     y = np.arange(TILE)[:, None] * rows / TILE
     row = np.floor(y).astype(int)
     x = np.arange(TILE)[None, :] * columns / TILE + offset * (row % 2)
@@ -84,7 +90,7 @@ def bricks(rng, rows, columns, gap, offset):
 
 
 def text(rng, lines, letters):
-    """Lines of random letters (3x5 dots), words and paragraphs, dark on a bright page."""
+    """Lines of random letters of 3x5 dots, with gaps between words and paragraphs, dark on a bright page. letters: in a line."""
     dots = np.zeros((lines * 8, letters * 4))
     for line in range(lines):
         if rng.random() < 0.15:
@@ -96,7 +102,7 @@ def text(rng, lines, letters):
 
 
 def leaves(rng, count, radius):
-    """Many small overlapping ellipses of random tone: foliage, gravel, crowds. Periodic."""
+    """Many small overlapping ellipses of random tone, periodic: foliage, gravel, crowds. count: ellipses; radius: the smallest, texels."""
     tile = np.zeros((2 * TILE, 2 * TILE), np.float32)
     for _ in range(count):
         cy, cx = rng.uniform(0, TILE, 2)
@@ -111,9 +117,9 @@ def leaves(rng, count, radius):
 
 @functools.lru_cache(maxsize=1)
 def texture_bank():
-    """Periodic textures of unit deviation, made once per process and always the same.
+    """Makes all textures, once per process and always the same: periodic, of mean 0 and deviation 1.
 
-    Returns: {name: [(1, 1, n + 1, n + 1) tensor of each of three resolutions, the finest first]}.
+    Returns: {name: list of three resolutions, finest first, each a (1, 1, n + 1, n + 1) tensor}.
     """
     rng = np.random.default_rng(20240849)
     wave = np.arange(TILE) * 2 * math.pi / TILE
@@ -142,14 +148,14 @@ def texture_bank():
         "text": text(rng, 16, 32),
         "print": text(rng, 8, 16),
     }
-    for name in ("gravel", "leather", "bricks", "tiles", "planks", "windows", "checks", "stripes", "wood"):  # made things are rough too
+    for name in ("gravel", "leather", "bricks", "tiles", "planks", "windows", "checks", "stripes", "wood"):  # man-made surfaces are rough too
         rough = fractal(rng, 1.0)
         tiles[name] = tiles[name] / np.std(tiles[name]) + 0.3 * rough / rough.std()
     return {name: pyramid(tile) for name, tile in tiles.items()}
 
 
 def pyramid(tile):
-    """A tile at three resolutions, normalised to mean 0 and deviation 1, with the first row and column repeated at the end for wrapping."""
+    """Normalises a tile to mean 0 and deviation 1. Returns: three resolutions of it, first row and column repeated at the end for wrapping."""
     tile = np.clip((tile - tile.mean()) / tile.std(), -3, 3)
     level, levels = torch.from_numpy(tile).float()[None, None], []
     for _ in range(3):
@@ -159,11 +165,11 @@ def pyramid(tile):
 
 
 def texture_field(rng, name, height, width, pitch, tilt=0.0, angle=0.0):
-    """A texture laid over a canvas.
+    """Lays a texture over a canvas.
 
-    pitch: texels per pixel in the middle; tilt: change of the pitch towards top and bottom, as on a receding floor, in (-1, 1);
-    angle: radians.
-    Returns: (height, width) float32, about mean 0 and deviation 1.
+    name: of the texture_bank(); pitch: texels per pixel in the middle; tilt: change of the pitch towards top and bottom, as on a
+    receding floor, in (-1, 1); angle: radians.
+    Returns: (height, width) float32, of about mean 0 and deviation 1.
     """
     y = (np.arange(height, dtype=np.float32) - height / 2)[:, None]
     x = (np.arange(width, dtype=np.float32) - width / 2)[None, :]

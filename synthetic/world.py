@@ -1,9 +1,10 @@
-"""The world of the synthetic brackets: static scenes and moving objects, as log radiance.
+"""The procedural world of the synthetic brackets: static scenes and moving objects, as log radiance.
 
     static     landscape, room, facade, clutter or a plain surface, with materials, textures, shadows, windows and lamps
     objects    people, balls, boxes, sticks, boards
 
-Shapes are painted as labels, two times finer than pixels; a table holds one material a label; `shade` turns both into radiance.
+Shapes are painted as labels, on a grid twice as fine as the pixels. A table holds one material per label. `shade` turns both into
+radiance. Most functions add to `labels` (2h, 2w) and `table` (a list of materials) in place.
 Units: pixels of the canvas, or scene units (View); logarithms of radiance are natural. Arrays are numpy, (C, H, W), float32.
 """
 
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from synthetic.textures import TILE, log_uniform, paint, texture_field
 
 FIELDS = 4  # texture fields of one layer; a material mixes them
-LABEL_SCALE = 2  # shapes are drawn this much finer than pixels, then averaged: smooth edges
+LABEL_SCALE = 2  # shapes are drawn this much finer than pixels, then averaged, for smooth edges
 # Columns of a material: log albedo (3), texture weights (4), shading g0 + gx x + gy y + gq (x² + y²), share of the scene's light, opacity
 TEXTURE, SHADE, LIT, ALPHA, COLUMNS = 3, 7, 11, 12, 13
 
@@ -33,11 +34,14 @@ class View:
     y: float  # centre of the window, scene units, downwards
 
 
-# ---------------------------------------------------------------- shapes and materials
+# --- shapes and materials ----------------------------------------------------------------------------------------------
 
 
 def colour(rng, vivid=0.12, brightness=None):
-    """Log albedo, (3,): mostly weak colours, blue to orange rather than green to purple; now and then a vivid one."""
+    """Draws a log albedo (3,). Most colours are weak and lie between blue and orange.
+
+    vivid: probability of a strong colour; brightness: mean albedo, drawn if None.
+    """
     value = log_uniform(rng, 0.04, 0.9) if brightness is None else brightness
     strength = rng.uniform(0.7, 1.5) if rng.random() < vivid else 0.27 * abs(rng.standard_normal())
     warm, green = rng.standard_normal() + 0.3, 0.5 * rng.standard_normal()
@@ -47,12 +51,13 @@ def colour(rng, vivid=0.12, brightness=None):
 
 def material(rng, table, vivid=0.12, brightness=None, gain=0.0, lit=1.0, texture=None, contrast=None,
              centre=(0.0, 0.0), size=1.0, bulge=0.0):
-    """Append a material to `table`.
+    """Draws a material and appends it to `table`.
 
-    vivid, brightness: see colour(); gain: extra log radiance (lamps, the world behind a window); lit: share of the scene's light and
-    shadow it takes; texture: number of the field, drawn if None; contrast: of the texture, log units, drawn if None; centre, size:
-    where the shading is centred and over which length it changes, canvas units (-1 to 1); bulge: log units it is darker at `size`.
-    Returns: its number, the label to paint it with.
+    vivid, brightness: see colour(). gain: log radiance to add, for lamps and for the world behind a window. lit: share of the scene's
+    light and shadow that it takes. texture: number of its field, drawn if None. contrast: of the texture, log units, drawn if None.
+    centre, size: where the shading is centred and over which length it changes, canvas units (-1 to 1). bulge: how much darker it is at
+    `size`, log units.
+    Returns: its number in the table, which is the label to paint with.
     """
     row = np.zeros(COLUMNS, np.float32)
     row[:3] = colour(rng, vivid, brightness) + gain
@@ -70,9 +75,9 @@ def material(rng, table, vivid=0.12, brightness=None, gain=0.0, lit=1.0, texture
 
 
 def shade(labels, table, fields, log_light):
-    """Turn labels into log radiance.
+    """Turns labels into log radiance.
 
-    labels (2h, 2w) numbers of materials; table (M, COLUMNS); fields (FIELDS, h, w) textures; log_light (3, h, w) or None.
+    labels: (2h, 2w) numbers of materials; table: (M, COLUMNS); fields: (FIELDS, h, w) textures; log_light: (3, h, w) or None for full light.
     Returns: log radiance (3, h, w), opacity (h, w).
     """
     height, width = labels.shape[0] // 2, labels.shape[1] // 2
@@ -89,11 +94,15 @@ def shade(labels, table, fields, log_light):
     return radiance, rows[ALPHA]
 
 
-# ---------------------------------------------------------------- the world
+# --- the world ---------------------------------------------------------------------------------------------------------
 
 
 def draw_view(rng, height, width, side, config):
-    """Choose how large the scene is and which part of it the canvas shows; `side` is the shorter side of the image."""
+    """Draws how large the scene is and which part of it the canvas shows.
+
+    height, width: of the canvas; side: the shorter side of the image.
+    Returns: View.
+    """
     low = config.scene_height[0] * side
     scale = log_uniform(rng, low, max(config.scene_height[1], 1.5 * low))
     free_x, free_y = max(0.75 - 0.5 * width / scale, 0.05), max(0.5 - 0.5 * height / scale, 0.05)
@@ -101,19 +110,19 @@ def draw_view(rng, height, width, side, config):
 
 
 def place(labels, view, value, form, x, y, a, b, angle=0.0):
-    """Paint a shape given in scene units."""
+    """Paints a shape given in scene units; otherwise as textures.paint."""
     s = LABEL_SCALE * view.scale
     cx, cy = (x - view.x) * s + labels.shape[1] / 2, (y - view.y) * s + labels.shape[0] / 2
     paint(labels, value, form, cx, cy, max(a * s, 0.6), max(b * s, 0.6), angle)
 
 
 def centre_of(view, x, y):
-    """Scene units to the canvas units of shading, where the canvas spans -1 to 1."""
+    """Converts scene units to the units of shading, in which the canvas spans -1 to 1. Returns: x, y."""
     return (x - view.x) * 2 * view.scale / view.width, (y - view.y) * 2 * view.scale / view.height
 
 
 def landscape(rng, labels, view, table):
-    """Sky, sun, hills or houses, ground, poles."""
+    """Paints sky, sun, hills or houses, ground, trees and poles."""
     horizon, sky = rng.uniform(-0.25, 0.3), log_uniform(rng, 2, 20)
     labels[:] = material(rng, table, 0.2, 0.5, gain=math.log(sky), lit=0.1, texture=0, contrast=rng.choice([0.02, 0.2, 0.5]))
     if rng.random() < 0.3:
@@ -141,7 +150,7 @@ def landscape(rng, labels, view, table):
 
 
 def window(rng, labels, view, table, x, y, w, h, gain):
-    """A frame, the bright outside, bars."""
+    """Paints a window: its frame, the bright outside, bars. x, y: centre, w, h: half sides, scene units; gain: log radiance outside."""
     frame = material(rng, table, 0.0, log_uniform(rng, 0.1, 0.8), contrast=0.05)
     outside = material(rng, table, 0.1, 0.5, gain=gain, lit=0.0, texture=0, centre=centre_of(view, x, y), size=1.0)
     place(labels, view, frame, "box", x, y, w * 1.08 + 0.005, h * 1.05 + 0.005)
@@ -157,7 +166,7 @@ def window(rng, labels, view, table, x, y, w, h, gain):
 
 
 def room(rng, labels, view, table):
-    """Back wall, side walls, floor, ceiling, windows or doors, pictures, shelves, furniture."""
+    """Paints a room: walls, floor, ceiling, windows, pictures and cupboards."""
     labels[:] = material(rng, table, 0.05, log_uniform(rng, 0.1, 0.8))
     left, right, top, bottom = rng.uniform(-0.7, -0.3), rng.uniform(0.3, 0.7), rng.uniform(-0.48, -0.2), rng.uniform(0.1, 0.45)
     s = LABEL_SCALE * view.scale
@@ -182,7 +191,7 @@ def room(rng, labels, view, table):
 
 
 def facade(rng, labels, view, table):
-    """A wall with a grid of windows, some lit or mirroring the sky, cornices, signs."""
+    """Paints a wall with a grid of windows, some of them bright, cornices and signs."""
     labels[:] = material(rng, table, 0.1, log_uniform(rng, 0.1, 0.7), texture=1)
     across, up = rng.uniform(0.08, 0.3), rng.uniform(0.12, 0.35)
     w, h, gain = across * rng.uniform(0.2, 0.4), up * rng.uniform(0.2, 0.4), math.log(log_uniform(rng, 3, 40))
@@ -200,9 +209,9 @@ def facade(rng, labels, view, table):
 
 
 def clutter(rng, labels, view, table, count, smallest):
-    """Overlapping shapes of all sizes, few large and many small ones: an image without a preferred scale ("dead leaves").
+    """Paints overlapping shapes, few large and many small ones: an image without a preferred scale ("dead leaves").
 
-    count: shapes; smallest: radius, pixels. Densities fall as radius^-2.5.
+    count: shapes; smallest: radius, pixels. The density of radii falls as radius^-2.5.
     """
     height, width = labels.shape
     largest = 0.35 * LABEL_SCALE * min(view.scale, 2.0 * max(view.height, view.width))
@@ -228,9 +237,10 @@ def clutter(rng, labels, view, table, count, smallest):
 
 
 def lighting(rng, view, lamps):
-    """Log of the light on the scene, (3, h, w): a warm or cool key light with gradients and shadows, dim ambient light, lamps.
+    """Lights the scene: a warm or cool key light with gradients and shadows, dim ambient light, and lamps.
 
-    lamps: list of (cx, cy, reach, power, tint) in pixels of the canvas; the light falls to half at `reach`.
+    lamps: list of (cx, cy, reach, power, tint), in pixels of the canvas. A lamp's light falls to half at `reach`.
+    Returns: log of the light, (3, h, w).
     """
     h, w = view.height, view.width
     ambient = np.exp(0.25 * rng.standard_normal() * np.array([-1, 0, 1])) * log_uniform(rng, 0.03, 0.5)
@@ -249,7 +259,7 @@ def lighting(rng, view, lamps):
 
 
 def texture_names(rng):
-    """The textures of a layer's four fields: clouds and smooth ones, walls, grounds, fine detail."""
+    """Draws the textures of a layer's four fields: a smooth one, a wall, a ground, fine detail."""
     return (
         str(rng.choice(["clouds", "plaster", "marble", "clouds"])),
         str(rng.choice(["bricks", "windows", "plaster", "planks", "stone", "tiles", "text", "stripes"])),
@@ -259,7 +269,7 @@ def texture_names(rng):
 
 
 def draw_fields(rng, height, width, scale):
-    """The texture fields of a layer, (FIELDS, h, w). scale: pixels per scene height; the smaller, the finer the textures."""
+    """Draws the texture fields of a layer. scale: pixels per scene height; a small scene has fine textures. Returns: (FIELDS, height, width)."""
     fields = np.empty((FIELDS, height, width), np.float32)
     for k, name in enumerate(texture_names(rng)):
         pitch = min(log_uniform(rng, 0.7, 3.5) * (700 / scale) ** 0.4, 5.0)
@@ -270,7 +280,7 @@ def draw_fields(rng, height, width, scale):
 
 
 def world(rng, view):
-    """Everything that does not move: log radiance (3, h, w) of the canvas."""
+    """Draws everything that does not move. view: View. Returns: log radiance (3, h, w) of the canvas."""
     labels = np.zeros((LABEL_SCALE * view.height, LABEL_SCALE * view.width), np.int16)
     table = []
     kind = rng.choice(["landscape", "room", "facade", "clutter", "plain"], p=[0.22, 0.3, 0.18, 0.2, 0.1])
@@ -310,11 +320,11 @@ def world(rng, view):
     return radiance * np.float32(rng.uniform(0.9, 1.5))  # contrast of the whole scene
 
 
-# ---------------------------------------------------------------- moving objects
+# --- moving objects ----------------------------------------------------------------------------------------------------
 
 
 def draw_person(rng, labels, table, r):
-    """Head, trunk, arms and legs at random angles; cx = cy = middle of the sprite; r: half height, label pixels."""
+    """Paints a person in the middle: head, trunk, arms and legs at random angles. r: half height, label pixels."""
     middle = labels.shape[0] / 2
     skin = material(rng, table, 0, log_uniform(rng, 0.08, 0.6), contrast=0.03)
     table[skin][:3] += np.float32([0.25, 0, -0.25])
@@ -332,7 +342,7 @@ def draw_person(rng, labels, table, r):
 
 
 def draw_thing(rng, labels, table, r):
-    """One to four parts: a ball, a box, a board, a stick, a car-like heap."""
+    """Paints one to four overlapping shapes in the middle: a ball, a box, a board, a stick, a heap. r: radius, label pixels."""
     middle = labels.shape[0] / 2
     for part in range(int(rng.choice([1, 1, 2, 4]))):
         a = r * (rng.uniform(0.6, 0.95) if part == 0 else rng.uniform(0.15, 0.6))
@@ -345,7 +355,7 @@ def draw_thing(rng, labels, table, r):
 
 
 def draw_object(rng, radius):
-    """A cut-out: log radiance (3, n, n), with mid-grey in full light near -1.5, and opacity (n, n)."""
+    """Draws a cut-out. radius: pixels. Returns: log radiance (3, n, n), in which mid-grey in full light is near -1.5, and opacity (n, n)."""
     n = 2 * math.ceil(radius) + 6
     labels = np.zeros((LABEL_SCALE * n, LABEL_SCALE * n), np.int16)
     table = []
@@ -358,10 +368,10 @@ def draw_object(rng, radius):
 
 
 def stamp(frame, radiance, alpha, poses):
-    """Composite a cut-out over a frame, in place.
+    """Draws a cut-out over a frame, in place.
 
-    frame (3, H, W) linear; radiance (3, n, n) linear; alpha (n, n) opacity; poses: list of (cx, cy, angle, bend, phase), of which the
-    mean is shown (several of them: motion blur).
+    frame: (3, H, W) linear; radiance: (3, n, n) linear; alpha: (n, n) opacity; poses: list of (cx, cy, angle, bend, phase): centre in
+    pixels, angle in radians, bending in half sides of the cut-out and the phase of its waves. Several poses are averaged: motion blur.
     """
     n = alpha.shape[0]
     x0 = max(math.floor(min(p[0] for p in poses) - 0.72 * n), 0)

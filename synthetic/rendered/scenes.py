@@ -1,48 +1,19 @@
-"""Renders training scenes with a physically based renderer: what cut-outs on a plane cannot give.
-
-A scene is one radiance at the moments of three exposures: parallax under a hand-held camera, figures that walk, things that bend, twist,
-swing, roll and spin, occlusion, cast shadows, lamps in view, rooms with a window to the bright outside, lit by panoramas. Exposure,
-noise, clipping and files are not in it: they belong to whatever photographs it afterwards.
-
-    pip install mitsuba numpy imageio imagecodecs pyoidn                       # tools of this script, no dependency of the project
-    python render_scenes.py --hdr-dir DIR --out data/rendered --train 200 --val 24    # 25 minutes on two busy cores; 260 MB
-    python render_scenes.py --out data/rendered --sheet sheet.png              # look at them (seconds)
-
-DIR is searched, subfolders too, for .hdr files: panoramas (width = 2 height) light the scenes and are seen behind them; photographs and
-panoramas become pictures on walls and screens. Training scenes use the files that sources.in_validation gives to training, validation
-scenes the others, so no panorama is in both. The variant llvm_ad_rgb needs LLVM's shared library: set DRJIT_LIBLLVM_PATH if not found,
-or if Mitsuba stops with "LLVM ERROR: Cannot select" (3.9 does with LLVM 15, not with 19).
-
-Written: OUT/train/NNNN.npy, OUT/val/NNNN.npy: (3, 3, H, W) float16, frame (1 is the reference) then RGB, linear radiance, median of the
-reference 1, at most 6e4. A scene is a function of (seed, split, index) and DIR; files that exist are skipped.
+"""Rendered scenes before they are rendered: the camera, furnished rooms and places in the open, lamps, the panorama around them.
 
 Axes: x right, y into the picture, z up; metres, radians, seen from an eye near (0, 0, 1.5). tau: time in frames, 0 is the reference.
-The things in a scene, their pictures, meshes and motions come from render_things.py.
+What stands and moves in a scene comes from things.py. render.py renders it.
 """
 
-import argparse
 import math
-import multiprocessing
-import os
-import re
-import time
 from dataclasses import dataclass
-from pathlib import Path
 
-import imagecodecs
-import imageio.v3 as iio
 import numpy as np
 
-from synthetic.rendered.things import (Thing, ball, box, foliage, joined, lathe, light, limb, log_uniform, material, movers, panel, placed, tube,
-                           wall)
-from synthetic.sources import in_validation
+from synthetic.rendered.materials import light, material
+from synthetic.rendered.meshes import ball, box, foliage, joined, lathe, limb, panel, placed, tube, wall
+from synthetic.rendered.things import Thing, movers, still
+from synthetic.textures import log_uniform
 
-SIZES = {"train": (288, 208), "val": (384, 256)}  # width, height, pixels
-FIRST_SEED = {"train": 0, "val": 1_000_000}  # added to the index: no scene of one split has a seed of the other
-SPP = 24  # paths a pixel
-GUIDES = 8  # samples a pixel of albedo and normals: they take half the time of as many paths, and have little noise
-PIECE = 8  # paths a pixel traced at once; each piece is cut at BRIGHTEST, so that a stray path cannot outshine a lamp
-BRIGHTEST = 100.0  # in units of a panorama's median
 SUN = 2000.0  # panoramas are cut here, in units of their median: a sun of half a degree still casts shadows and the noise stays in bounds
 SHAKE = 30.0  # largest shift of the camera against the reference, pixels
 MOTION = (1.0, 80.0)  # of the fastest object between neighbouring frames, pixels, log-uniform
@@ -64,28 +35,29 @@ class View:
 
 @dataclass
 class Stage:
-    """What Mitsuba is given: everything in a scene."""
+    """Everything in a scene, ready to be rendered."""
 
     things: list[Thing]
-    panorama: np.ndarray  # (n, 2n, 3) radiance around, its middle column in direction y
+    panorama: np.ndarray  # (n, 2n, 3) radiance all around; its middle column lies in direction y
     view: View
-    blur: float  # share of a frame's time that the long exposure lasts, 0 for an instant
+    blur: float  # how long the long exposure lasts, in frames; 0 for an instant
 
 
 # --- the camera -------------------------------------------------------------------------------------------------------
 
 
 def hand_held(rng, focal, depth):
-    """What a hand does to the camera: mostly a few pixels, never more than SHAKE; none on a tripod.
+    """Draws how a hand shakes the camera: mostly by a few pixels, never by more than SHAKE, sometimes not at all (a tripod).
 
-    focal: pixels; depth: of what the pixels are counted at, metres. Returns: (3, 6) as in View.shake.
+    focal: focal length, pixels; depth: where the pixels are counted, metres.
+    Returns: (3, 6) as in View.shake.
     """
     shake = np.zeros((3, 6))
     if rng.random() < 0.12:
         return shake
     largest = SHAKE * rng.random() ** 2.5
     for frame in (0, 2):
-        turned = rng.random()  # share of the shift that is a turn of the camera; the rest is a step aside, with parallax
+        turned = rng.random()  # this share of the shift is a turn of the camera; the rest is a step aside, with parallax
         angle, other = rng.uniform(0, 2 * np.pi, 2)
         turn, step = 0.9 * largest * turned / focal, 0.9 * largest * (1 - turned) * depth / focal
         shake[frame, :3] = step * math.cos(other), step * rng.uniform(-0.5, 0.5), step * math.sin(other)
@@ -94,7 +66,7 @@ def hand_held(rng, focal, depth):
 
 
 def draw_view(rng, width):
-    """A camera at the height of a person's eyes or lower, in front of the scene."""
+    """Draws a camera in front of the scene, at the height of a person's eyes or lower. width: of the image, pixels. Returns: View."""
     fov = math.radians(rng.uniform(38, 72))
     focal = width / 2 / math.tan(fov / 2)
     eye = np.array([rng.uniform(-0.5, 0.5), 0.0, rng.uniform(0.9, 1.7)])
@@ -102,7 +74,7 @@ def draw_view(rng, width):
 
 
 def pose(view, tau):
-    """Where the camera is at time tau, between its three places on a line: eye (3,), yaw, pitch, roll."""
+    """Where the camera is at time tau. Between frames it moves on a line. Returns: eye (3,), yaw, pitch, roll."""
     offset = [np.interp(tau, (-1, 0, 1), column) for column in view.shake.T]
     return view.eye + offset[:3], offset[3], view.pitch + offset[4], offset[5]
 
@@ -110,13 +82,8 @@ def pose(view, tau):
 # --- places -----------------------------------------------------------------------------------------------------------
 
 
-def still(look, mesh):
-    """A thing that stays where it is."""
-    return Thing(look, lambda tau: mesh)
-
-
 def clutter(rng, low, high, count, images):
-    """Boxes, balls, vases and books on the floor between low and high (x, y)."""
+    """Boxes, balls and vases on the floor between low and high, both (x, y). Returns: list of things."""
     things, groups = [], [material(rng, vivid=0.55) for _ in range(3)] + [material(rng, images=images)]
     meshes = [[] for _ in groups]
     for k in range(count):
@@ -132,7 +99,7 @@ def clutter(rng, low, high, count, images):
 
 
 def shelf(rng, corner, width, height, depth=0.3):
-    """A bookcase in front of a wall behind it (y), full of books; corner: left, front, bottom."""
+    """A bookcase full of books that faces the camera. corner: left, front, bottom. Returns: list of things."""
     rows = int(rng.integers(2, 6))
     board = [box((0, 0, height * k / rows), (width, depth, height * k / rows + 0.03)) for k in range(rows + 1)]
     board += [box((x, 0, 0), (x + 0.03, depth, height)) for x in (0, width)] + [box((0, depth, 0), (width, depth + 0.02, height))]
@@ -151,7 +118,7 @@ def shelf(rng, corner, width, height, depth=0.3):
 
 
 def table(rng, place):
-    """A table with things on it."""
+    """A table with things on it. place: (3,) of its middle on the floor. Returns: list of things."""
     width, depth, height = rng.uniform(0.8, 1.8), rng.uniform(0.6, 0.9), rng.uniform(0.45, 0.8)
     feet = [(x, y) for x in (-width / 2.2, width / 2.2) for y in (-depth / 2.3, depth / 2.3)]
     legs = [box((x - 0.03, y - 0.03, 0), (x + 0.03, y + 0.03, height)) for x, y in feet]
@@ -168,7 +135,11 @@ def table(rng, place):
 
 
 def lamps(rng, count, low, high, ceiling, radiance):
-    """Hanging globes, standing lamps and coloured tubes between low and high (x, y); ceiling None: standing ones alone."""
+    """Hanging globes, standing lamps and coloured tubes.
+
+    low, high: (x, y) between which they stand; ceiling: its height, or None for standing lamps alone; radiance: range of theirs.
+    Returns: list of things.
+    """
     things = []
     for _ in range(count):
         x, y = rng.uniform(low, high)
@@ -192,7 +163,7 @@ def lamps(rng, count, low, high, ceiling, radiance):
 
 
 def window_wall(rng, corner, along, height):
-    """A wall with one to three windows: wall, and the frames around and the bars in its openings. Returns two meshes."""
+    """A wall with one to three windows. corner, along: as of meshes.wall; height: metres. Returns: meshes of the wall and of its frames and bars."""
     length, count = np.linalg.norm(along), int(rng.integers(1, 4))
     edges = np.linspace(0, length, count + 1)
     wide, low, high = rng.uniform(0.45, 0.85), rng.choice([0.02, rng.uniform(0.5, 1.0)]), height - rng.uniform(0.15, 0.5)
@@ -209,8 +180,11 @@ def window_wall(rng, corner, along, height):
     return wall(corner, along, height, openings, 0.5), placed(joined(bars), corner, math.atan2(along[1], along[0]))
 
 
-def interior(rng, view, images):
-    """A furnished room with windows in one wall. Returns things, (x, y) limits, and the direction (x, y) out of the window."""
+def interior(rng, images):
+    """Furnishes a room with windows in one wall. images: for the pictures on the walls.
+
+    Returns: list of things, limits for movers(), and the direction (x, y) out of the window.
+    """
     half, depth, height = rng.uniform(1.8, 3.6), rng.uniform(3.2, 7), rng.uniform(2.4, 3.2)
     paint = [material(rng, kind, 0.25) for kind in (rng.choice(["cloud", "grain", "stripes", "bricks", "dots"]), "grain")]
     corners = {"back": ((-half, depth, 0), (2 * half, 0, 0), (0, 1)), "left": ((-half, -1, 0), (0, depth + 1, 0), (-1, 0)),
@@ -228,7 +202,7 @@ def interior(rng, view, images):
     white = material(rng, "grain", 0.0)
     white.picture = 0.5 + 0.4 * white.picture
     things.append(still(white, panel((-half, -1, height), (2 * half, 0, 0), (0, depth + 1, 0))))
-    if rng.random() < 0.85:  # a lamp behind the camera: the outside is some 4 to 60 times as bright as the room, more without it
+    if rng.random() < 0.85:  # a lamp behind the camera; with it the outside is 4 to 60 times as bright as the room
         things.append(still(light(rng, log_uniform(rng, 0.5, 9), 0.2), panel((-half, -0.95, height - 0.01), (0, 0.7, 0), (2 * half, 0, 0))))
     for x in {"back": (-1, 1), "left": (1,), "right": (-1,)}[side]:  # pictures and shelves along the walls
         for y in np.arange(1.2, depth - 0.8, 1.3):
@@ -247,8 +221,8 @@ def interior(rng, view, images):
     return things, (half - 0.3, depth - 0.4), corners[side][2]
 
 
-def exterior(rng, view, images):
-    """Ground, houses, trees and street furniture under the open sky. Returns as interior, without a window."""
+def exterior(rng, images):
+    """Builds a place in the open: ground, houses, trees and street furniture. Returns: as interior(), None for the direction."""
     ground = str(rng.choice(["grain", "bricks", "cells", "checks", "cloud"]))
     things = [still(material(rng, ground, 0.15), panel((-40, -10, 0), (80, 0, 0), (0, 60, 0), 0.5))]
     for _ in range(int(rng.integers(1, 5))):
@@ -277,199 +251,30 @@ def exterior(rng, view, images):
 
 
 def turned_panorama(rng, panorama, outwards):
-    """The panorama from another side, its radiance in units of its median, cut at SUN; behind a window only the half that can be seen."""
+    """Turns the panorama to another side, in units of its median, cut at SUN.
+
+    panorama: (n, 2n, 3); outwards: direction (x, y) out of the window, or None. Behind a window only the half that can be seen is kept.
+    Returns: (n, 2n, 3) float32.
+    """
     height, width = panorama.shape[:2]
     around = np.roll(panorama, int(rng.integers(width)), 1)[:, :: int(rng.choice([-1, 1]))]
     around = np.minimum(around / max(float(np.median(around)), 1e-6), SUN)
-    if outwards is not None:  # all light of a closed room comes through the window: no path is lost on the rest
+    if outwards is not None:  # all light comes into a closed room through the window, so no path is lost on the rest
         yaw = (np.arange(width) + 0.5 - width / 2) * 2 * np.pi / width
         around = around * ((np.sin(yaw) * outwards[0] + np.cos(yaw) * outwards[1]) > 0.1)[None, :, None]
     return around.astype(np.float32)
 
 
-def draw_stage(rng, panoramas, images, number, width):
-    """Everything in scene `number`: the panoramas take turns."""
+def draw_stage(rng, panorama, images, width):
+    """Draws everything in a scene.
+
+    panorama: (n, 2n, 3) radiance; images: list of (H, W, 3) radiance for pictures in it; width: of the rendered image, pixels.
+    Returns: Stage.
+    """
     view = draw_view(rng, width)
-    things, limits, outwards = (interior if rng.random() < 0.55 else exterior)(rng, view, images)
-    around = turned_panorama(rng, panoramas[number % len(panoramas)], outwards)
+    things, limits, outwards = (interior if rng.random() < 0.55 else exterior)(rng, images)
+    around = turned_panorama(rng, panorama, outwards)
     pixels = rng.uniform(0, 0.5) if rng.random() < STILL else log_uniform(rng, *MOTION)
     things = things + movers(rng, view, pixels, limits, images)
     blur = min(rng.uniform(0.15, 0.7), BLUR / max(pixels, 1)) if rng.random() < BLURRED else 0.0
     return Stage(things, around, view, blur)
-
-
-# --- rendering --------------------------------------------------------------------------------------------------------
-
-
-def shape(mi, thing, tau):
-    """A Mitsuba mesh of a thing at time tau."""
-    V, F, UV = thing.mesh(tau)
-    look = thing.material
-    properties = mi.Properties()
-    bitmap = lambda values: {"type": "bitmap", "bitmap": mi.Bitmap(np.ascontiguousarray(values[::-1])), "raw": True}
-    surface = {"type": "principled", "base_color": bitmap(look.picture), "roughness": look.rough, "metallic": look.metallic,
-               "specular": look.specular}
-    properties["surface"] = mi.load_dict({"type": "dielectric"} if look.glass else {"type": "twosided", "inner": surface})
-    if look.glow is not None:
-        properties["glow"] = mi.load_dict({"type": "area", "radiance": bitmap(look.glow)})
-    mesh = mi.Mesh("mesh", len(V), len(F), has_vertex_normals=True, has_vertex_texcoords=True, props=properties)
-    parameters = mi.traverse(mesh)
-    parameters["vertex_texcoords"] = np.ravel(UV).astype(np.float32)
-    parameters["faces"] = np.ravel(F).astype(np.uint32)
-    parameters["vertex_positions"] = np.ravel(V).astype(np.float32)  # the normals follow by themselves
-    parameters.update()
-    return mesh
-
-
-def trace(mi, stage, fixed, tau, size, spp, seed):
-    """Paths from the camera at time tau. Returns: (H, W, 9) radiance, albedo, normal."""
-    eye, yaw, pitch, roll = pose(stage.view, tau)
-    ahead = np.array([math.sin(yaw) * math.cos(pitch), math.cos(yaw) * math.cos(pitch), math.sin(pitch)])
-    place = mi.ScalarTransform4f().look_at(origin=eye.tolist(), target=(eye + ahead).tolist(), up=[math.sin(roll), 0, math.cos(roll)])
-    film = {"type": "hdrfilm", "width": size[0], "height": size[1], "rfilter": {"type": "box"}, "pixel_format": "rgb"}
-    camera = {"type": "perspective", "fov": math.degrees(stage.view.fov), "fov_axis": "x", "to_world": place, "film": film,
-              "near_clip": 0.05}
-    moving = {f"moving{k}": shape(mi, thing, tau) for k, thing in enumerate(stage.things) if thing.moving}
-    scene = mi.load_dict({"type": "scene", "camera": camera, **fixed, **moving})
-    paths = mi.load_dict({"type": "path", "max_depth": 6, "rr_depth": 4})
-    guides = mi.load_dict({"type": "aov", "aovs": "albedo:albedo,normal:sh_normal"})
-    radiance, rounds = 0.0, max(1, spp // PIECE)
-    for k in range(rounds):
-        piece = np.array(mi.render(scene, integrator=paths, spp=spp // rounds, seed=(seed * 10 + k) % 2**32), np.float32)
-        radiance = radiance + np.minimum(piece, BRIGHTEST) / rounds
-    guide = mi.render(scene, integrator=guides, spp=max(1, GUIDES * spp // SPP), seed=seed % 2**32)
-    return np.concatenate([radiance, np.array(guide, np.float32)[..., -6:]], -1)
-
-
-def denoised(layers):
-    """The radiance (H, W, 3) without noise, guided by albedo and normals; what has no surface, the sky, guides by its own colour."""
-    import pyoidn
-
-    radiance, albedo, normal = (np.ascontiguousarray(part) for part in np.split(layers, 3, -1))
-    covered = np.clip(np.linalg.norm(normal, axis=-1, keepdims=True), 0, 1)
-    albedo = np.clip(albedo + (1 - covered) * np.clip(radiance / (4 * np.median(radiance) + 1e-6), 0, 1), 0, 1)
-    return np.maximum(pyoidn.denoise(radiance, np.ascontiguousarray(albedo, np.float32), normal, hdr=True), 0)
-
-
-def render_stage(stage, size, spp, seed):
-    """The three frames of a stage. Returns: (3, 3, H, W) float32 linear radiance, the median of the reference 1."""
-    import mitsuba as mi
-
-    fixed = {f"fixed{k}": shape(mi, thing, 0.0) for k, thing in enumerate(stage.things) if not thing.moving}
-    upright = mi.ScalarTransform4f().rotate([1, 0, 0], 90)  # Mitsuba's panoramas have y upwards and direction y at their edge
-    around = np.ascontiguousarray(np.roll(stage.panorama, stage.panorama.shape[1] // 2, 1))
-    fixed["sky"] = mi.load_dict({"type": "envmap", "bitmap": mi.Bitmap(around), "to_world": upright})
-    frames = []
-    for frame, tau in enumerate((-1.0, 0.0, 1.0)):
-        times = tau + stage.blur * np.linspace(-0.5, 0.5, 8) if frame == 2 and stage.blur else [tau]
-        layers = [trace(mi, stage, fixed, t, size, spp // len(times), seed * 100 + 10 * frame + k) for k, t in enumerate(times)]
-        frames.append(denoised(sum(layers) / len(layers)).transpose(2, 0, 1))
-    frames = np.stack(frames)
-    return frames / max(float(np.median(frames[1])), 1e-6)
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-def is_panorama(path):
-    """Whether the header of a Radiance file says width = 2 height."""
-    with path.open("rb") as handle:
-        size = re.search(rb"\n-Y +(\d+) +\+X +(\d+)", handle.read(2000))
-    if size is None:
-        raise ValueError(f"{path}: no line -Y height +X width in its header; take it out of the folder or save it again")
-    return int(size[2]) == 2 * int(size[1])
-
-
-def find_images(folder, split):
-    """The files of a split: paths of panoramas (width = 2 height) and of all images.
-
-    Raises: FileNotFoundError if the split has no panorama.
-    """
-    files = sorted((path for path in Path(folder).rglob("*.hdr") if in_validation(path) == (split == "val")), key=lambda path: path.name)
-    panoramas = [path for path in files if is_panorama(path)]
-    if not panoramas:
-        raise FileNotFoundError(f"{folder}: no panorama (.hdr, width = 2 height) for {split}; name a folder with more of them")
-    return panoramas, files
-
-
-def read_radiance(path):
-    """(H, W, 3) float32 of a Radiance file."""
-    return np.maximum(imagecodecs.rgbe_decode(path.read_bytes()), 0)
-
-
-def start(threads):
-    """Prepares a process for rendering."""
-    import drjit
-    import mitsuba as mi
-
-    mi.set_variant("llvm_ad_rgb")
-    drjit.set_thread_count(threads)
-
-
-def render_one(task):
-    """Renders one file of the set and writes it whole or not at all. task: hdr_dir, target, split, index, seed, spp. Returns a line."""
-    hdr_dir, target, split, index, seed, spp = task
-    began = time.time()
-    number = FIRST_SEED[split] + index
-    rng = np.random.default_rng([seed, number])
-    panoramas, files = find_images(hdr_dir, split)
-    images = [read_radiance(files[k]) for k in rng.choice(len(files), min(4, len(files)), replace=False)]
-    panorama = [read_radiance(panoramas[index % len(panoramas)])]
-    stage = draw_stage(rng, panorama, images, 0, SIZES[split][0])
-    frames = render_stage(stage, SIZES[split], spp, number + 31 * seed)
-    if not np.isfinite(frames).all():
-        return f"{target}: LEFT OUT, the renderer gave values that are not finite"
-    partial = target.with_suffix(".partial")
-    with partial.open("wb") as handle:
-        np.save(handle, np.minimum(frames, 6e4).astype(np.float16))
-    partial.replace(target)
-    return f"{target.parent.name}/{target.name} {panoramas[index % len(panoramas)].stem} {time.time() - began:.1f} s"
-
-
-def contact_sheet(out, count):
-    """The first `count` scenes of each split one below another, as a noiseless camera takes them at -3, 0, +3 stops, then T(reference).
-
-    Returns: (H, W, 3) uint8. Raises: FileNotFoundError if there is no scene.
-    """
-    rows = []
-    for path in sorted(Path(out).glob("val/*.npy"))[:count] + sorted(Path(out).glob("train/*.npy"))[:count]:
-        frames = np.load(path).astype(np.float32)[:, :, :208, :288]
-        views = [np.clip(frame * 0.25 * 2.0**stops, 0, 1) ** (1 / 2.2) for frame, stops in zip(frames, (-3, 0, 3))]
-        views.append(np.log1p(5000 * np.clip(frames[1] / 32, 0, 1)) / np.log1p(5000))
-        rows.append(np.concatenate(views, -1))
-    if not rows:
-        raise FileNotFoundError(f"{out}: no scenes in train/ or val/; render some first")
-    return (np.concatenate(rows, 1).transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)
-
-
-def main():
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--hdr-dir", type=Path, help="folder of .hdr panoramas and photographs, searched with its subfolders")
-    parser.add_argument("--out", type=Path, default=Path("data/rendered"), help="folder to write to")
-    parser.add_argument("--train", type=int, default=200, help="training scenes")
-    parser.add_argument("--val", type=int, default=24, help="validation scenes")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    parser.add_argument("--spp", type=int, default=SPP, help="paths a pixel")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="scenes rendered at a time, sharing the cores")
-    parser.add_argument("--sheet", type=Path, help="only write this contact sheet of the scenes in --out")
-    parser.add_argument("--rows", type=int, default=12, help="scenes of each split in the sheet")
-    args = parser.parse_args()
-    if args.sheet:
-        iio.imwrite(args.sheet, contact_sheet(args.out, args.rows))
-        return
-    if args.hdr_dir is None:
-        raise FileNotFoundError("--hdr-dir: not given; name a folder with .hdr panoramas, for example from polyhaven.com (CC0)")
-    tasks = []
-    for split, count in (("val", args.val), ("train", args.train)):
-        (args.out / split).mkdir(parents=True, exist_ok=True)
-        files = [(index, args.out / split / f"{index:04d}.npy") for index in range(count)]
-        tasks += [(args.hdr_dir, file, split, index, args.seed, args.spp) for index, file in files if not file.exists()]
-    threads = max(1, (os.cpu_count() or 1) // args.workers)
-    with multiprocessing.get_context("spawn").Pool(args.workers, start, (threads,)) as pool:
-        for done, line in enumerate(pool.imap_unordered(render_one, tasks), 1):
-            print(f"{done}/{len(tasks)} {line}", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""evaluate.py, report.py, metrics.py: the numbers of the tables, against hand values, numpy and scikit-image."""
+"""evaluate.py, scoring.py, report.py, metrics.py: the numbers of the tables, against hand values, numpy and scikit-image."""
 
 import csv
 import re
@@ -15,25 +15,28 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import common
 import evaluate
-from evaluation import report
-from data import T, load_scene, weighted_merge
+from beyond.weights import architecture, save_weights
+from brackets.files import read_image, write_image
+from brackets.flow import follow_flow
+from brackets.prepare import UNPREPARED, PrepareConfig, prepare
+from brackets.register import register
+from brackets.scenes import load_scene
+from data import T, psnr, weighted_merge
 from ddim import DiffusionConfig
 from denoiser import DenoiserConfig
 from dhrnet import DHRNetConfig
-from brackets.flow import align_frames, follow_flow
+from evaluation import report, scoring
 from evaluation.hdrvdp2 import HDRVDP2Config, hdrvdp2
-from brackets.files import read_image, write_image
-from lfdiff import LFDiffConfig, build, reconstruct, save_weights
-from loss import LossConfig, psnr
-from lpenet import LPENetConfig
 from evaluation.metrics import score, ssim
-from brackets.register import register
+from lfdiff import LFDiffConfig, build, reconstruct
+from loss import LossConfig
+from lpenet import LPENetConfig
 from synthetic.dataset import SyntheticBrackets
 from train_stage1 import Stage1Config
 from train_stage2 import Stage2Config
 from training import TrainingConfig, open_data
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TINY = LFDiffConfig(DHRNetConfig(channels=8, heads=2, frms=(1,), high_blocks=1), LPENetConfig(prior_width=8, prior_blocks=1),
                     DenoiserConfig(unet_width=8, unet_multipliers=(1, 1, 1), unet_blocks=1), DiffusionConfig(S=3))
 PLAIN = ["--device", "cpu", "--precision", "float32"]
@@ -85,7 +88,7 @@ def world(tmp_path_factory):
         write_scene(folder / "scenes" / name, i)
     write_scene(folder / "wild" / "dusk", 3, hdr=False)
     for variant in ("s2", "s1", "baseline"):
-        save_weights(folder / f"{variant}.pt", tiny(variant), {})
+        save_weights(folder / f"{variant}.pt", tiny(variant), PrepareConfig(), {})
     return folder
 
 
@@ -185,10 +188,10 @@ def test_hdrvdp2_is_that_of_its_settings_and_takes_values_a_rounding_above_1():
 def test_networks_and_the_merges_get_aligned_frames_and_the_weighted_merge_does_not():
     sample = SyntheticBrackets(160, seed=8)[1]
     sample["ldr"][0] = sample["ldr"][0].roll((6, -5), (1, 2))
-    merges = {name: evaluate.plain_method(name).predict("", sample) for name in ("weighted merge", *evaluate.MERGES)}
-    assert torch.equal(merges["weighted merge"][0], evaluate.PLAIN["weighted merge"](sample["ldr"][None], sample["ev"][None])[0])
+    merges = {name: scoring.plain_method(name).predict("", sample) for name in ("weighted merge", *scoring.MERGES)}
+    assert torch.equal(merges["weighted merge"][0], scoring.PLAIN["weighted merge"](sample["ldr"][None], sample["ev"][None])[0])
     inner = (..., slice(16, -16), slice(16, -16))
-    registered, aligned, plain = (psnr(T(merges[name][0][inner]), T(sample["hdr"][inner])) for name in (*evaluate.MERGES, "weighted merge"))
+    registered, aligned, plain = (psnr(T(merges[name][0][inner]), T(sample["hdr"][inner])) for name in (*scoring.MERGES, "weighted merge"))
     assert registered > plain + 1 and aligned > plain + 1
     registered, homographies = register(sample["ldr"], sample["ev"])
     followed = follow_flow(sample["ldr"], sample["ev"], homographies)
@@ -196,12 +199,41 @@ def test_networks_and_the_merges_get_aligned_frames_and_the_weighted_merge_does_
     assert torch.equal(merges["merge, aligned"][0], expected)
     model = tiny("s2")
     def predict(register, flow):
-        config = evaluate.EvaluateConfig(register=register, flow=flow)
-        return evaluate.network_method("s2", model, config, torch.device("cpu"), torch.float32).predict("", sample)
+        model.prepare, config = PrepareConfig(), evaluate.EvaluateConfig(register=register, flow=flow)
+        return scoring.network_method("s2", model, config, torch.device("cpu"), torch.float32).predict("", sample)
     found = [predict(*flags) for flags in ((True, True), (True, False), (False, False))]
     for hdr_hat, ldr in zip(found, (followed, registered, sample["ldr"])):
         assert torch.equal(hdr_hat, reconstruct(model, ldr[None], sample["ev"][None], generator=torch.Generator().manual_seed(0)))
     assert not torch.allclose(found[0], found[1], atol=1e-4) and not torch.allclose(found[1], found[2], atol=1e-4)
+
+
+def test_frames_are_prepared_as_the_weights_were_trained_unless_a_flag_says_otherwise(world, tmp_path, monkeypatch):
+    names = {"a": UNPREPARED, "b": PrepareConfig(response=False, flow=False), "c": PrepareConfig()}
+    for name, trained in names.items():
+        save_weights(tmp_path / f"{name}.pt", tiny("s2"), trained, {})
+    asked, real = [], scoring.prepare
+
+    def watched(ldr, ev, config):
+        asked.append(config)
+        return real(ldr, ev, config)
+    monkeypatch.setattr(scoring, "prepare", watched)
+    words = ["--data", "folder", "--root", world / "wild", "--out", tmp_path / "out", "--weights", *(tmp_path / f"{name}.pt" for name in names)]
+    for flags, wanted in (([], names.values()), (["--register"], [PrepareConfig(True, False, False), names["b"], names["c"]]),
+                          (["--no-register", "--no-flow"], [UNPREPARED, UNPREPARED, PrepareConfig(False, True, False)]),
+                          (["--response"], [PrepareConfig(False, True, False), PrepareConfig(True, True, False), names["c"]])):
+        asked.clear()
+        run_evaluate(*words, *flags)
+        assert asked == [config for config in wanted for _ in range(2)]         # a first pass and the one that counts
+
+
+def test_sampler_is_that_of_the_command_line(world, tmp_path):
+    words, sample = ["--data", "folder", "--root", world / "wild", "--weights", world / "s2.pt"], load_scene(world / "wild" / "dusk")
+    ldr, model = prepare(sample["ldr"], sample["ev"]).ldr, tiny("s2").half().float()
+    for sampler in ("ddim", "ancestral"):
+        run_evaluate(*words, "--sampler", sampler, "--out", tmp_path / sampler)
+        hdr_hat = reconstruct(model, ldr[None], sample["ev"][None], sampler=sampler, generator=torch.Generator().manual_seed(0))[0].permute(1, 2, 0).numpy()
+        assert np.abs(read_image(tmp_path / sampler / "s2" / "dusk.hdr") - hdr_hat).max() < hdr_hat.max() / 256
+    assert (tmp_path / "ddim" / "s2" / "dusk.hdr").read_bytes() != (tmp_path / "ancestral" / "s2" / "dusk.hdr").read_bytes()
 
 
 def test_scores_are_those_of_the_reconstruction_and_of_what_one_has_anyway(world, tmp_path, capsys):
@@ -211,7 +243,7 @@ def test_scores_are_those_of_the_reconstruction_and_of_what_one_has_anyway(world
     for name in ("alley", "bridge", "court"):
         sample = load_scene(world / "scenes" / name)
         with torch.no_grad():
-            ldr = align_frames(sample["ldr"], sample["ev"])
+            ldr = prepare(sample["ldr"], sample["ev"]).ldr
             hdr_hat = reconstruct(model, ldr[None], sample["ev"][None], generator=torch.Generator().manual_seed(4))[0]
         assert_scored(rows[name, "s2"], hdr_hat, sample["hdr"])
         assert rows[name, "s2"]["hdrvdp2"] == pytest.approx(hdrvdp2(hdr_hat, sample["hdr"]), abs=1e-3)
@@ -234,7 +266,7 @@ def test_scores_are_those_of_the_reconstruction_and_of_what_one_has_anyway(world
 
 def test_pictures_are_of_the_worst_and_the_best_scene_of_each_weights_file(world, tmp_path, monkeypatch):
     shown = {}
-    monkeypatch.setattr(evaluate, "save_panel", lambda path, panels, columns: shown.update({path.name: dict(panels)}))
+    monkeypatch.setattr(scoring, "save_panel", lambda path, panels, columns: shown.update({path.name: dict(panels)}))
     run_evaluate("--data", "folder", "--root", world / "scenes", "--weights", world / "s2.pt", world / "baseline.pt", "--compare", "--no-hdrvdp2",
                  "--out", tmp_path)
     rows = scores(tmp_path)
@@ -276,7 +308,7 @@ def test_saved_results_score_as_predictions_to_the_8_bits_of_their_files(world, 
     run_evaluate(*words, "--weights", world / "s2.pt", "--save", "--out", tmp_path / "a")
     run_evaluate(*words, "--predictions", tmp_path / "a" / "s2", "--compare", "--out", tmp_path / "b")
     a, b = scores(tmp_path / "a"), scores(tmp_path / "b")
-    assert {method for _, method in b} == {"s2", "reference alone", "weighted merge", *evaluate.MERGES}
+    assert {method for _, method in b} == {"s2", "reference alone", "weighted merge", *scoring.MERGES}
     assert len(a) == 3 and all(a[key]["psnr_mu"] == pytest.approx(b[key]["psnr_mu"], abs=0.05) for key in a)
 
 
@@ -297,7 +329,7 @@ def test_scenes_without_a_truth_give_pictures_and_no_scores(world, tmp_path, cap
     said = capsys.readouterr().out
     assert said.count("no truth: pictures only") == 5 and "PSNR" not in said
     sample = load_scene(world / "wild" / "dusk")
-    ldr = align_frames(sample["ldr"], sample["ev"])
+    ldr = prepare(sample["ldr"], sample["ev"]).ldr
     with torch.no_grad():
         hdr_hat = reconstruct(tiny("s2").half().float(), ldr[None], sample["ev"][None], generator=torch.Generator().manual_seed(0))[0]
     hdr_hat = hdr_hat.permute(1, 2, 0).numpy()
@@ -341,8 +373,8 @@ def test_kalantaris_test_scenes_are_found_and_those_of_one_name_told_apart(world
 def write_run(folder, variant, config, model=None):
     """best.pt as the train scripts write it."""
     model = model or tiny(variant)
-    common.save_checkpoint(folder / "best.pt", {"variant": variant, "config": asdict(model.config), "training": asdict(config), "step": 7,
-                                                "best": 1.0, "model": model.state_dict()})
+    common.save_checkpoint(folder / "best.pt", {**architecture(model, PrepareConfig()), "training": asdict(config), "step": 7, "best": 1.0,
+                                                "model": model.state_dict()})
     return model
 
 
@@ -417,7 +449,7 @@ def test_table_4_has_a_line_for_each_number_of_steps(world, tmp_path, capsys):
     said, rows, sample = capsys.readouterr().out, scores(tmp_path), load_scene(world / "scenes" / "alley")
     for S, paper, paper_seconds in ((5, "39.76 / 41.33", "0.049"), (1, "– / –", "–"), (20, "44.73 / 42.54", "0.208")):
         with torch.no_grad():
-            hdr_hat = reconstruct(tiny("s2").half().float(), sample["ldr"][None], sample["ev"][None], S, torch.Generator().manual_seed(0))[0]
+            hdr_hat = reconstruct(tiny("s2").half().float(), sample["ldr"][None], sample["ev"][None], S, generator=torch.Generator().manual_seed(0))[0]
         by_hand = expected(hdr_hat, sample["hdr"])
         found = cells(said, "Table 4", f"s2, S={S}")
         assert (found[0], found[2], found[4:]) == (paper, paper_seconds, ["folder", "0"])
@@ -431,7 +463,7 @@ def test_time_of_the_diffusion_is_that_of_condition_net_and_all_steps_alone(worl
     model, calls = tiny("s2"), []
     for name, part in (("condition", model.condition), ("denoiser", model.denoiser), ("dhrnet", model.dhrnet)):
         part.register_forward_hook(lambda part, inputs, output, name=name: calls.append(name))
-    seconds = evaluate.time_diffusion(model, load_scene(world / "scenes" / "alley"), 4, evaluate.EvaluateConfig(), torch.device("cpu"), torch.float32)
+    seconds = scoring.time_diffusion(model, load_scene(world / "scenes" / "alley"), 4, 0, torch.device("cpu"), torch.float32)
     assert calls == ["condition"] + 4 * ["denoiser"] and 0 < seconds < 60
 
 
@@ -458,7 +490,8 @@ def test_figure_1_needs_a_time_and_a_finite_score(tmp_path):
 @pytest.mark.parametrize(("words", "message"), [
     (["--data", "flowers"], "--data flowers: unknown"), (["--data", "folder"], r"--root \(missing\)"), (["--scenes", "-1"], "--scenes -1"),
     (["--table", "2"], "--table 2: only 3"), (["--table", "3", "--steps", "5"], "--table 3: takes"), (["--steps", "0"], "--steps 0 with .*1 step"),
-    (["--steps", "5", "201"], "--steps 5 201 with"), (["--encoding", "film"], "film"), (["--peak", "100"], "--peak 100"),
+    (["--steps", "5", "201"], "--steps 5 201 with"), (["--sampler", "euler"], "--sampler euler"),
+    (["--sampler", "ancestral", "--steps", "5"], "--sampler ancestral: takes all T steps"), (["--encoding", "film"], "film"), (["--peak", "100"], "--peak 100"),
     (["--distance", "0"], "(?i)distance|metres"), (["--weights", "nothing.pt"], "no such checkpoint"), (["--data", "kalantari", "--root", "nowhere"], "https://"),
 ])
 def test_a_wrong_setting_is_named_before_anything_takes_time(words, message, tmp_path):

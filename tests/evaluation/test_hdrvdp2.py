@@ -1,4 +1,4 @@
-"""hdrvdp2.py: scores of the authors' release, and every step against hand values, closed forms or a slow version."""
+"""hdrvdp2: scores of the authors' release, and every step against hand values, closed forms or a slow version."""
 
 import json
 import math
@@ -14,15 +14,16 @@ import torch
 import torch.nn.functional as nnf
 from PIL import Image
 
-import hdrvdp2 as vdp
-from common import parse
-from evaluation.hdrvdp2 import HDRVDP2Config, hdrvdp2, main, pixels_per_degree, quality, settings
 from brackets.files import write_image
+from common import parse
+from evaluation import hdrvdp2 as vdp
+from evaluation.hdrvdp2 import HDRVDP2Config, hdrvdp2, main, pixels_per_degree, quality, settings
 
 torch.set_num_threads(1)
 
-ROOT = Path(__file__).parent.parent
-CONSTANTS = json.loads((ROOT / "hdrvdp2.json").read_text(encoding="utf-8"))
+ROOT = Path(__file__).parents[2]
+HERE = ROOT / "evaluation"
+CONSTANTS = json.loads((HERE / "hdrvdp2.json").read_text(encoding="utf-8"))
 PPD = 23.787357547725868            # 30 inches, 1500 x 1000 pixels, 0.55 m
 
 # Q of release 2.2.2, run under Octave 7.3 on the pairs of reference_pair: (H, W, encoding, Q).
@@ -539,19 +540,20 @@ def test_command_line_says_what_is_wrong_in_one_line(files, capsys, words, messa
 
 
 def test_command_line_without_files_prints_its_usage():
-    result = subprocess.run([sys.executable, str(ROOT / "hdrvdp2.py")], capture_output=True, text=True)
-    assert result.returncode == 2 and result.stdout.startswith("usage: hdrvdp2.py") and "--encoding" in result.stdout and not result.stderr
+    result = subprocess.run([sys.executable, "-m", "evaluation.hdrvdp2"], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 2 and result.stdout.startswith("usage: ") and "hdrvdp2" in result.stdout.splitlines()[0]
+    assert "--encoding" in result.stdout and not result.stderr
 
 
 def test_two_files_suffice_to_use_it_elsewhere(tmp_path):
     for name in ("hdrvdp2.py", "hdrvdp2.json"):
-        shutil.copy(ROOT / name, tmp_path)
+        shutil.copy(HERE / name, tmp_path)
     script = ("import torch, hdrvdp2\nx = torch.linspace(0.1, 1, 1200).reshape(3, 20, 20)\nprint(hdrvdp2.__file__)\n"
               "print(hdrvdp2.hdrvdp2(x, x))\nprint(hdrvdp2.main(['a.hdr', 'b.hdr']))")
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
     where, Q, code = result.stdout.split()
     assert Path(where).parent.resolve() == tmp_path.resolve() and Q == "100.0" and code == "2"
-    assert result.stderr.startswith("error: a.hdr: image files are read by images.py") and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: a.hdr: image files are read by brackets/files.py") and result.stderr.count("\n") == 1
 
 
 def test_missing_data_file_is_named(tmp_path, monkeypatch):
@@ -561,7 +563,7 @@ def test_missing_data_file_is_named(tmp_path, monkeypatch):
 
 
 def test_notices_stand_in_both_files():
-    code, data = ((ROOT / name).read_text(encoding="utf-8") for name in ("hdrvdp2.py", "hdrvdp2.json"))
+    code, data = ((HERE / name).read_text(encoding="utf-8") for name in ("hdrvdp2.py", "hdrvdp2.json"))
     assert "Copyright (c) 2011, Rafal Mantiuk" in code and "Copyright (c) 2011, Rafal Mantiuk" in data
     licence = " ".join(CONSTANTS["licence"])
     assert "with or without fee is hereby granted" in licence and "NEGLIGENCE OR OTHER TORTIOUS ACTION" in licence

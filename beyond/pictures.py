@@ -1,0 +1,130 @@
+"""Pictures: panels of frames, merge and result, the spread of several samples of the prior, and the progress of training.
+
+The prior is sampled, so the answer has a spread: the standard deviation of T(H^) over several results, at each pixel. docs/spread.md says how far
+that tells generated content from observed content.
+"""
+
+import torch
+import torch.nn.functional as nnf
+
+from beyond.fast import by_strips
+from beyond.tiles import reconstruct_in_tiles
+from common import save_figure
+from data import PLAIN, T, psnr, to_radiance, weighted_merge
+
+PANEL = 2000            # longest side of one picture in the panel, pixels
+
+
+@torch.no_grad()
+def plain_results(ldr, ev):
+    """What one has without any network. ldr: (1, 3, 3, H, W), ev: (1, 3). Returns: {title: (1, 3, H, W) linear radiance}."""
+    return {title: by_strips(lambda ldr, plain=plain: plain(ldr, ev), ldr, halo=0) for title, plain in PLAIN.items()}
+
+
+@torch.no_grad()
+def sample_images(model, ldr, ev, seeds, tile=0, S=None, sampler="ddim"):
+    """Results from one prior for each seed: their mean, and their standard deviation after T.
+
+    model, ldr, ev, tile, S, sampler: see tiles.reconstruct_in_tiles; batch of one. seeds: list of int.
+    Returns: mean (1, 3, H, W) linear radiance, float32; spread (1, 1, H, W), root mean square over the channels of the standard
+    deviation of T(H^) over the seeds (of the population, so 0 for one seed).
+    """
+    mean, of_T, squares = 0, 0, 0
+    for k, seed in enumerate(seeds, start=1):
+        hdr_hat = reconstruct_in_tiles(model, ldr, ev, tile, S, sampler, torch.Generator().manual_seed(seed))
+        if len(seeds) == 1:                                     # a large image has no memory to spare
+            return hdr_hat, torch.zeros_like(hdr_hat[:, :1])
+        hdr_mu = T(hdr_hat)
+        mean = mean + (hdr_hat - mean) / k                      # Welford's running mean and sum of squares: 0 exactly for equal images
+        step = hdr_mu - of_T
+        of_T = of_T + step / k
+        squares = squares + step * (hdr_mu - of_T)
+    return mean, (squares / len(seeds)).clamp(min=0).mean(dim=1, keepdim=True).sqrt()
+
+
+@torch.no_grad()
+def regions(ldr, ev, white=0.98, darker=0.7):
+    """Where the reference frame observed the scene, and where not. ldr: (1, 3, 3, H, W), ev: (1, 3).
+
+    Returns: {name: (1, 1, H, W) bool}. A pixel that the reference saturates is as bright as 1 / t_2 or brighter. The short frame, which
+    should know how bright, contradicts where it is darker than that: something moved there, and no frame holds the content.
+    """
+    saturated = (ldr[:, 1] >= white).any(dim=1, keepdim=True)
+    H_1, H_2 = to_radiance(ldr[:, :2], ev[:, :2]).unbind(dim=1)
+    contradicted = ((H_1 < darker * H_2) & (ldr[:, 1] >= white)).any(dim=1, keepdim=True)
+    return {"saturated, and the short frame contradicts": contradicted, "saturated, the short frame agrees": saturated & ~contradicted,
+            "not saturated": ~saturated}
+
+
+def shrink(image):
+    """An image (C, H, W) as the panel shows it: by a whole number smaller, until no side is longer than PANEL."""
+    return nnf.avg_pool2d(image, -(-max(image.shape[-2:]) // PANEL))
+
+
+def shrunk_bracket(ldr, homographies):
+    """A bracket (3, 3, H, W) as shrink() makes it, and its homographies (3, 3, 3), in pixels of the smaller one."""
+    k = -(-max(ldr.shape[-2:]) // PANEL)
+    scale = torch.tensor([[1 / k, 0, (1 / k - 1) / 2], [0, 1 / k, (1 / k - 1) / 2], [0, 0, 1]], dtype=homographies.dtype)
+    return torch.stack([shrink(frame) for frame in ldr]), scale @ homographies @ torch.linalg.inv(scale)
+
+
+@torch.no_grad()
+def panels(ldr, ev, hdr_hat, hdr=None):
+    """The pictures of the panel, of at most PANEL pixels a side, and their columns, for save_panel.
+
+    ldr: (1, 3, 3, H, W), ev: (1, 3), hdr_hat: (1, 3, H, W), hdr: (3, H, W) or None.
+    """
+    ldr = torch.stack([shrink(frame) for frame in ldr[0]])[None]
+    shown = [(f"frame {i + 1}, {float(stops):+g} EV", frame) for i, (stops, frame) in enumerate(zip(ev[0], ldr[0]))]
+    shown += [("weighted merge", T(weighted_merge(ldr, ev)[0])), ("LF-Diff", T(shrink(hdr_hat[0])))]
+    if hdr is not None:
+        truth = T(shrink(hdr))
+        shown += [("truth", truth), ("5 x |LF-Diff - truth|", 5 * (T(shrink(hdr_hat[0])) - truth).abs())]
+    return shown, 4 if hdr is not None else 3
+
+
+def save_panel(path, panels, columns=3, width=4.0):
+    """Writes titled pictures side by side as one PNG.
+
+    panels: list of (title, image), image (3, H, W) in [0, 1] (clipped), all of one size; width: of one picture, inches.
+    """
+    from matplotlib.figure import Figure    # 0.3 s to import: only when a picture is drawn
+    _, H, W = panels[0][1].shape
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(columns * width, rows * (width * H / W + 0.3)), layout="constrained")
+    for i, (title, image) in enumerate(panels):
+        axis = figure.add_subplot(rows, columns, i + 1)
+        axis.set_axis_off()
+        axis.set_title(title, fontsize=9)
+        axis.imshow(image.float().clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="antialiased")
+    save_figure(path, figure, dpi=150)
+
+
+def heat_map(figure, axis, spread):
+    """Draws a spread (H, W) with its colour bar, cut where only one pixel in a thousand is above."""
+    top = float(spread.flatten().sort().values[int(0.999 * (spread.numel() - 1))])
+    figure.colorbar(axis.imshow(spread.numpy(), cmap="magma", vmin=0, vmax=max(top, 1e-6)), ax=axis, shrink=0.8, extend="max")
+
+
+def save_spread(path, hdr_mu, spread):
+    """The result beside the map of its spread, with a colour bar. hdr_mu: (3, H, W) in [0, 1], spread: (H, W)."""
+    from matplotlib.figure import Figure        # 0.3 s to import: only when a plot is drawn
+    H, W = spread.shape
+    hdr_mu, spread = shrink(hdr_mu), shrink(spread[None])[0]
+    figure = Figure(figsize=(14, 7 * H / W + 0.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.imshow(hdr_mu.permute(1, 2, 0).clamp(0, 1).numpy())
+    heat_map(figure, right, spread)
+    left.set_title("mean of the samples, T(H)")
+    right.set_title("standard deviation of T(H) over the samples")
+    for axis in (left, right):
+        axis.axis("off")
+    save_figure(path, figure, dpi=100)
+
+
+def save_progress_picture(path, ldr, hdr_hat, hdr):
+    """LDRs, output, truth and 5 x error in the mu-law domain, side by side. ldr: (3, 3, H, W); hdr_hat, hdr: (3, H, W)."""
+    output, truth = T(hdr_hat), T(hdr)
+    save_panel(path, [("short", ldr[0]), ("reference", ldr[1]), ("long", ldr[2]),
+                      (f"output, PSNR-μ {psnr(output, truth):.2f} dB", output), ("truth", truth),
+                      ("5 x |output - truth|", 5 * (output - truth).abs())], columns=3)

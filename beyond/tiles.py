@@ -1,0 +1,77 @@
+"""Large images: Fig. 2 (c) with the last step, DHRNet, tile by tile. Memory is bounded by the tile then.
+
+All tiles share one prior, so neighbouring tiles agree. DHRNet's attentions pool over the tile and no longer over the image: docs/speed.md
+says what that changes.
+"""
+
+import torch
+
+from beyond.fast import give_back_memory
+from data import network_input
+from lfdiff import MULTIPLE, pad_to_multiple, reconstruct
+
+WHOLE = 3_000_000       # pixels of an image above which it is rebuilt in tiles
+TILE = 1280             # side of such a tile, pixels
+OVERLAP = 128           # of two tiles, pixels
+
+
+def tile_for(tile, H, W):
+    """Side of the tiles for an image, 0 for none. tile: a side in pixels, 0 for the default (none up to WHOLE, else TILE), -1 for never."""
+    return max(tile or (TILE if H * W > WHOLE else 0), 0)
+
+
+def tile_ramps(length, tile, overlap):
+    """How tiles cover one side of an image, and with which weights they are blended.
+
+    length: multiple of 16; tile, overlap: pixels. Returns: list of (start, weights), start a multiple of 16, weights (tile,) float32
+    that rise linearly over the middle half of an overlap and, at each pixel of the image, add up to 1 over the tiles.
+    """
+    count = -(-(length - overlap) // (tile - overlap)) if length > tile else 1
+    starts = [min(k * (tile - overlap), length - tile) for k in range(count)]
+    covered, ramps, place = torch.zeros(length), [], torch.arange(tile)
+    for start in starts:
+        left = place + 0.5 if start > 0 else torch.full((tile,), float("inf"))              # distance from a border within the image
+        right = tile - place - 0.5 if start + tile < length else torch.full((tile,), float("inf"))
+        ramps.append(((torch.minimum(left, right) - overlap / 4) / (overlap / 2)).clamp(0, 1))
+        covered[start:start + tile] += ramps[-1]
+    return [(start, ramp / covered[start:start + tile]) for start, ramp in zip(starts, ramps)]
+
+
+def rebuild_in_tiles(rebuild, ldr, z, tile, overlap=OVERLAP):
+    """Eq. 10 tile by tile, with one prior for the whole image.
+
+    rebuild: function (ldr, z) -> H^ of a part of the image; ldr: (B, 3, 3, H, W); z: (B, N, H/4, W/4) or None; H, W multiples of 16.
+    Returns: H^ (B, 3, H, W).
+    """
+    H, W = ldr.shape[-2:]
+    height, width, k = min(tile, H), min(tile, W), 1 if z is None else W // z.shape[-1]
+    hdr_hat = ldr.new_zeros(len(ldr), 3, H, W)
+    for top, down in tile_ramps(H, height, overlap):
+        for left, across in tile_ramps(W, width, overlap):
+            y, x = slice(top, top + height), slice(left, left + width)
+            z_tile = None if z is None else z[..., top // k:(top + height) // k, left // k:(left + width) // k]
+            hdr_hat[..., y, x] += rebuild(ldr[..., y, x], z_tile) * (down[:, None] * across).to(ldr)
+    return hdr_hat
+
+
+@torch.no_grad()
+def reconstruct_in_tiles(model, ldr, ev, tile=0, S=None, sampler="ddim", generator=None):
+    """lfdiff.reconstruct, in tiles where the image is larger than one.
+
+    model: Stage2 or the baseline Stage1, after speed_up; tile: side in pixels, 0 is none; the rest, and the result, as there.
+    Raises: ValueError for a tile that cannot overlap its neighbour.
+    """
+    if not tile or (tile >= max(ldr.shape[-2:]) and tile % MULTIPLE == 0):
+        return reconstruct(model, ldr, ev, S, sampler, generator)
+    if tile < 2 * OVERLAP or tile % MULTIPLE:
+        raise ValueError(f"--tile {tile}: must be a multiple of {MULTIPLE}, {2 * OVERLAP} or more, for tiles overlap by {OVERLAP} pixels")
+    H, W = ldr.shape[-2:]
+    ldr = pad_to_multiple(ldr)
+    if model.variant == "baseline":
+        z_hat, rebuild = None, lambda ldr, z: model.dhrnet(network_input(ldr, ev))
+    else:
+        D = model.condition.from_frames(ldr, ev).float()
+        z_hat = model.sample(torch.randn(D.shape, generator=generator).to(D), D, S, sampler, generator)
+        rebuild = lambda ldr, z: model.rebuild(network_input(ldr, ev), z)
+    give_back_memory()          # the U-Net's maps are not of a tile's size
+    return rebuild_in_tiles(rebuild, ldr, z_hat, tile)[..., :H, :W]

@@ -1,0 +1,95 @@
+"""Files of weights: what inference needs, in float16, and how it comes back as a model.
+
+A file is a dict of plain values and tensors: "variant" and "config" (the architecture), "blend" (whether D8 stands behind DHRNet), "prepare" (how
+the training frames were prepared), "model" and "lpenet" (state dicts), "notes". Checkpoints of the train scripts have the same keys.
+VGG19's file for Eq. 11 is read here, too.
+"""
+
+from dataclasses import asdict
+
+import torch
+
+from beyond.blend import BlendedDHRNet, add_blend
+from beyond.fast import speed_up
+from brackets.prepare import UNPREPARED, PrepareConfig
+from common import config_from, load_checkpoint, save_checkpoint
+from lfdiff import LFDiffConfig, build
+from loss import VGG19_URL, VGG19Features
+
+
+def architecture(model, prepare):
+    """What a checkpoint says of a model besides its weights. prepare: PrepareConfig of its frames. Returns: dict of plain values."""
+    return {"variant": model.variant, "config": asdict(model.config), "blend": isinstance(model.dhrnet, BlendedDHRNet), "prepare": asdict(prepare)}
+
+
+def save_weights(path, model, prepare, notes, lpenet=None):
+    """Writes a file of weights, in float16.
+
+    notes: dict of plain values; lpenet: of stage 1. Inference does not need it, but with it training can go on from the file (--init).
+    """
+    states = {name: {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
+              for name, network in (("model", model), ("lpenet", lpenet)) if network is not None}
+    save_checkpoint(path, {**architecture(model, prepare), **states, "notes": notes})
+
+
+def part_of(checkpoint, name, path):
+    """The state of one network, such as "dhrnet", in a checkpoint or a file of weights, as a dict.
+
+    path: of the file, for the message. Raises: ValueError when it holds no such network.
+    """
+    state = {key.removeprefix(name + "."): value for key, value in checkpoint["model"].items() if key.startswith(name + ".")}
+    state = checkpoint.get(name, state)
+    if not state:
+        raise ValueError(f"{path}: of variant {checkpoint['variant']}, it holds no {name}; start from another file")
+    return state
+
+
+def empty_model(checkpoint):
+    """A fresh model of the architecture that a checkpoint describes. Returns: Stage1 or Stage2. Raises: ValueError."""
+    model = build(checkpoint["variant"], config_from(LFDiffConfig, checkpoint["config"]))
+    return add_blend(model) if checkpoint.get("blend") else model
+
+
+def load_weights(path, device="cpu", fast=True):
+    """Reads a file of weights or a checkpoint of the train scripts; the architecture comes from the file.
+
+    fast: give the modules their fast form (beyond/fast.py).
+    Returns: the model on the device, float32, channels_last, in eval mode; model.prepare is the PrepareConfig it was trained with.
+    Raises: FileNotFoundError; ValueError for a file that is not ours.
+    """
+    checkpoint = load_checkpoint(path)
+    model = empty_model(checkpoint)
+    try:
+        model.load_state_dict(checkpoint["model"])
+    except RuntimeError as error:
+        raise ValueError(f"{path}: weights do not fit the architecture stored with them ({str(error).splitlines()[-1].strip()})") from None
+    model.prepare = config_from(PrepareConfig, checkpoint["prepare"]) if "prepare" in checkpoint else UNPREPARED
+    model = model.to(device, memory_format=torch.channels_last).eval()
+    return speed_up(model) if fast else model
+
+
+def load_vgg19(config, device="cpu"):
+    """phi of Eq. 11 with the official weights, or None when lam is 0. config: loss.LossConfig.
+
+    Returns: VGG19Features on the device, or None.
+    Raises: FileNotFoundError when the file is neither here nor to be had; ValueError when it is not VGG19.
+    """
+    if config.lam == 0:
+        return None
+    file = config.vgg or VGG19_URL
+    try:
+        if config.vgg:
+            state = torch.load(config.vgg, map_location="cpu", weights_only=True)
+        else:
+            state = torch.hub.load_state_dict_from_url(VGG19_URL, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise FileNotFoundError(f"VGG19 for Eq. 11: {file} could not be read ({error}); download it, pass it as "
+                                "--vgg FILE, or train without the perceptual term: --lam 0") from None
+    except Exception as error:   # torch.load raises a dozen kinds for a broken file; all mean the same to a user
+        raise ValueError(f"{file}: not a readable weight file ({type(error).__name__}); it may be truncated, download it again") from None
+    try:
+        pairs = [tuple(int(number) for number in pair.split(",")) for pair in config.phi]
+        return VGG19Features(pairs, state).to(device)
+    except (KeyError, IndexError, TypeError, RuntimeError) as error:
+        found = f"no {error} in it" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise ValueError(f"{file}: {found}; Eq. 11 needs VGG19's official state dict (\"features.0.weight\", ...)") from None

@@ -1,0 +1,293 @@
+"""What evaluate.py does: scenes, methods, scores of each method on each scene, and the runs of Table 3.
+
+Paper: Sec. 5. A scene is a bracket that is loaded when its turn comes. A method makes an image of it: a network, a plain merge, or the files
+of another program. `config` is evaluate.py's EvaluateConfig everywhere.
+
+A network gets its frames prepared as in its training, unless --register, --response or --flow say something else.
+"""
+
+import math
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.utils.benchmark import timer
+from tqdm import tqdm
+
+from beyond.fast import by_strips, keep_memory
+from beyond.pictures import panels, save_panel
+from beyond.tiles import reconstruct_in_tiles, tile_for
+from beyond.weights import load_weights
+from brackets.files import read_image, write_image
+from brackets.prepare import UNPREPARED, PrepareConfig, prepare
+from brackets.scenes import find_scenes, load_scene, scene_files
+from common import autocast, count_parameters, load_checkpoint
+from data import PLAIN, T, network_input, weighted_merge
+from evaluation.hdrvdp2 import quality, settings
+from evaluation.metrics import METRICS, score
+from evaluation.report import PAPER_TABLE3, save_csv, training_command
+from infer import InferConfig
+from lfdiff import pad_to_multiple
+from synthetic.dataset import validation_set
+
+MERGES = {"merge, registered": PrepareConfig(response=False, flow=False), "merge, aligned": PrepareConfig()}    # weighted merges of prepared frames
+
+
+@dataclass
+class Scene:
+    """One bracket, not yet loaded."""
+    name: str
+    load: Callable                      # function () -> sample, as data.py describes it
+    truth: bool                         # whether there is one
+
+
+@dataclass
+class Method:
+    """One line of the tables."""
+    name: str
+    predict: Callable                   # function (scene's name, sample) -> H^ (1, 3, H, W) in [0, 1], float32, on the CPU
+    model: torch.nn.Module | None = None
+    S: int | None = None                # steps that Table 4 asks for
+    computed: bool = True               # False: read from files, so without a time
+
+
+def check(config):
+    """Raises: ValueError for settings that are out of range or contradict each other, before anything takes time."""
+    if config.table not in (0, 3):
+        raise ValueError(f"--table {config.table}: only 3; Table 1 is --data kalantari or hu, Table 2 python -m evaluation.bench, Table 4 --steps")
+    if config.table and (config.weights or config.steps):
+        raise ValueError("--table 3: takes its checkpoints from --runs and S as trained; leave --weights and --steps away")
+    if config.sampler not in ("ddim", "ancestral"):
+        raise ValueError(f"--sampler {config.sampler}: use ddim or ancestral")
+    if config.sampler == "ancestral" and config.steps:
+        raise ValueError("--sampler ancestral: takes all T steps of Eq. 14; leave --steps away")
+    if config.scenes < 0:
+        raise ValueError(f"--scenes {config.scenes}: must be 1 or more (0: all)")
+    if config.hdrvdp2:
+        quality(torch.zeros(3, 17, 17), torch.zeros(3, 17, 17), config.screen)      # its own checks of encoding, screen and peak
+
+
+# --- scenes -----------------------------------------------------------------------------------------------------------
+
+def open_scenes(config):
+    """The scenes to score, in order. Returns: list of Scene, their names all different.
+
+    Raises: ValueError for an unknown data set; FileNotFoundError where there are no scenes.
+    """
+    if config.data == "synthetic":
+        made = validation_set(config.size, config.scenes or 8, config.hdr_dir, config.rendered_dir)
+        return [Scene(made.name(i), partial(made.__getitem__, i), True) for i in range(len(made))]
+    if config.data not in ("kalantari", "hu", "sen", "tursun", "folder"):
+        raise ValueError(f"--data {config.data}: unknown; use kalantari, hu, sen, tursun, synthetic or folder")
+    if config.data == "folder":
+        layout, folders = "auto", readable_folders(config.root)
+    else:
+        layout, folders = config.data, find_scenes(config.data, config.root or Path("data") / config.data, "test")
+    folders = [Path(folder).resolve() for folder in folders[:config.scenes or len(folders)]]
+    names = [folder.name for folder in folders]
+    names = [name if names.count(name) == 1 else f"{folder.parent.name}_{name}" for name, folder in zip(names, folders)]
+    return [Scene(name, partial(load_scene, folder, layout), scene_files(folder, layout)[2] is not None) for name, folder in zip(names, folders)]
+
+
+def readable_folders(root):
+    """root itself if it is a scene, else those of its sub-folders that are; says which are not. Raises: FileNotFoundError."""
+    if not root or not Path(root).is_dir():
+        raise FileNotFoundError(f"--root {root or '(missing)'}: no such folder; give a scene, or a folder of scenes")
+    found, reasons = [], []
+    for folder in [Path(root), *sorted(p for p in Path(root).iterdir() if p.is_dir() and not p.name.startswith("."))]:
+        try:
+            scene_files(folder)
+        except (ValueError, FileNotFoundError) as error:
+            reasons.append(str(error))
+            continue
+        found.append(folder)
+        if folder == Path(root):
+            return found
+    if not found:
+        raise FileNotFoundError(f"--root {root}: neither a scene nor a folder of scenes ({reasons[-1]})")
+    for reason in reasons[1:]:
+        print(f"skipped: {reason}")
+    return found
+
+
+# --- methods ----------------------------------------------------------------------------------------------------------
+
+def preparation(model, config):
+    """How a network's frames are prepared: as in its training, but for what the command line says. Returns: PrepareConfig."""
+    given = {step: getattr(config, step) for step in ("register", "response", "flow")}
+    return replace(model.prepare, **{step: wanted for step, wanted in given.items() if wanted is not None})
+
+
+def network_method(name, model, config, device, dtype, S=None):
+    """A trained network as a Method. model: of load_weights, on the device. s1 gets the prior of the truth, and takes the image whole."""
+    @torch.no_grad()
+    def predict(scene, sample):
+        prepared, (H, W) = prepare(sample["ldr"], sample["ev"], preparation(model, config)), sample["ldr"].shape[-2:]
+        ldr, ev = prepared.ldr[None].to(device), prepared.ev[None].to(device)
+        tile = tile_for(config.tile, H, W)
+        keep_memory(2 ** 26 if tile else 2 ** 30)
+        with autocast(device, dtype):
+            if model.variant != "s1":
+                hdr_hat = reconstruct_in_tiles(model, ldr, ev, tile, S, config.sampler, torch.Generator().manual_seed(config.seed))
+            elif "hdr" in sample:
+                hdr = pad_to_multiple(sample["hdr"])[None].to(device)
+                hdr_hat = model(network_input(pad_to_multiple(ldr), ev), hdr)[..., :H, :W]
+            else:
+                raise ValueError(f"{name}: these weights are of stage 1, whose prior comes from the truth, and {scene} has none; use stage 2's")
+        if not torch.isfinite(hdr_hat).all():
+            raise ValueError(f"{name} on {scene}: the result is not finite in {dtype}; try --precision float32")
+        return hdr_hat.cpu()
+    return Method(name, predict, model, S)
+
+
+def weights_methods(config, device, dtype):
+    """The Methods of --weights, one for each S of --steps. A file that says nothing (weights.pt) is named after its folder, too."""
+    methods = []
+    for path in map(Path, config.weights or (() if config.predictions else (InferConfig().weights,))):
+        name = f"{path.resolve().parent.name}_{path.stem}" if path.stem in ("weights", "best", "last") else path.stem
+        model = load_weights(path, device)
+        if config.steps and (model.variant != "s2" or not 1 <= min(config.steps) <= max(config.steps) <= model.schedule.T):
+            raise ValueError(f"--steps {' '.join(map(str, config.steps))} with {path}: found the variant {model.variant}; "
+                             "give weights of s2 (train_stage2.py) and no fewer than 1 step, no more than the diffusion's T")
+        methods += [network_method(f"{name}, S={S}" if S else name, model, config, device, dtype, S) for S in config.steps or (None,)]
+    return methods
+
+
+def plain_method(name):
+    """What one has without any network, as a Method. name: of PLAIN, or MERGES."""
+    @torch.no_grad()
+    def predict(scene, sample):
+        prepared = prepare(sample["ldr"], sample["ev"], MERGES.get(name, UNPREPARED))
+        return by_strips(lambda ldr: PLAIN.get(name, weighted_merge)(ldr, prepared.ev[None]), prepared.ldr[None], halo=0)
+    return Method(name, predict)
+
+
+def prediction_methods(config, scenes):
+    """The Methods of --predictions. Raises: ValueError where no scene has a truth to score them, or Table 3, against."""
+    with_truth = [scene for scene in scenes if scene.truth]
+    if (config.predictions or config.table) and scenes and not with_truth:
+        raise ValueError(f"--data {config.data}: has no truth to score --predictions or --table 3 against; use kalantari, hu or synthetic")
+    return [prediction_method(folder, with_truth) for folder in config.predictions]
+
+
+def prediction_method(folder, scenes):
+    """The .hdr files of another program as a Method. Raises: FileNotFoundError, ValueError: which file is missing or too many."""
+    files = {}
+    for scene in scenes:
+        path, inside = Path(folder) / f"{scene.name}.hdr", sorted((Path(folder) / scene.name).glob("*.hdr"))
+        if not path.is_file() and len(inside) != 1:
+            raise (ValueError if inside else FileNotFoundError)(
+                f"--predictions {folder}: found {len(inside)} files for the scene {scene.name}; give {path.name}, or one .hdr file in {scene.name}/")
+        files[scene.name] = path if path.is_file() else inside[0]
+
+    def predict(scene, sample):
+        image, (H, W) = read_image(files[scene]), sample["ldr"].shape[-2:]
+        if image.shape[:2] != (H, W):
+            raise ValueError(f"{files[scene]}: {image.shape[1]}x{image.shape[0]} pixels, the scene has {W}x{H}; give a result of its size")
+        share = float((image > 1).mean())
+        if share > 0.001:
+            tqdm.write(f"{files[scene]}: {100 * share:.1f} % of the values are above 1 and were clipped; is it in units of the shortest exposure?")
+        return torch.from_numpy(image.clip(0, 1)).permute(2, 0, 1)[None].contiguous()
+    return Method(Path(folder).resolve().name, predict, computed=False)
+
+
+def table3_runs(config, device, dtype):
+    """The rows of Table 3 that have a checkpoint. Returns: list of Method, and the `runs` of report.table3.
+
+    Raises: ValueError for a checkpoint of another variant in a row's place.
+    """
+    methods, runs = [], {}
+    for folder, (row, variant, _, _, command) in PAPER_TABLE3.items():
+        path = Path(config.runs) / folder / "best.pt"
+        if not path.is_file():
+            words = [f"python {command} --data {config.data if config.data in ('synthetic', 'hu') else 'kalantari'}"]
+            words += [f"--root {shlex.quote(config.root)}"] if config.root and config.data in ("kalantari", "hu") else []
+            words += [f"--stage1 {Path(config.runs, 'stage1', 'best.pt').as_posix()}"] if "stage2" in command else []
+            runs[folder] = {"command": " ".join([*words, f"--out {path.parent.as_posix()}"])}
+            continue
+        saved = load_checkpoint(path)
+        if saved["variant"] != variant or "training" not in saved or saved["training"].get("split", False) != (folder == "stage2_split"):
+            raise ValueError(f"{path}: holds {saved['variant']}, not what {command} trains; move the run to its own folder of {config.runs}")
+        model, training = load_weights(path, device), saved["training"]["training"]
+        methods.append(network_method(row, model, config, device, dtype))
+        runs[folder] = {"parameters": count_parameters(model), "trained on": training["data"], "seed": str(training["seed"]),
+                        "command": training_command(saved)}
+    return methods, runs
+
+
+# --- scoring ----------------------------------------------------------------------------------------------------------
+
+@torch.no_grad()
+def time_diffusion(model, sample, S, seed, device, dtype):
+    """Seconds of what Table 4 times, the condition net and S DDIM steps, of frames that are on the device."""
+    X = network_input(pad_to_multiple(sample["ldr"])[None], sample["ev"][None]).to(device)
+    start = timer()                     # when the device has done what it was given
+    with autocast(device, dtype):
+        D = model.condition(X).float()
+        model.sample(torch.randn(D.shape, generator=torch.Generator().manual_seed(seed)).to(D), D, S)
+    return timer() - start
+
+
+def file_name(text):
+    """A method's name as a part of a file's."""
+    return re.sub(r"[^\w.-]+", "_", text)
+
+
+def evaluate_scene(method, scene, sample, config, device, dtype, extremes):
+    """One method on one scene; writes its files. extremes: {(method, "worst" or "best"): rank so far}, kept up to date.
+
+    Returns: {"scene", "method", the keys of METRICS, "seconds", "diffusion_seconds"}, without what was not measured.
+    """
+    start, out = time.perf_counter(), Path(config.out)
+    hdr_hat, row = method.predict(scene.name, sample), {"scene": scene.name, "method": method.name}
+    if method.computed:
+        row["seconds"] = time.perf_counter() - start
+    if method.S:
+        row["diffusion_seconds"] = time_diffusion(method.model, sample, method.S, config.seed, device, dtype)
+    if scene.truth:
+        row.update(score(hdr_hat.to(device), sample["hdr"][None].to(device), config.screen if config.hdrvdp2 else None))
+        for which, rank in (("worst", -row["psnr_mu"]), ("best", row["psnr_mu"])):
+            if method.name not in (*PLAIN, *MERGES) and rank > extremes.get((method.name, which), -math.inf):
+                extremes[method.name, which] = rank
+                shown, columns = panels(sample["ldr"][None], sample["ev"][None], hdr_hat, sample["hdr"])
+                save_panel(out / f"{file_name(method.name)}_{which}.png", shown, columns)
+    if config.save or not scene.truth:
+        folder = out / file_name(method.name)
+        write_image(folder / f"{scene.name}.hdr", hdr_hat[0].permute(1, 2, 0).contiguous().numpy())
+        write_image(folder / f"{scene.name}.png", (T(hdr_hat[0]).permute(1, 2, 0) * 255).round().byte().contiguous().numpy())
+    return row
+
+
+def evaluate(methods, scenes, config, device, dtype):
+    """All methods on all scenes, with a line and scores.csv as they come. Returns: list of evaluate_scene's rows.
+
+    Raises: ValueError for two methods of one name.
+    """
+    names, rows, extremes = [method.name for method in methods], [], {}
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"--weights, --predictions: two are called {name!r}; rename one, because the tables tell them apart by name")
+    bar = tqdm(total=len(methods) * len(scenes), unit="image", disable=None)
+    for scene in scenes:
+        sample = scene.load()
+        for method in methods:
+            if scene.truth or method.computed:
+                if (config.steps or len(scenes) < 3) and scene is scenes[0] and method.model is not None:
+                    method.predict(scene.name, sample)      # a first pass is slow; a median over many scenes does not see it
+                rows.append(evaluate_scene(method, scene, sample, config, device, dtype, extremes))
+                said = " ".join(f"{title} {rows[-1][key]:{form}}" for key, (title, form) in METRICS.items() if key in rows[-1])
+                tqdm.write(f"{scene.name:<16} {method.name:<{max(map(len, names))}} {said or 'no truth: pictures only'}")
+                sys.stdout.flush()
+            bar.update()
+        save_csv(Path(config.out) / "scores.csv", rows, settings(config.screen))
+    bar.close()
+    without = sum(not scene.truth for scene in scenes)
+    if without:
+        print(f"{without} scenes have no truth: their results are in {config.out}, unscored")
+    return rows

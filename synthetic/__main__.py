@@ -1,0 +1,67 @@
+"""Shows synthetic brackets as a contact sheet, or writes them as folders of photographs.
+
+    python -m synthetic --count 8 --out synthetic.png                          # three LDRs, a plain merge, T(truth)
+    python -m synthetic --count 8 --hdr-dir DIR --rendered-dir DIR             # the same from all three sources
+    python -m synthetic --split val --export DIR --count 36 --hdr-dir D --rendered-dir R   # the validation scenes of training, as folders
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from brackets.files import write_image
+from common import parse, run
+from data import T, weighted_merge
+from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig, export, validation_set
+
+
+@dataclass
+class Config:
+    """What to draw and where to write it."""
+
+    count: int = 8  # brackets: rows of the sheet, or folders
+    size: int = 256  # side of the images, pixels
+    seed: int = 0  # of the brackets; --split val has its own
+    hdr_dir: str = ""  # folder of .hdr images: panoramas and photographs
+    rendered_dir: str = ""  # folder made by python -m synthetic.rendered
+    split: str = "all"  # files the brackets are made of: train, val or all; val draws training's validation scenes
+    out: str = "synthetic.png"  # contact sheet to write
+    export: str = ""  # write the brackets into this folder, as photographs not yet aligned, instead of a sheet
+
+
+def contact_sheet(dataset, count):
+    """Draws one row per bracket: its three frames, their plain merge and the truth, the last two after T.
+
+    dataset: SyntheticBrackets, of which the first `count` are drawn.
+    Returns: (count H, 5 W, 3) uint8.
+    """
+    rows = []
+    for index in range(count):
+        item = dataset[index]
+        merged = weighted_merge(item["ldr"][None], item["ev"][None])[0]
+        rows.append(torch.cat([*item["ldr"], T(merged), T(item["hdr"])], -1).numpy())
+    return np.uint8(np.concatenate(rows, -2).transpose(1, 2, 0) * 255 + 0.5)
+
+
+def main():
+    """Reads the command line, then writes the sheet or the folders."""
+    config = parse(Config, description=__doc__)
+    if config.count < 1:
+        raise ValueError(f"--count {config.count}: must be 1 or more")
+    if config.split == "val":
+        dataset = validation_set(config.size, config.count, config.hdr_dir, config.rendered_dir)
+    else:
+        settings = SyntheticConfig(**AS_TAKEN) if config.export else None  # files are photographs: whoever reads them aligns them
+        dataset = SyntheticBrackets(config.size, config.seed, config.count, config.hdr_dir, config.rendered_dir, config.split, settings)
+    if config.export:
+        folders = export(dataset, Path(config.export))
+        print(f"{config.export}: {len(folders)} scenes, {folders[0].name} to {folders[-1].name}")
+    else:
+        write_image(config.out, contact_sheet(dataset, config.count))
+        print(f"{config.out}: {config.count} brackets; columns: short, reference, long exposure, plain merge, truth")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,68 @@
+"""Renders training scenes with a physically based renderer, for what cut-outs on a plane cannot show.
+
+A scene is one place at the moments of three exposures. It has parallax under a hand-held camera; walking figures; objects that bend,
+twist, swing, roll and spin; occlusion, cast shadows, lamps in view, and rooms with a window to the bright outside. Panoramas light it.
+It holds radiance only: dataset.py adds exposure, noise, clipping and files.
+
+    pip install mitsuba pyoidn                  # needed here alone
+    python -m synthetic.rendered --hdr-dir DIR --out data/rendered --train 200 --val 24    # 25 minutes on two busy cores; 260 MB
+    python -m synthetic.rendered --out data/rendered --sheet sheet.png                     # look at them (seconds)
+
+DIR is searched for .hdr files, subfolders included. Panoramas (width = 2 height) light the scenes and are seen behind them. Photographs
+and panoramas become pictures on walls and screens. Training scenes use the files that sources.in_validation gives to training,
+validation scenes use the others, so no image is in both.
+The renderer needs LLVM's shared library. Set DRJIT_LIBLLVM_PATH to a newer one if it is not found, or if Mitsuba stops with "LLVM ERROR:
+Cannot select" (Mitsuba 3.9 does with LLVM 15, not with 19).
+
+Written: OUT/train/NNNN.npy and OUT/val/NNNN.npy, see render.py. A scene is a function of (seed, split, index) and DIR. Files that exist
+are skipped.
+"""
+
+import functools
+import multiprocessing
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from brackets.files import write_image
+from common import parse, run
+from synthetic.rendered.render import SPP, contact_sheet, render_file, start
+
+
+@dataclass
+class Config:
+    """What to render and where to write it."""
+
+    hdr_dir: str = ""  # folder of .hdr panoramas and photographs, searched with its subfolders
+    out: str = "data/rendered"  # folder to write to
+    train: int = 200  # training scenes
+    val: int = 24  # validation scenes
+    seed: int = 0  # of everything random
+    spp: int = SPP  # paths per pixel
+    workers: int = os.cpu_count() or 1  # scenes rendered at a time; they share the cores
+    sheet: str = ""  # only write this contact sheet of the scenes in --out
+    rows: int = 12  # scenes of each split in the sheet
+
+
+def main():
+    """Reads the command line, then renders the scenes that are missing, or draws the sheet."""
+    config = parse(Config, description=__doc__)
+    out = Path(config.out)
+    if config.sheet:
+        write_image(config.sheet, contact_sheet(out, config.rows))
+        return
+    if not config.hdr_dir:
+        raise FileNotFoundError("--hdr-dir: not given; name a folder with .hdr panoramas, for example from polyhaven.com (CC0)")
+    if config.workers < 1:
+        raise ValueError(f"--workers {config.workers}: must be 1 or more")
+    tasks = [(split, index, out / split / f"{index:04d}.npy") for split, count in (("val", config.val), ("train", config.train)) for index in range(count)]
+    tasks = [task for task in tasks if not task[-1].exists()]
+    render = functools.partial(render_file, hdr_dir=config.hdr_dir, seed=config.seed, spp=config.spp)
+    threads = max(1, (os.cpu_count() or 1) // config.workers)
+    with multiprocessing.get_context("spawn").Pool(config.workers, start, (threads,)) as pool:
+        for done, line in enumerate(pool.imap_unordered(render, tasks), 1):
+            print(f"{done}/{len(tasks)} {line}", flush=True)
+
+
+if __name__ == "__main__":
+    run(main)
