@@ -201,12 +201,8 @@ def load_checkpoint(path, device="cpu"):
 
 def describe(config):
     """The configuration as lines of `name = value`, printed at the start of each run."""
-    lines = []
-    for name, value in asdict(config).items():
-        if isinstance(value, dict):
-            value = "  ".join(f"{key}={inner}" for key, inner in value.items())
-        lines.append(f"  {name:<14} {value}")
-    return "\n".join(lines)
+    words = lambda value: "  ".join(f"{key}={inner}" for key, inner in value.items()) if isinstance(value, dict) else value
+    return "\n".join(f"  {name:<14} {words(value)}" for name, value in asdict(config).items())
 
 
 def count_parameters(module):

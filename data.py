@@ -1,4 +1,4 @@
-"""The mu-law T of Eq. 6, the network's input X_i (Sec. 4.1), training patches, and the plain merge others are compared with.
+"""The mu-law T of Eq. 6, the network's input X_i (Sec. 4.1), PSNR, and training patches.
 
 Symbols, paper -> code:  L_i -> ldr[:, i]   H_i = L_i^2.2 / t_i -> the last three channels of network_input
                          t_i -> 2 ** (ev_i - min ev)   H -> hdr   T(H) -> hdr_mu   mu -> MU
@@ -70,38 +70,7 @@ def network_input(ldr, ev):
     return torch.cat([ldr.float(), to_radiance(ldr, ev)], dim=2)
 
 
-def weighted_merge(ldr, ev):
-    """Averages the three frames with triangle weights and no alignment: whatever moved leaves a ghost.
-
-    Each value is weighted by its distance from both ends of its frame's range. The shortest frame keeps its full weight
-    up to white, for nothing else shows the highlights, and the longest keeps its down to black. So saturated in all
-    frames gives the shortest, black in all gives the longest; where the frames contradict each other so much that no
-    weight is left (something moved), the reference decides.
-
-    ldr: (B, 3, 3, H, W) gamma-coded in [0, 1], rising exposure. ev: (B, 3) exposures in stops.
-    Returns: (B, 3, H, W) linear radiance in units of the shortest exposure, float32.
-    Source: triangle weights of [Debevec and Malik 1997], their open ends as in [Kalantari 2017]'s ground truth.
-    """
-    short, reference, long = ldr.float().unbind(dim=1)  # (B, 3, H, W) each
-    weight = torch.stack([(2 * short).clamp(max=1),
-                          1 - (2 * reference - 1).abs(),
-                          (2 - 2 * long).clamp(max=1)], dim=1)  # (B, 3, 3, H, W)
-    hdr = to_radiance(ldr, ev)
-    total = weight.sum(dim=1)
-    merged = (weight * hdr).sum(dim=1) / total.clamp(min=1e-12)
-    return torch.where(total > 0, merged, hdr[:, 1])
-
-
-# What one has without any network: {title: function (ldr, ev) -> (B, 3, H, W) linear radiance}, arguments as of weighted_merge.
-PLAIN = {"reference alone": lambda ldr, ev: to_radiance(ldr, ev)[:, 1], "weighted merge": weighted_merge}
-
-
 # --- training patches -------------------------------------------------------------------------------------------------
-
-def patch_grid(height, width, patch, stride):
-    """How many patches fit into an image, down and across. A rim narrower than the stride is left out."""
-    return (height - patch) // stride + 1, (width - patch) // stride + 1
-
 
 class Patches(Dataset):
     """All patches of some scenes, shuffled anew each epoch, flipped and turned: 22,792 in Kalantari's 74 training scenes.
@@ -125,7 +94,7 @@ class Patches(Dataset):
             height, width = self._pixels(k).shape
             if min(height, width) < patch:
                 raise ValueError(f"{file}: {width}x{height} pixels; too small for patches of {patch}, choose a smaller --patch")
-            self.grids.append(patch_grid(height, width, patch, stride))
+            self.grids.append(((height - patch) // stride + 1, (width - patch) // stride + 1))     # patches down and across; a rim is left out
         self.first = np.cumsum([0] + [rows * columns for rows, columns in self.grids])  # index of each scene's first patch
 
     def __getstate__(self):

@@ -66,10 +66,9 @@ def unwindows(tokens, m, n, H, W):
 
 
 class PixelAttention(nn.Module):
-    """Self-attention over pixels, one head, as in [8]; used at the lowest level only.
+    """Self-attention over pixels, one head, as in [8]; used at the lowest level only. Pixels attend to those of their own window [assumed A8].
 
-    Pixels attend to those of their own window. By default it is as large as a training patch of 128 pixels is at this level, so a large
-    image looks to the network like what it was trained on, and the cost is linear in pixels [assumed A8].
+    By default a window is as large as a training patch of 128 pixels is at this level, so a large image looks like what was trained on.
     """
 
     def __init__(self, channels, window=0):

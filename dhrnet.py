@@ -241,10 +241,7 @@ class DHRNet(nn.Module):
             return torch.sigmoid(self.out(F.float() + F_0.float()))
 
     def forward(self, X, z=None):
-        """X: (B, 3, 6, H, W), H and W multiples of 4; z: (B, N, H/4, W/4), None for the baseline.
-
-        Returns: H^ (B, 3, H, W), linear radiance in (0, 1), float32.
-        """
+        """X: (B, 3, 6, H, W), H and W multiples of 4; z: (B, N, H/4, W/4), None for the baseline. Returns: H^ (B, 3, H, W) linear, float32."""
         F_0 = self.align(X)                             # (B, C, H, W)
         return self.output(self.refine(F_0, z), F_0)
 

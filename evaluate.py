@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from tyro.conf import DisallowNone
 
 from common import parse, pick_device, pick_precision, run
-from data import PLAIN
+from brackets.merge import PLAIN
+
 from evaluation.hdrvdp2 import HDRVDP2Config
 from evaluation.report import write_report
 from evaluation.scoring import MERGES, check, evaluate, open_scenes, plain_method, prediction_methods, table3_runs, weights_methods

@@ -15,18 +15,18 @@ the frames, a plain merge with its ghosts, our result, and truth and error where
 """
 
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tyro.conf import DisallowNone
 
 from beyond.fast import keep_memory
-from beyond.pictures import panels, plain_results, regions, sample_images, save_panel, save_spread, shrunk_bracket
+from beyond.pictures import panels, plain_results, sample_images, save_panel, save_spread, shrunk_bracket, spread_in_words
 from beyond.tiles import tile_for
 from beyond.weights import load_weights
 from brackets.files import write_image
-from brackets.prepare import PrepareConfig, prepare, registered_frames
+from brackets.prepare import prepare, registered_frames
 from brackets.scenes import load_scene
 from common import autocast, parse, pick_device, pick_precision, run
 from data import T, psnr
@@ -78,9 +78,7 @@ def main():
             network.compile()
 
     start = time.perf_counter()
-    asked = {field.name: getattr(config, field.name) for field in fields(PrepareConfig)}
-    how = PrepareConfig(**{step: getattr(model.prepare, step) if value is None else value for step, value in asked.items()})
-    prepared = prepare(sample["ldr"], sample["ev"], how)
+    prepared = prepare(sample["ldr"], sample["ev"], model.prepare.overridden(config.register, config.response, config.flow))
     ldr, ev = prepared.ldr[None], prepared.ev[None]                             # (1, 3, 3, H, W), (1, 3)
     tile = tile_for(config.tile, H, W)
     keep_memory(2 ** 26 if tile else 2 ** 30)                                   # only strips where memory is short; what loading needed is gone
@@ -106,9 +104,7 @@ def main():
             print(f"{title:<16} {psnr(T(image), T(hdr[None])):>8.2f} {psnr(image, hdr[None]):>8.2f}")
     if config.samples > 1:
         save_spread(out / f"{name}_spread.png", T(hdr_hat[0]), spread[0, 0])
-        print(f"spread over {config.samples} samples, mean standard deviation of T(H):")
-        for title, region in regions(ldr, ev).items():
-            print(f"  {title:<43} {float(spread[region].mean()) if region.any() else float('nan'):.5f}   ({100 * region.float().mean():.1f} % of the pixels)")
+        print(f"spread over {config.samples} samples, mean standard deviation of T(H):\n{spread_in_words(spread, ldr, ev)}")
     print(f"wrote {out / name}.hdr, {name}.png, {name}_panel.png" + (f", {name}_spread.png" if config.samples > 1 else ""))
 
 

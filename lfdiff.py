@@ -43,8 +43,8 @@ class LFDiffConfig:
         """Raises: ValueError where the prior, the PIMs and the U-Net would not fit each other on images padded to MULTIPLE."""
         k, needed = self.lpenet.unshuffle, self.lpenet.unshuffle * 2 ** (len(self.denoiser.unet_multipliers) - 1)
         if k != self.dhrnet.pool_pim or MULTIPLE % needed or MULTIPLE % self.dhrnet.pool_frm:
-            raise ValueError(f"--unshuffle {k}, --pool-pim {self.dhrnet.pool_pim}, --pool-frm {self.dhrnet.pool_frm}, --unet-multipliers: the first "
-                             f"two must be equal, and images are padded to multiples of {MULTIPLE} only, not of {needed} and --pool-frm")
+            raise ValueError(f"--unshuffle {k}, --pool-pim {self.dhrnet.pool_pim}, --pool-frm {self.dhrnet.pool_frm}, --unet-multipliers: the first two "
+                             f"must be equal, and images padded to multiples of {MULTIPLE} must divide by {needed} and by --pool-frm")
 
 
 class Stage1(nn.Module):
@@ -113,7 +113,7 @@ class Stage2(nn.Module):
         """From noise to the prior, by the frames alone.
 
         z_T, D: (B, N, H/4, W/4), H and W multiples of 16; S: DDIM steps, default the trained ones; sampler: "ddim", or "ancestral" for all T
-        steps of Eq. 14; generator: of the noise on the way. Returns: z_hat (B, N, H/4, W/4) standardised; without a denoiser D. Source: Sec. 4.3.
+        steps of Eq. 14; generator: on the CPU, of the noise. Returns: z_hat (B, N, H/4, W/4) standardised; without a denoiser D. Source: Sec. 4.3.
         """
         if self.denoiser is None:
             return D
@@ -137,8 +137,7 @@ def reconstruct(model, ldr, ev, S=None, sampler="ddim", generator=None):
     """The inference of Fig. 2 (c): three LDR frames to one HDR image, any size.
 
     model: Stage2, or the baseline Stage1. ldr: (B, 3, 3, H, W) gamma-coded in [0, 1], rising exposure; ev: (B, 3) stops.
-    S, sampler: see Stage2.sample; generator: CPU generator of the noise.
-    Returns: H^ (B, 3, H, W) linear radiance in [0, 1] in units of the shortest exposure, float32.
+    S, sampler, generator: see Stage2.sample. Returns: H^ (B, 3, H, W) linear radiance in [0, 1], units of the shortest exposure, float32.
     Raises: ValueError for the variant s1, whose prior needs the ground truth.
     """
     if model.variant == "s1":

@@ -18,13 +18,14 @@ import torch
 
 from beyond.blend import add_blend
 from beyond.fast import speed_up
-from beyond.losses import further_terms
+from beyond.config import BeyondConfig
+from beyond.losses import further_terms, loss_columns
 from beyond.weights import empty_model, load_vgg19, part_of
 from common import autocast, count_parameters, describe, load_checkpoint, parse, run
 from data import network_input
 from lfdiff import LFDiffConfig, Stage1, pad_to_multiple
 from loss import LossConfig, reconstruction_loss
-from training import BeyondConfig, Run, TrainingConfig, batches, distributed, loss_columns, open_data, start, to_device
+from training import Run, TrainingConfig, batches, distributed, open_data, start, to_device
 
 
 @dataclass

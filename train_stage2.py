@@ -23,7 +23,8 @@ import torch
 
 from beyond.blend import add_blend
 from beyond.fast import speed_up
-from beyond.losses import further_terms
+from beyond.config import BeyondConfig
+from beyond.losses import further_terms, loss_columns
 from beyond.weights import empty_model, load_vgg19, part_of, save_weights
 from common import autocast, config_from, count_parameters, describe, load_checkpoint, parse, run
 from data import network_input
@@ -33,7 +34,7 @@ from dhrnet import DHRNetConfig
 from lfdiff import LFDiffConfig, Stage2, pad_to_multiple, reconstruct
 from loss import LossConfig, diffusion_loss, reconstruction_loss
 from lpenet import LPENet, LPENetConfig
-from training import BeyondConfig, Run, TrainingConfig, batches, distributed, loss_columns, open_data, start, to_device
+from training import Run, TrainingConfig, batches, distributed, open_data, start, to_device
 
 SCRIPTS = {"s1": "train_stage1.py", "s2": "train_stage2.py", "s2_without_dm": "train_stage2.py --without-dm"}
 

@@ -20,7 +20,7 @@ from beyond.fast import keep_memory
 from beyond.log import Log
 from beyond.pictures import save_progress_picture
 from beyond.weights import architecture
-from brackets.prepare import UNPREPARED, PrepareConfig, cache_scenes, prepared_sample
+from brackets.prepare import cache_scenes, prepared_sample
 from brackets.scenes import find_scenes, load_scene
 from common import load_checkpoint, pick_precision, save_checkpoint, seed_all, start_processes
 from data import Patches, T, psnr
@@ -58,22 +58,6 @@ class TrainingConfig:
     precision: str = "auto"         # auto (bfloat16 where the hardware has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
     compile: bool = False           # torch.compile the network
     resume: bool = False            # continue from last.pt in --out
-
-
-@dataclass
-class BeyondConfig:
-    """Beyond the paper: what departs from it. Everything here is off by default, and the run is the paper's."""
-    align: bool = False             # prepare the frames in training and validation: registration, tone curve, optical flow [departs D6, D9, D10]
-    blend: bool = False             # weigh Eq. 10 and the frames against each other, pixel by pixel [departs D8]
-    ema: float = 0.0                # what stays of a running mean of the weights at each step; the mean is validated and saved; 0: none [departs D7]
-    linear: float = 0.0             # weight of the L1 distance of linear radiance, added to Eq. 11 [departs D5]
-    decibel: tuple[float, float] = (0.0, 0.0)    # weights of the decibels by which PSNR-mu and PSNR-L of a patch fall short of 50 [departs D5]
-    sharp: float = 0.0              # weight of the share of the truth's gradients that is missing [departs D5]
-
-    @property
-    def prepare(self):
-        """How the frames of this run are prepared, a PrepareConfig."""
-        return PrepareConfig() if self.align else UNPREPARED
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -192,12 +176,6 @@ def flags_of(config):
     for name, value in config.items():
         flat.update(flags_of(value) if isinstance(value, dict) else {name: value})
     return flat
-
-
-def loss_columns(loss, beyond):
-    """The columns of the log for L_r and those of its terms whose weights are not 0. loss: LossConfig, beyond: BeyondConfig."""
-    weights = {"L1_mu": 1, "L_phi": loss.lam, "L1_lin": beyond.linear, "dB_mu": beyond.decibel[0], "dB_l": beyond.decibel[1], "soft": beyond.sharp}
-    return ["L_r", *(name for name, weight in weights.items() if weight)]
 
 
 class Run:

@@ -43,16 +43,21 @@ def softness(hdr_mu_hat, hdr_mu, seen):
 def further_terms(weights, hdr_hat, hdr, ldr):
     """What the train scripts add to L_r of Eq. 11.
 
-    weights: has linear, decibel (two numbers) and sharp (training.BeyondConfig); hdr_hat, hdr: (B, 3, H, W) linear in [0, 1];
+    weights: has linear, decibel (two numbers) and sharp (BeyondConfig); hdr_hat, hdr: (B, 3, H, W) linear in [0, 1];
     ldr: (B, 3, 3, H, W) coded.
     Returns: their weighted sum (0 where all weights are), and the terms {"L1_lin", "dB_mu", "dB_l", "soft"} that were computed, detached and
     before their weights; float32 scalars.
     """
+    terms = {"L1_lin": (weights.linear, lambda: (hdr_hat - hdr).abs().mean()),
+             "dB_mu": (weights.decibel[0], lambda: decibels(T(hdr_hat), T(hdr))),
+             "dB_l": (weights.decibel[1], lambda: decibels(hdr_hat, hdr)),
+             "soft": (weights.sharp, lambda: softness(T(hdr_hat), T(hdr), well_exposed(ldr)))}
     with torch.autocast(hdr.device.type, enabled=False):
-        hdr_mu, hdr_mu_hat = T(hdr), T(hdr_hat)
-        terms = {"L1_lin": (weights.linear, lambda: (hdr_hat - hdr).abs().mean()),
-                 "dB_mu": (weights.decibel[0], lambda: decibels(hdr_mu_hat, hdr_mu)),
-                 "dB_l": (weights.decibel[1], lambda: decibels(hdr_hat, hdr)),
-                 "soft": (weights.sharp, lambda: softness(hdr_mu_hat, hdr_mu, well_exposed(ldr)))}
         values = {name: term() for name, (weight, term) in terms.items() if weight}
     return sum(terms[name][0] * value for name, value in values.items()), {name: value.detach() for name, value in values.items()}
+
+
+def loss_columns(loss, beyond):
+    """The columns of the log for L_r and those of its terms whose weights are not 0. loss: LossConfig, beyond: BeyondConfig."""
+    weights = {"L1_mu": 1, "L_phi": loss.lam, "L1_lin": beyond.linear, "dB_mu": beyond.decibel[0], "dB_l": beyond.decibel[1], "soft": beyond.sharp}
+    return ["L_r", *(name for name, weight in weights.items() if weight)]

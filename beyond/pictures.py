@@ -10,7 +10,8 @@ import torch.nn.functional as nnf
 from beyond.fast import by_strips
 from beyond.tiles import reconstruct_in_tiles
 from common import save_figure
-from data import PLAIN, T, psnr, to_radiance, weighted_merge
+from brackets.merge import PLAIN, weighted_merge
+from data import T, psnr, to_radiance
 
 PANEL = 2000            # longest side of one picture in the panel, pixels
 
@@ -54,6 +55,12 @@ def regions(ldr, ev, white=0.98, darker=0.7):
     contradicted = ((H_1 < darker * H_2) & (ldr[:, 1] >= white)).any(dim=1, keepdim=True)
     return {"saturated, and the short frame contradicts": contradicted, "saturated, the short frame agrees": saturated & ~contradicted,
             "not saturated": ~saturated}
+
+
+def spread_in_words(spread, ldr, ev):
+    """The mean spread in each of regions(), a line each. spread: (1, 1, H, W); ldr, ev: as there."""
+    means = {title: (float(spread[region].mean()) if region.any() else float("nan"), 100 * region.float().mean()) for title, region in regions(ldr, ev).items()}
+    return "\n".join(f"  {title:<43} {mean:.5f}   ({share:.1f} % of the pixels)" for title, (mean, share) in means.items())
 
 
 def shrink(image):

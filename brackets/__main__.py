@@ -1,54 +1,71 @@
-"""Prints what was found in the folder of a scene: files, sizes, exposures, motion of the camera, tone curve, motion of things.
+"""Prints what was found in the folder of a scene: files, exposures, motion of the camera, tone curve, motion of things.
 
     python -m brackets DIR
 """
 
-import argparse
 import math
+from dataclasses import dataclass
 
 import numpy as np
+from tyro.conf import Positional
 
 from brackets.files import read_image
-from brackets.flow import find_flow
+from brackets.flow import SMALLEST, find_flow
 from brackets.light import interpolate
 from brackets.prepare import PrepareConfig, prepare
 from brackets.register import in_words
-from brackets.scenes import LAYOUTS, load_scene, scene_files
-from common import run
+from brackets.scenes import load_scene, scene_files
+from common import parse, run
 
 
-def main():
-    """One paragraph for the files, one for the camera, one for what moved by itself."""
-    parser = argparse.ArgumentParser(prog="python -m brackets", description=__doc__.split("\n")[0])
-    parser.add_argument("folder", help="folder with three or more photographs and their exposures")
-    parser.add_argument("--layout", default="auto", help="auto, " + ", ".join(LAYOUTS))
-    args = parser.parse_args()
-    paths, ev, truth = scene_files(args.folder, args.layout)
-    sample = load_scene(args.folder, args.layout)
+@dataclass
+class Config:
+    """Which scene to look at."""
+    folder: Positional[str]     # folder with three or more photographs and their exposures
+    layout: str = "auto"        # auto, kalantari, hu, sen, tursun or photos: see brackets/scenes.py
+
+
+def print_files(config, sample):
+    """Prints a line for each frame and for the truth. sample: as load_scene gives it."""
+    paths, ev, truth = scene_files(config.folder, config.layout)
     height, width = sample["ldr"].shape[-2:]
     print(f"{sample['name']}: {width}x{height}")
     for path, stops, frame in zip(paths, ev, sample["ldr"]):
-        clipped = 100 * (frame.amax(dim=0) >= 1).float().mean()
-        print(f"  {path.name:24s} {read_image(path).dtype!s:8s} +{stops:.2f} EV  mean {frame.mean():.3f}, {clipped:.1f} % saturated")
+        saturated = 100 * (frame.amax(dim=0) >= 1).float().mean()
+        print(f"  {path.name:24s} {read_image(path).dtype!s:8s} +{stops:.2f} EV  mean {frame.mean():.3f}, {saturated:.1f} % saturated")
     if truth:
         print(f"  {truth.name:24s} float32  truth      mean {sample['hdr'].mean():.4f}, largest {read_image(truth).max():.4f} before clipping at 1")
 
-    prepared = prepare(sample["ldr"], sample["ev"], PrepareConfig(flow=False))
+
+def print_motion(prepared):
+    """Prints how the camera moved, the tone curve, and how far things moved by themselves. prepared: Prepared, without flow."""
+    ldr, ev, outer = prepared.ldr, prepared.ev, ((0, "short"), (2, "long"))
+    height, width = ldr.shape[-2:]
     print("camera")
-    for i, name in ((0, "short"), (2, "long")):
+    for i, name in outer:
         print(f"  {name:<6} {in_words(prepared.homographies[i], height, width)}")
     if prepared.curve is None:
-        print("tone curve: gamma 2.2, or nothing that can be told from these frames")
+        print("tone curve: gamma 2.2, or too little is seen to tell")
     else:
         print("tone curve: not gamma 2.2")
         for v in np.linspace(0.1, 1, 10):
             print(f"  {v:.1f} shows what gamma 2.2 would code as {v * math.exp(interpolate(v, prepared.curve)):.3f}")
     print("what moved by itself")
-    for i, name in ((0, "short"), (2, "long")):
-        u = find_flow(prepared.ldr[1], prepared.ldr[i], float(sample["ev"][1] - sample["ev"][i]))
-        length = u.norm(dim=0).flatten().sort().values
-        print(f"  {name:<6} " + ", ".join(f"{100 * q:g} % of the pixels by {float(length[int(q * (len(length) - 1))]):.1f} pixels or less"
-                                          for q in (0.5, 0.9, 0.99)))
+    for i, name in outer:
+        if min(height, width) < SMALLEST:
+            print(f"  {name:<6} not looked for in frames of fewer than {SMALLEST} pixels a side")
+            continue
+        length = find_flow(ldr[1], ldr[i], float(ev[1] - ev[i])).norm(dim=0).flatten().sort().values
+        half, most, nearly_all = (length[int(share * (len(length) - 1))] for share in (0.5, 0.9, 0.99))
+        print(f"  {name:<6} 50 % of the pixels moved by at most {half:.1f} pixels, 90 % by {most:.1f}, 99 % by {nearly_all:.1f}")
+
+
+def main():
+    """Reads the command line and the scene, and prints what was found."""
+    config = parse(Config, description=__doc__)
+    sample = load_scene(config.folder, config.layout)
+    print_files(config, sample)
+    print_motion(prepare(sample["ldr"], sample["ev"], PrepareConfig(flow=False)))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Image files and exposures: what stands on the disk becomes arrays, and back.
+"""Reads and writes image files, and reads exposures from text files and EXIF.
 
-Which calls are right, and which silently lie, was found by trying them:
+Some calls give wrong pixels without an error. These were tried and are right:
     16-bit PNG    imagecodecs; imageio with Pillow returns 8 bits
-    .hdr          imagecodecs behind our own reading of the header; imageio.imwrite("x.hdr") would write a TIFF
-    TIFF          tifffile, with imagecodecs for LZW; one kind of truncated file decodes to no pixels without an error
+    .hdr          imagecodecs after our own reading of the header; imageio.imwrite("x.hdr") would write a TIFF
+    TIFF          tifffile, with imagecodecs for LZW; a file cut off after its header decodes to no pixels, so the size is checked
 
-Arrays are (H, W, 3), RGB; the range follows from the dtype (uint8 / 255, uint16 / 65535, float32 as it is), never from the values.
+Arrays are (H, W, 3), RGB. Their range follows from the dtype (uint8 / 255, uint16 / 65535, float32 as it is), never from the values.
 """
 
 import math
@@ -67,7 +67,7 @@ def _read_jpeg(path):
 
 
 def _read_radiance(path):
-    """Reads the header here (the codec takes XYZ for RGB, knows no CRLF and no long lines) and leaves the pixels to it."""
+    """Reads the header here and leaves the pixels to the codec, which takes XYZ for RGB and knows neither CRLF nor long lines."""
     data = path.read_bytes()
     header = re.match(rb"#\?(?:RADIANCE|RGBE)[^\n]*\n((?:[^\n]*[^\r\n][^\n]*\n)*)\r?\n([^\n]*)\n", data)
     if header is None:
@@ -79,7 +79,7 @@ def _read_radiance(path):
     if size is None:
         raise ValueError(f"its size line is {header[2].decode(errors='replace')!r}, not -Y height +X width")
     height, width = int(size[1]), int(size[2])
-    # The least a picture of this size can take, so that a false header cannot claim all memory.
+    # The fewest bytes that a row can take. A false header must not claim all memory.
     row = 4 + 8 * math.ceil(width / 127) if 8 <= width <= 32767 else 4 * width
     pixels = data[header.end():]
     if height * width == 0 or len(pixels) < min(row, 4 * width) * height:
@@ -91,11 +91,11 @@ def _read_radiance(path):
 def read_image(path):
     """Reads an image file as it is, upright.
 
-    path: .tif, .tiff, .png, .jpg, .jpeg or .hdr. Grey becomes three equal channels, alpha is dropped, the orientation
-        tag is applied, of several pages the first is taken. Colour profiles are not applied, nor is EXPOSURE in an .hdr.
+    path: .tif, .tiff, .png, .jpg, .jpeg or .hdr. Grey becomes three equal channels, alpha is dropped, the orientation tag
+        is applied, and of several pages the first is taken. Colour profiles and the EXPOSURE of an .hdr are not applied.
     Returns: (H, W, 3) RGB, uint8 or uint16 gamma-coded, or float32 (linear for .hdr).
-    Raises: FileNotFoundError; ValueError for what is damaged, of another kind than its suffix says, CMYK, palette TIFF,
-        of another bit depth. Save such a file again as 8- or 16-bit RGB.
+    Raises: FileNotFoundError; ValueError for a file that is damaged, of another kind than its suffix says, CMYK, a palette
+        TIFF or of another bit depth. Save such a file again as 8- or 16-bit RGB.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -126,10 +126,10 @@ def read_image(path):
 
 
 def write_image(path, image):
-    """Writes an image file whole or not at all, folders included.
+    """Writes an image file whole or not at all, and makes its folder where there is none.
 
-    path: .tif/.tiff (uint8, uint16, float32), .png (uint8, uint16), .jpg/.jpeg (uint8) or .hdr (float32 >= 0, three
-        channels sharing one exponent: within 1/256 of the pixel's brightest channel).
+    path: .tif/.tiff (uint8, uint16, float32), .png (uint8, uint16), .jpg/.jpeg (uint8) or .hdr (float32 >= 0; the three
+        channels share one exponent, so the error is up to 1/256 of the pixel's brightest channel).
     image: (H, W, 3) RGB.
     Raises: ValueError for another shape, dtype or suffix, and for NaN, infinite or negative values in an .hdr.
     """
@@ -142,12 +142,12 @@ def write_image(path, image):
     if suffix == ".hdr":
         if not np.isfinite(image).all() or image.min() < 0:
             raise ValueError(f"{path}: the image has NaN, infinite or negative values; Radiance files cannot hold them")
-        # The codec cuts the 8-bit mantissas off, 0.3 % too dark on average; half a step more makes it round.
+        # The codec cuts off the 8-bit mantissas: 0.3 % too dark on average. Half a step more makes it round.
         brightest = image.max(axis=2, keepdims=True)
-        exponent = np.frexp(brightest * np.float32(512 / 511))[1]  # 511.5/512 will round up into the next one
+        exponent = np.frexp(brightest * np.float32(512 / 511))[1]  # a mantissa that rounds up to 1 takes the next exponent
         half_step = np.where(brightest > 0, np.ldexp(np.float32(1 / 512), exponent), np.float32(0))
         height, width, _ = image.shape
-        room = 1000 + height * (8 * width + 16)  # by itself it plans 4 bytes a pixel and fails where noise has no runs to save
+        room = 1000 + height * (8 * width + 16)  # by default 4 bytes per pixel, too few for noise, which has no runs
         data = imagecodecs.rgbe_encode(image + half_step, out=room)
     elif suffix == ".png":
         data = imagecodecs.png_encode(image)
@@ -161,8 +161,9 @@ def write_image(path, image):
 
 
 def to_float(image):
-    """Scales by dtype alone: uint8 / 255, uint16 / 65535, float32 as it is; float32 out.
+    """Scales by dtype alone: uint8 / 255, uint16 / 65535, float32 as it is.
 
+    image: array of any shape. Returns: float32, the same shape.
     Raises: ValueError for another dtype.
     """
     if image.dtype == np.float32:
@@ -177,26 +178,27 @@ def to_float(image):
 def read_exposures(path, unit="ev"):
     """Reads the numbers of an exposure file.
 
-    path: text with numbers apart by line ends, blanks, commas or semicolons: -2.5, +1, 1/60 (a comma is never a decimal point).
-    unit: "ev" or "log2" (stops), or "seconds" (exposure times). A file can settle it itself: 1/60s (seconds), -2EV (stops).
-    Returns: (n,) float64 array of stops, as listed.
-    Raises: FileNotFoundError; ValueError for something that is no number, an empty file, times that are not positive.
+    path: text file of numbers such as -2.5, +1 or 1/60, separated by line ends, blanks, commas or semicolons. A comma is never
+        a decimal point.
+    unit: "ev" or "log2" (stops), or "seconds" (exposure times). A unit in the file goes before it: 1/60s (seconds), -2EV (stops).
+    Returns: (n,) float64 array of stops, in the order of the file.
+    Raises: FileNotFoundError; ValueError for a word that is no number, an empty file, or a time that is not positive.
     """
     path = Path(path)
     if unit not in ("ev", "log2", "seconds"):
         raise ValueError(f"read_exposures: unknown unit {unit!r}; use ev, log2 or seconds")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; write one exposure a line into it")
+        raise FileNotFoundError(f"{path}: no such file; write one exposure per line into it")
     text = path.read_bytes().decode("utf-8-sig", errors="replace").lower()
     text = re.sub(r"(?<=[\d.])[ \t]+(?=(s|sec|ev)\b)", "", text.replace("\N{MINUS SIGN}", "-"))
     values, units = [], set()
     words = [word for word in re.split(r"[\s,;]+", text) if word]
     if not words:
-        raise ValueError(f"{path}: the file is empty; write one exposure a line into it")
+        raise ValueError(f"{path}: the file is empty; write one exposure per line into it")
     for word in words:
         match = re.fullmatch(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)(?:/(\d+\.?\d*))?(s|sec|ev)?", word)
         if match is None or (match[2] and float(match[2]) == 0):
-            raise ValueError(f"{path}: found {word!r} where a number should be; write one exposure a line, such as -2 or 1/60s")
+            raise ValueError(f"{path}: found {word!r} where a number should be; write one exposure per line, such as -2 or 1/60s")
         values.append(float(match[1]) / float(match[2] or 1))
         units.add({"s": "seconds", "sec": "seconds", "ev": "ev", None: unit}[match[3]])
     if len(units) > 1:
@@ -209,7 +211,7 @@ def read_exposures(path, unit="ev"):
 
 
 def _number(value):
-    """A positive float of what an EXIF reader gives (number, rational, pair, tuple), else None."""
+    """What an EXIF reader gives (number, rational, pair, tuple) as a positive float, or else None."""
     if isinstance(value, tuple):
         if len(value) == 2 and value[1] == 0:
             return None
@@ -237,16 +239,16 @@ def _exif_tags(path):
 
 
 def read_exif(path):
-    """Reads what a photograph tells of its exposure.
+    """Reads the exposure of a photograph from its EXIF.
 
     path: .jpg, .png or .tif.
-    Returns: {"time": seconds, "f_number": number, "iso": number}, None for each that is not there.
+    Returns: {"time": seconds, "f_number": number, "iso": number}, None for each that is missing.
     Raises: ValueError where the file cannot be opened as an image.
     """
     try:
         _, time, f_number, iso = _exif_tags(Path(path))
     except Exception as error:  # see read_image
-        raise ValueError(f"{path}: cannot be read ({error}); is it an image? remove it or save it again") from error
+        raise ValueError(f"{path}: cannot be read ({error}); remove it or save it again as an image") from error
     iso = iso[0] if isinstance(iso, tuple) and iso else iso  # a list of ratings, not a fraction
     return {"time": _number(time), "f_number": _number(f_number), "iso": _number(iso)}
 
@@ -254,14 +256,15 @@ def read_exif(path):
 def exif_ev(path, terms=("time", "f_number", "iso")):
     """Works out how much a photograph was exposed, from its EXIF: log2(time * ISO/100 / f_number^2).
 
-    path: .jpg, .png or .tif. terms: which of the three enter; load_scene leaves f_number or iso out where no frame of the
-        bracket has it (an old lens, a phone: it did not change), and never where only some have it.
-    Returns: stops, to be compared with those of the same bracket.
+    path: .jpg, .png or .tif.
+    terms: which of the three enter. scene_files leaves out f_number or iso where no frame of the bracket has it: with an old
+        lens or a phone it did not change. Where only some frames have it, it enters and its absence is an error.
+    Returns: stops; only differences within one bracket mean something.
     Raises: ValueError where a term is missing: write exposure.txt.
     """
     exif = read_exif(path)
     missing = [term for term in terms if exif[term] is None]
     if missing:
-        raise ValueError(f"{path}: no {' and no '.join(missing)} in its EXIF; write exposure.txt beside it, one EV a line")
+        raise ValueError(f"{path}: no {' and no '.join(missing)} in its EXIF; write exposure.txt beside it, one EV per line")
     power = {"time": 1, "iso": 1, "f_number": -2}
     return sum(power[term] * math.log2(exif[term] / (100 if term == "iso" else 1)) for term in terms)

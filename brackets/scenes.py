@@ -1,6 +1,6 @@
-"""Which files a scene is made of, and what they hold: layouts of data sets, exposures, the truth.
+"""Scenes on the disk: which folders there are, which files in them are frames, exposures and ground truth, and what they hold.
 
-A sample is a dict of float32 tensors, as data.py describes it: "ldr" (3, 3, H, W), "ev" (3,), "hdr" (3, H, W).
+A scene becomes a sample, a dict of float32 tensors as data.py describes it: "ldr" (3, 3, H, W), "ev" (3,), "hdr" (3, H, W).
 """
 
 import re
@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from brackets.files import LDR_SUFFIXES, exif_ev, read_exif, read_exposures, read_image, to_float
 
-# layout: (file of the exposures, its unit, file of the truth, file of which pattern are frames)
+# layout: (file of the exposures, its unit, file of the truth, pattern of the frames' names)
 LAYOUTS = {
     "kalantari": ("exposure.txt", "ev", "HDRImg.hdr", r".*"),
     "hu": ("input_exp.txt", "ev", "ref_hdr_aligned_linear.hdr", r"input_\d+_aligned\..*"),
@@ -26,19 +26,19 @@ WHERE_TO_GET = {  # data set: (what find_scenes looks for, the page of its autho
                   "https://cseweb.ucsd.edu/~viscomp/projects/SIG17HDR/"),
     "hu": ("001/ to 100/, each with input_{0,1,2}_aligned.tif, input_exp.txt, ref_hdr_aligned_linear.hdr",
            "https://github.com/nadir-zeeshan/sensor-realistic-synthetic-data"),
-    "sen": ("one folder a scene, each with its images and exposures.txt", "https://web.ece.ucsb.edu/~psen/hdrvideo"),
-    "tursun": ("one folder a scene, each with its .tiff images and exposure.txt",
+    "sen": ("one folder per scene, each with its images and exposures.txt", "https://web.ece.ucsb.edu/~psen/hdrvideo"),
+    "tursun": ("one folder per scene, each with its .tiff images and exposure.txt",
                "https://user.ceng.metu.edu.tr/~akyuz/files/eg2016/index.html"),
 }
 
 
 def _natural(path):
-    """Sorts 2 before 10, in upper or lower case."""
+    """A sort key that puts 2 before 10, in upper or lower case."""
     return [int(part) if i % 2 else part.lower() for i, part in enumerate(re.split(r"(\d+)", path.name))]
 
 
 def _frames(folder):
-    """The photographs in a folder, by name. Hidden files (._x.jpg) and pictures that infer.py wrote are none."""
+    """The photographs in a folder, by name. Hidden files (._x.jpg) and pictures that infer.py wrote are left out."""
     files = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
     made = {p.stem.lower() for p in files if p.suffix.lower() == ".hdr"}  # NAME.hdr stands beside NAME.png
     return sorted((p for p in files if p.suffix.lower() in LDR_SUFFIXES and not p.stem.lower().endswith("_panel")
@@ -61,21 +61,23 @@ def _guess_layout(folder, frames):
 
 
 def scene_files(folder, layout="auto"):
-    """Finds the three frames of a scene, their exposures and the truth, without decoding an image. See load_scene.
+    """Finds the three frames of a scene, their exposures and the truth, without decoding an image.
 
-    Returns: ([short, reference, long] paths, (3,) float32 array of stops from 0, path of the truth or None).
+    folder, layout: as of load_scene.
+    Returns: [short, reference, long] paths; (3,) float32 array of stops, the shortest is 0; path of the truth or None.
+    Raises: FileNotFoundError, ValueError: what is missing or wrong, and what to do.
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give a folder with three or more photographs of one scene")
     if layout != "auto" and layout not in LAYOUTS:
-        raise ValueError(f"load_scene: unknown layout {layout!r}; use auto, {', '.join(LAYOUTS)}")
+        raise ValueError(f"scene_files: unknown layout {layout!r}; use auto, {', '.join(LAYOUTS)}")
     frames = _frames(folder)
     layout = _guess_layout(folder, frames) if layout == "auto" else layout
     exposure_name, unit, truth_name, pattern = LAYOUTS[layout]
     frames = [p for p in frames if re.fullmatch(pattern, p.name.lower())]
     if len(frames) < 3:
-        raise FileNotFoundError(f"{folder}: found {len(frames)} photographs; three or more of .tif .png .jpg are needed, of rising exposure")
+        raise FileNotFoundError(f"{folder}: found {len(frames)} photographs; give three or more (.tif .png .jpg) of different exposure")
     exposure_file = _named(folder, exposure_name)
     if exposure_file:
         ev = read_exposures(exposure_file, unit)
@@ -84,7 +86,7 @@ def scene_files(folder, layout="auto"):
         terms = ["time"] + [term for term in ("f_number", "iso") if any(e[term] for e in exif)]
         ev = np.array([exif_ev(p, terms) for p in frames])
     else:
-        raise FileNotFoundError(f"{folder}: {exposure_name} is missing; write the exposures into it, one a line")
+        raise FileNotFoundError(f"{folder}: {exposure_name} is missing; write the exposures into it, one per line")
     if len(ev) != len(frames):
         raise ValueError(f"{exposure_file}: {len(ev)} exposures for {len(frames)} photographs ({', '.join(p.name for p in frames)}); "
                          "write one for each, in the order of their names")
@@ -118,16 +120,16 @@ def _to_chw(image):
 def load_scene(folder, layout="auto"):
     """Loads a bracket of photographs.
 
-    folder: three or more images and their exposures. Of more than three the middle three are taken. Exposures belong to the
-        images in the order of names (2 before 10); then both are sorted by exposure.
-    layout: where the exposures are, and in which unit:
+    folder: three or more images and their exposures. The file lists the exposures in the order of the images' names (2 before 10).
+        Both are then sorted by exposure, and of more than three the middle three are taken.
+    layout: where the exposures stand, and in which unit:
         kalantari  exposure.txt, stops; truth HDRImg.hdr          hu      input_exp.txt, stops; ref_hdr_aligned_linear.hdr
         sen        exposures.txt, log2 of times                   tursun  exposure.txt, seconds
         photos     exposure.txt, stops, or else EXIF; truth HDRImg.hdr if there is one
         auto       by the name of that file. Kalantari and Tursun share one name: it holds seconds where all images end in
-                   .tiff (Tursun's do), else stops. Values are never looked at; 1/60s or -2EV in the file settle the unit.
-    Returns: a sample, see the top of this file, and "name", the folder's name. No "hdr" where there is no truth; truth
-        above 1 is clipped, for H is at most 1 by definition.
+                   .tiff (Tursun's do), else stops. The values never decide; a unit in the file, as in 1/60s or -2EV, does.
+    Returns: a sample, see the top of this file, with the folder's name as "name". It has no "hdr" where there is no truth.
+        Truth above 1 is clipped, because H is at most 1 by definition.
     Raises: FileNotFoundError, ValueError: what is missing or wrong, and what to do.
     """
     frames, ev, hdr = _decode(folder, layout)
@@ -151,10 +153,10 @@ def _scene_folders(parent, depth=2):
 def find_scenes(data, root, split):
     """Lists the scenes of a data set.
 
-    data: "kalantari", "hu", "sen" or "tursun". root: the folder it was unzipped to. split: "train" or "test". Hu: the first
-        85 folders train, the last 15 test. Sen and Tursun have no ground truth: "test" only.
+    data: "kalantari", "hu", "sen" or "tursun". root: the folder it was unzipped to. split: "train" or "test". Of Hu, the first
+        85 folders are for training and the others for testing. Sen and Tursun have no ground truth, so they have "test" only.
     Returns: list of folders, in natural order.
-    Raises: FileNotFoundError in one line: which files are expected where, and where to get them. ValueError for another name.
+    Raises: FileNotFoundError: which files are expected where, and where to get them. ValueError for another data set or split.
     """
     if data not in WHERE_TO_GET or split not in ("train", "test"):
         raise ValueError(f"find_scenes: found data {data!r}, split {split!r}; use {', '.join(WHERE_TO_GET)} and train or test")

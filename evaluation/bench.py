@@ -39,6 +39,7 @@ from multiprocessing import get_context
 import torch
 from torch.utils.benchmark import timer
 
+from beyond.config import BeyondConfig
 from beyond.fast import keep_memory, speed_up
 from beyond.weights import load_weights
 from common import autocast, parse, pick_device, pick_precision, run, seed_all, write_atomically
@@ -47,7 +48,7 @@ from evaluation.report import cell
 from evaluation.stages import Clock, bare_milliseconds, count_inference, mark_stages, parameters, table
 from lfdiff import LFDiffConfig, Stage1, Stage2, reconstruct
 from loss import reconstruction_loss
-from training import BeyondConfig, TrainingConfig, batches, open_data, to_device
+from training import TrainingConfig, batches, open_data, to_device
 
 try:
     import resource

@@ -28,7 +28,8 @@ from brackets.files import read_image, write_image
 from brackets.prepare import UNPREPARED, PrepareConfig, prepare
 from brackets.scenes import find_scenes, load_scene, scene_files
 from common import autocast, count_parameters, load_checkpoint
-from data import PLAIN, T, network_input, weighted_merge
+from brackets.merge import PLAIN, weighted_merge
+from data import T, network_input
 from evaluation.hdrvdp2 import quality, settings
 from evaluation.metrics import METRICS, score
 from evaluation.report import PAPER_TABLE3, save_csv, training_command

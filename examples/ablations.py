@@ -1,12 +1,13 @@
-"""Ablations at equal budget: Table 3's rows, Table 4's S and four of our choices, in a small network and several seeds.
+"""Ablations at equal budget: Table 3's rows, Table 4's S and four of our own choices, in a small network and several seeds.
 
-    python synthetic.py --split train --export runs/ablations/data/Training --count 240 --size 192 --hdr-dir DIR --rendered-dir DIR
-    python synthetic.py --split val --export runs/ablations/data/Test --count 24 --size 256 --hdr-dir DIR --rendered-dir DIR
-    python examples/ablations.py --seeds 0 1 2        trains what is not there yet, row by row, then prints the tables
+    python -m synthetic --split train --export runs/ablations/data/Training --count 240 --size 192 --hdr-dir DIR --rendered-dir DIR
+    python -m synthetic --split val --export runs/ablations/data/Test --count 24 --size 256 --hdr-dir DIR --rendered-dir DIR
+    python examples/ablations.py --seeds 0 1 2        trains the runs that are missing, row by row, and prints the tables
 
-Every row sees as many patches in all: 3 epochs of each stage, or 6 of the only one. The scores are those of the last validation, over all
-scenes of Test: PSNR in dB with the prior that infer.py would have, and for s2 PSNR-mu with the true prior and with the mean one (no information)
-beside it. One seed takes about an hour on one core of an AMD EPYC. For the rows' meaning see lfdiff.py.
+Every row sees the same number of patches: 3 epochs of each stage, or 6 where there is only one. The frames are registered, recoded and aligned along
+optical flow. The scores are PSNR in dB, from the last validation, over all scenes of Test. The prior is the one that infer.py would have; for s2,
+PSNR-mu with the true prior and with the mean one (no information) stands beside it. One seed takes about an hour on one core of an AMD EPYC.
+lfdiff.py says what the rows are.
 """
 
 import csv
@@ -14,24 +15,28 @@ import statistics
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from beyond.weights import load_weights
+from brackets.prepare import prepared_sample
+from brackets.scenes import Scenes, find_scenes
 from common import autocast, parse, pick_device, pick_precision, run
-from data import Scenes, find_scenes
-from lfdiff import load_weights, reconstruct
+from lfdiff import reconstruct
 from training import validate
 
 HERE = Path(__file__).resolve().parent.parent
-ALL = "--data kalantari --lam 0 --linear 1 --patch 64 --batch 8 --ema 0.99 --workers 1 --val-scenes 0 --val-every 1000000 --log-every 80"
+ALL = ("--data kalantari --val-on test --val-scenes 0 --val-every 1000000 --log-every 80 --patch 64 --batch 8 --workers 1 --lam 0 "
+       "--align --linear 1 --ema 0.99")     # D6, D9 and D10, D5, D7
 STAGE1 = "train_stage1.py --channels 16 --heads 4 --frms 1 1 --lr 1e-3 --decay 0.3"
 STAGE2 = "train_stage2.py --unet-width 16 --unet-blocks 1 --lr 5e-4 --decay 0.3"
 SHORT, LONG = "--epochs 3 --decay-epochs 2", "--epochs 6 --decay-epochs 4"
 STEPS = 1, 2, 5, 10, 20, 50, 100        # Table 4 has 5, 10, 20, 50, 100
 
-RUNS = {        # name: (what it is, run whose LPENet and DHRNet it begins with, command)
+RUNS = {        # name: (what it is, run whose LPENet and DHRNet it starts from, command)
     "stage1": ("(stage 1 of the rows below)", None, f"{STAGE1} --high-blocks 1 {SHORT}"),
     "baseline": ("baseline", None, f"{STAGE1} --high-blocks 1 {LONG} --baseline"),
     "stage1_long": ("s1, sees the truth", None, f"{STAGE1} --high-blocks 1 {LONG}"),
@@ -49,17 +54,17 @@ RUNS = {        # name: (what it is, run whose LPENet and DHRNet it begins with,
 
 @dataclass
 class AblationsConfig:
-    """Which ablations, where."""
+    """Which ablations to run, and where."""
     root: str = "runs/ablations/data"           # folder with Training/ and Test/, see above
     out: str = "runs/ablations"                 # folder of the runs, OUT/seedN/NAME
     seeds: tuple[int, ...] = (0, 1, 2)          # of weights, data and noise
-    rows: tuple[str, ...] = tuple(RUNS)         # which of them, by name; a row needs the one it begins with
-    train: bool = True                          # --no-train: tables of what is there
+    rows: tuple[str, ...] = tuple(RUNS)         # which rows, by name; a row needs the run that it starts from
+    train: bool = True                          # train the runs that are missing; --no-train prints the tables of those that exist
     device: str = "auto"                        # auto, cpu, cuda, cuda:1, mps
 
 
 def train(config, name, seed):
-    """Runs one command unless its best.pt is there. Its output goes to OUT/seedN/NAME.txt. Raises: ValueError when it fails."""
+    """Runs one command unless its best.pt exists. Its output goes to OUT/seedN/NAME.txt. Raises: ValueError when it fails."""
     folder, (_, begin, command) = Path(config.out) / f"seed{seed}", RUNS[name]
     if (folder / name / "best.pt").is_file():
         return
@@ -75,7 +80,7 @@ def train(config, name, seed):
 
 
 def last_scores(folder):
-    """The last validation of a run's log.csv. Returns: {column: dB}, or {} where there is none."""
+    """The last validation in a run's log.csv. Returns: {"mu" and the like: dB}, or {} where there is no log."""
     path = Path(folder) / "log.csv"
     if not path.is_file():
         return {}
@@ -85,14 +90,14 @@ def last_scores(folder):
 
 
 def mean_and_spread(values):
-    """"mean ± standard deviation" of some dB, the mean alone of a single one, a dash of none."""
+    """A list of dB as "mean ± standard deviation". A single value stands alone, and an empty list becomes a dash."""
     if not values:
         return "–"
     return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def table(config):
-    """Rows of Markdown: what, seeds, PSNR-mu and -L, PSNR-mu with the true and with the mean prior."""
+    """Table 3 and our choices. Returns: rows of Markdown with title, number of seeds, PSNR-mu and -L, PSNR-mu with the true and the mean prior."""
     lines = ["| | seeds | PSNR-μ | PSNR-L | true prior | mean prior |", "|---|---|---|---|---|---|"]
     for name in config.rows:
         runs = [scores for scores in (last_scores(Path(config.out) / f"seed{seed}" / name) for seed in config.seeds) if scores]
@@ -103,30 +108,30 @@ def table(config):
 
 
 def steps_table(config):
-    """Table 4 on Test, of the runs "stage2": trained with S = 10, sampled with others. Returns: rows of Markdown."""
+    """Table 4 on Test, for the runs "stage2": they were trained with S = 10 and are sampled with others. Returns: rows of Markdown."""
     device, scores = pick_device(config.device), {S: [] for S in STEPS}
     dtype, test_set = pick_precision("auto", device), Scenes(find_scenes("kalantari", config.root, "test"))
     for seed in config.seeds:
         path = Path(config.out) / f"seed{seed}" / "stage2" / "best.pt"
         if path.is_file():
-            for S, pair in validate(test_set, step_predictors(load_weights(path, device), device, dtype), device).items():
+            model = load_weights(path, device)
+            scenes = (prepared_sample(sample, model.prepare) for sample in test_set)
+            for S, pair in validate(scenes, step_predictors(model, device, dtype), device).items():
                 scores[S].append(pair)
     return ["| S | seeds | PSNR-μ | PSNR-L |", "|---|---|---|---|",
             *(f"| {S} | {len(pairs)} | {mean_and_spread([mu for mu, _ in pairs])} | {mean_and_spread([l for _, l in pairs])} |" for S, pairs in scores.items())]
 
 
 def step_predictors(model, device, dtype):
-    """{S: function (ldr, ev, hdr) -> H^ after S steps from the same noise}, as training.validate takes them."""
-    def predictor(S):
-        def predict(ldr, ev, hdr):
-            with autocast(device, dtype):
-                return reconstruct(model, ldr, ev, S, generator=torch.Generator().manual_seed(0))
-        return predict
-    return {S: predictor(S) for S in STEPS}
+    """{S: function (ldr, ev, hdr) -> H^ after S steps}, as training.validate takes them. All of them start from the same noise."""
+    def predict(ldr, ev, hdr, S):
+        with autocast(device, dtype):
+            return reconstruct(model, ldr, ev, S, generator=torch.Generator().manual_seed(0))
+    return {S: partial(predict, S=S) for S in STEPS}
 
 
 def main():
-    """Trains, row by row over the seeds, and prints both tables."""
+    """Trains row by row, each with all seeds, and prints both tables."""
     config = parse(AblationsConfig, description=__doc__)
     unknown = [name for name in config.rows if name not in RUNS]
     if unknown:

@@ -1,14 +1,15 @@
-"""Is the result as sharp as the reference frame where nothing had to be invented? Gradients of T(H) against those of the truth.
+"""Is the result as sharp as the reference frame where nothing had to be invented? Gradients of T(H) are compared with those of the truth.
 
-    python examples/sharpness.py --scenes DIR        scene folders with a truth, as data.load_scene reads them
+    python examples/sharpness.py --scenes DIR        scene folders with a truth, as brackets.scenes.load_scene reads them
 
-Looked at are pixels that all three frames agree about: the reference is neither dark nor saturated, and each outer frame that is not either
-shows the same radiance. There, with g the gradient of T:
+Only pixels count that all three frames agree about. There the reference is neither dark nor saturated, and each outer frame that is neither
+shows the same radiance. With g for the gradient of T(H), two numbers are printed:
 
-    gain     <g(H^), g(H)> / <g(H), g(H)>      1: as sharp as the truth; below: blurred; noise, which is independent of H, does not count
-    energy   |g(H^)|² / |g(H)|²                gain² and what was added: noise, ringing
+    gain     <g(H^), g(H)> / <g(H), g(H)>      1 is as sharp as the truth, less is blurred; noise does not count, because it is independent of H
+    energy   |g(H^)|² / |g(H)|²                gain², and what was added to it: noise, ringing
 
-Compare with the reference frame's own gain, which is 1 but for its camera's response curve; its energy shows its noise.
+The same numbers are printed for the reference frame alone. Its gain would be 1 if its camera had no response curve of its own. Its energy shows
+its noise.
 """
 
 import sys
@@ -19,17 +20,18 @@ import torch
 import torch.nn.functional as nnf
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from beyond.losses import gradients, well_exposed
+from beyond.weights import load_weights
+from brackets.prepare import prepare, registered_frames
 from common import autocast, parse, pick_device, pick_precision, run
 from data import T, to_radiance
-from evaluate import EvaluateConfig, open_scenes
-from brackets.flow import follow_flow
+from evaluate import EvaluateConfig
+from evaluation.scoring import open_scenes
 from infer import InferConfig
-from lfdiff import load_weights, reconstruct
-from loss import gradients
-from brackets.light import register_and_recode
+from lfdiff import reconstruct
 
 AGREE = 0.03            # largest difference of T(H) between frames that show the same
-USABLE = 0.05, 0.95     # of a gamma-coded value that is neither dark nor saturated
+USABLE = 0.05, 0.95     # range of a gamma-coded value that is neither dark nor saturated
 
 
 @dataclass
@@ -42,10 +44,10 @@ class SharpnessConfig:
 
 
 def agreed(ldr, ev):
-    """Pixels that the frames agree about. ldr: (1, 3, 3, H, W), ev: (1, 3). Returns: (1, 1, H, W) bool, smooth by a 3x3 minimum."""
+    """Pixels that the frames agree about, in regions of 3x3 pixels or more. ldr: (1, 3, 3, H, W), ev: (1, 3). Returns: (1, 1, H, W) bool."""
     hdr_mu, usable = T(to_radiance(ldr, ev)), (ldr > USABLE[0]) & (ldr < USABLE[1])
-    same = ((nnf.avg_pool2d((hdr_mu[0] - hdr_mu[:, 1]), 5, 1, 2, count_include_pad=False).abs() < AGREE) | ~usable[0]).all(dim=0).all(dim=0)[None, None]
-    good = same & usable[:, 1].all(dim=1, keepdim=True)
+    difference = nnf.avg_pool2d(hdr_mu[0] - hdr_mu[:, 1], 5, 1, 2, count_include_pad=False).abs()       # (3, 3, H, W): frame, channel
+    good = ((difference < AGREE) | ~usable[0]).all(dim=(0, 1)) & well_exposed(ldr)                      # (1, 1, H, W)
     return nnf.max_pool2d((~good).float(), 3, 1, 1) == 0
 
 
@@ -55,29 +57,32 @@ def products(hdr_hat, hdr, region):
     return torch.stack([(part * region).sum() for part in (g_hat * g, g_hat ** 2, g ** 2)])
 
 
-def aligned_scenes(root):
-    """Yields the scenes of a folder: ldr (1, 3, 3, H, W), registered and recoded, and aligned along flow, too; ev (1, 3), hdr (1, 3, H, W).
+def prepared_batch(sample, config):
+    """A sample with a truth as a batch of one. config: PrepareConfig of the network.
 
-    Raises: ValueError for one without a truth.
+    Returns: the bracket registered and recoded, and the bracket as the network gets it, (1, 3, 3, H, W) each; ev (1, 3); hdr (1, 3, H, W).
     """
+    prepared = prepare(sample["ldr"], sample["ev"], config)
+    registered = registered_frames(sample["ldr"], prepared.ev, prepared.homographies, prepared.curve)
+    return registered[None], prepared.ldr[None], prepared.ev[None], sample["hdr"][None]
+
+
+def prepared_scenes(root, config):
+    """Yields prepared_batch() of each scene in a folder. Raises: ValueError for a scene without a truth."""
     if not root:
         raise ValueError("--scenes: missing; give a folder of scenes with a truth")
     for scene in open_scenes(EvaluateConfig(data="folder", root=root)):
         if not scene.truth:
             raise ValueError(f"{scene.name}: has no truth to compare with; give scenes that have HDRImg.hdr")
-        sample = scene.load()
-        registered, homographies, curve = register_and_recode(sample["ldr"], sample["ev"])
-        aligned = follow_flow(sample["ldr"], sample["ev"], homographies, curve)
-        yield registered[None], aligned[None], sample["ev"][None], sample["hdr"][None]
+        yield prepared_batch(scene.load(), config)
 
 
-@torch.no_grad()
 def main():
     """Sums over all scenes, then the ratios."""
     config = parse(SharpnessConfig, description=__doc__)
     device = pick_device(config.device)
     dtype, model, sums, pixels = pick_precision(config.precision, device), load_weights(config.weights, device), {}, 0
-    for registered, ldr, ev, hdr in aligned_scenes(config.scenes):
+    for registered, ldr, ev, hdr in prepared_scenes(config.scenes, model.prepare):
         with autocast(device, dtype):
             hdr_hat = reconstruct(model, ldr.to(device), ev.to(device), generator=torch.Generator().manual_seed(0)).cpu()
         region = agreed(registered, ev)

@@ -1,9 +1,10 @@
-"""Does the spread of the samples tell generated from observed content? Its means by region, and its rank correlation with the error.
+"""Does the spread of the samples tell generated from observed content? Its mean in each region, and its rank correlation with the error.
 
-    python examples/spread.py --scenes DIR --samples 8      scene folders with a truth, as data.load_scene reads them
+    python examples/spread.py --scenes DIR --samples 8      scene folders with a truth, as brackets.scenes.load_scene reads them
 
-For each region of infer.regions, over the pixels of all scenes: its share, the mean spread of T(H^) and the mean absolute error of the
-samples' mean. Then Spearman's rank correlation of spread and error, the mean over the scenes.
+Three numbers are printed for each region of beyond.pictures.regions, over the pixels of all scenes: the region's share of the pixels, the mean
+spread of T(H^), and the mean absolute error of the samples' mean. Spearman's rank correlation of spread and error follows, as the mean over
+the scenes.
 """
 
 import sys
@@ -13,11 +14,12 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from beyond.pictures import regions, sample_images
+from beyond.weights import load_weights
 from common import autocast, parse, pick_device, pick_precision, run
 from data import T
-from infer import InferConfig, regions, sample_images
-from lfdiff import load_weights
-from sharpness import aligned_scenes
+from infer import InferConfig
+from sharpness import prepared_scenes
 
 
 @dataclass
@@ -25,23 +27,25 @@ class SpreadConfig:
     """The spread over scenes."""
     scenes: str = ""                        # folder whose sub-folders are scenes
     weights: str = InferConfig.weights      # trained weights, of s2
-    samples: int = 8                        # priors a scene
+    samples: int = 8                        # priors for each scene, 2 or more
     device: str = "auto"                    # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"                 # see infer.py
 
 
 def rank_correlation(a, b):
-    """Spearman's rank correlation of two tensors of one size, in float64; equal values keep the order they have."""
-    ranks = [x.flatten().argsort().argsort().double() for x in (a, b)]
+    """Spearman's rank correlation of two tensors of the same size, in float64. Equal values get different ranks, in the order of the tensor."""
+    ranks = [x.flatten().argsort(stable=True).argsort().double() for x in (a, b)]
     return float(torch.corrcoef(torch.stack(ranks))[0, 1])
 
 
 def main():
     """Sums over all scenes, then the table."""
     config = parse(SpreadConfig, description=__doc__)
+    if config.samples < 2:
+        raise ValueError(f"--samples {config.samples}: must be 2 or more, because a single sample has no spread")
     device = pick_device(config.device)
     dtype, model, sums, correlations = pick_precision(config.precision, device), load_weights(config.weights, device), {}, []
-    for _, ldr, ev, hdr in aligned_scenes(config.scenes):
+    for _, ldr, ev, hdr in prepared_scenes(config.scenes, model.prepare):
         with autocast(device, dtype):
             mean, spread = (part.cpu() for part in sample_images(model, ldr.to(device), ev.to(device), range(config.samples)))
         error = (T(mean) - T(hdr)).abs().mean(dim=1, keepdim=True)

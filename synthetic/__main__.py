@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from brackets.files import write_image
+from brackets.merge import weighted_merge
 from common import parse, run
-from data import T, weighted_merge
+from data import T
 from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig, export, validation_set
 
 

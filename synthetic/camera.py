@@ -27,7 +27,7 @@ BEYOND = 4.0  # linear values are cut here before the sensor; no noise brings su
 SUBSAMPLING = ("4:4:4", "4:2:2", "4:2:0")  # of the colours in a JPEG file
 
 
-# --- motion ------------------------------------------------------------------------------------------------------------
+# --- motion -----------------------------------------------------------------------------------------------------------
 
 
 def project(pose, x, y):
@@ -107,7 +107,7 @@ def look(log_canvas, pose, origin, height, width):
     return np.exp(F.grid_sample(canvas, grid, mode="bicubic", padding_mode="border", align_corners=True)[0].numpy())
 
 
-# --- lens --------------------------------------------------------------------------------------------------------------
+# --- lens -------------------------------------------------------------------------------------------------------------
 
 
 def blur(images, sigma):
@@ -138,7 +138,7 @@ def veiling_glare(frames, share):
     return frames * np.float32(1 - share) + np.float32(share) * smeared
 
 
-# --- exposure ----------------------------------------------------------------------------------------------------------
+# --- exposure ---------------------------------------------------------------------------------------------------------
 
 
 def quantile(values, q):
@@ -180,7 +180,7 @@ def expose(rng, frames, ev, ratio, config):
     return np.exp2(stops - np.float32(ev[1]))
 
 
-# --- sensor and file ---------------------------------------------------------------------------------------------------
+# --- sensor and file --------------------------------------------------------------------------------------------------
 
 
 def sensor(rng, linear, iso, read_noise, bits, gains=(1.0, 1.0, 1.0), correlated=False, full_well=30000.0):

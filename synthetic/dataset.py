@@ -3,7 +3,7 @@
 The paper trains on the photographs of Kalantari and Hu (Sec. 5.1). This file makes brackets of the same kind from two integers,
 (seed, index), so that anyone can train and test the whole system on a laptop. A sample is a small world. A simulated hand-held camera
 (camera.py) photographs it three times while objects (objects.py) move in front of it. Most brackets are then registered and aligned along
-optical flow, as infer.py does. Worlds come from three sources:
+optical flow, as brackets/prepare.py does. Worlds come from three sources:
 
     procedural     needs no files (world.py): materials, textures, shadows, windows, lamps
     photographed   a folder of .hdr images: views into panoramas, crops of photographs (sources.py)
@@ -86,13 +86,13 @@ class SyntheticConfig:
     output_bits: tuple[int, ...] = (8, 8, 12, 16)  # bits of the coded file; one of them is drawn; 0: not quantised
     jpeg: float = 0.7  # probability that a file of 8 bits is a JPEG ...
     jpeg_quality: tuple[float, ...] = (70.0, 98.0)  # ... of this quality
-    registered: float = 0.9  # probability that the frames are registered, as in infer.py ...
+    registered: float = 0.9  # probability that the frames are registered, as brackets/prepare.py does ...
     residual: tuple[float, ...] = (0.05, 2.0)  # ... up to an error that moves a corner by at most this, pixels, log-uniform
-    followed: float = 0.9  # probability that the frames, registered or not, are aligned along optical flow, as in infer.py
+    followed: float = 0.9  # probability that the frames, registered or not, are aligned along optical flow, as brackets/prepare.py does
     context: float = 0.5  # a bracket is made with sides longer by this share, for flow to see more, then cropped; all above is about the larger one
 
 
-# --- the bracket -------------------------------------------------------------------------------------------------------
+# --- the bracket ------------------------------------------------------------------------------------------------------
 
 
 def procedural_world(rng, height, width, side, config):
@@ -268,7 +268,7 @@ def validation_set(size, count, hdr_dir=None, rendered_dir=None):
     return SyntheticBrackets(size, VALIDATION_SEED, count, hdr_dir, rendered_dir, "val", config)
 
 
-# --- as files ----------------------------------------------------------------------------------------------------------
+# --- as files ---------------------------------------------------------------------------------------------------------
 
 
 def export(dataset, folder):

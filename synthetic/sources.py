@@ -26,7 +26,7 @@ CACHE_BYTES = 400e6  # decoded images kept by one process
 MAX_HALF_ANGLE = math.radians(60)  # of a perspective view into a panorama
 
 
-# --- photographed radiance ---------------------------------------------------------------------------------------------
+# --- photographed radiance --------------------------------------------------------------------------------------------
 
 
 def in_validation(path):
@@ -169,7 +169,7 @@ def photographed_object(rng, radius, images):
     return radiance, alpha
 
 
-# --- rendered radiance -------------------------------------------------------------------------------------------------
+# --- rendered radiance ------------------------------------------------------------------------------------------------
 
 
 def find_renders(folder, height, width, split="all"):

@@ -34,7 +34,7 @@ class View:
     y: float  # centre of the window, scene units, downwards
 
 
-# --- shapes and materials ----------------------------------------------------------------------------------------------
+# --- shapes and materials ---------------------------------------------------------------------------------------------
 
 
 def colour(rng, vivid=0.12, brightness=None):
@@ -94,7 +94,7 @@ def shade(labels, table, fields, log_light):
     return radiance, rows[ALPHA]
 
 
-# --- the world ---------------------------------------------------------------------------------------------------------
+# --- the world --------------------------------------------------------------------------------------------------------
 
 
 def draw_view(rng, height, width, side, config):
@@ -320,7 +320,7 @@ def world(rng, view):
     return radiance * np.float32(rng.uniform(0.9, 1.5))  # contrast of the whole scene
 
 
-# --- moving objects ----------------------------------------------------------------------------------------------------
+# --- moving objects ---------------------------------------------------------------------------------------------------
 
 
 def draw_person(rng, labels, table, r):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddim import (DiffusionConfig, Schedule, ancestral_step, ddim, ddim_step, diffuse, noise_from_output, predict_z0,
+from ddim import (DiffusionConfig, Schedule, ancestral, ancestral_step, ddim, ddim_step, diffuse, noise_from_output, predict_z0,
                   sampling_times)
 
 torch.set_num_threads(1)
@@ -76,7 +76,7 @@ def test_unscaled_ddpm_schedule_would_leave_the_truth_in_z_T():
 
 @pytest.mark.parametrize("wrong", [{"S": 0}, {"S": 201}, {"T": 0}, {"beta_1": 0.0}, {"beta_T": 1.0}, {"beta_1": 0.2}, {"predict": "z_0"}])
 def test_schedule_that_is_none_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"schedule: .*; need|--predict .*: use"):
+    with pytest.raises(ValueError, match=r"--beta-T .*: need|--predict .*: use"):
         Schedule(DiffusionConfig(**wrong))
 
 
@@ -176,6 +176,15 @@ def test_ancestral_sampler_reproduces_gaussian_data(s, variance, error):
     assert abs(mean - m) < 1e-4 and abs(var / s ** 2 - 1) < error
     assert abs(z.mean().item() - mean) < 5 * s / n ** 0.5
     assert abs(z.var().item() / var - 1) < 5 * (2 / n) ** 0.5
+
+
+def test_the_ancestral_loop_reproduces_gaussian_data_in_all_steps_from_t_to_1():
+    m, s, n, visited = 2.0, 0.5, 20_000, []
+    exact = exact_noise_of_gaussian(m, s, PAPER.abar.numpy())
+    z = ancestral(lambda z_t, t: visited.append(int(t[0])) or exact(z_t, t), normal(n, 1, 1, 1), PAPER, torch.Generator().manual_seed(1))
+    mean, var = moments_of_ancestral_chain(m, s, "beta")
+    assert visited == list(range(200, 0, -1)) and z.dtype == torch.float64
+    assert abs(z.mean().item() - mean) < 5 * s / n ** 0.5 and abs(z.var().item() / var - 1) < 5 * (2 / n) ** 0.5
 
 
 # --- DDIM ------------------------------------------------------------------------------------------------------------

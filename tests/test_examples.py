@@ -1,4 +1,4 @@
-"""The scripts in examples/: what they measure and align, on images whose answer is known."""
+"""The scripts in examples/: what they measure and how they align, on images whose answer is known."""
 
 import subprocess
 import sys
@@ -12,24 +12,29 @@ import torch.nn.functional as nnf
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import ablations
 import common
+import figures
 import flow_merge
 import sharpness
 import spread
 import train_stage1
 import train_stage2
-from data import T, load_scene, weighted_merge
+from beyond.weights import load_weights, save_weights
+from brackets.files import read_image
+from brackets.merge import weighted_merge
+from brackets.prepare import UNPREPARED, PrepareConfig, prepare
+from brackets.register import register
+from brackets.scenes import load_scene
+from data import T, psnr
 from denoiser import DenoiserConfig
 from dhrnet import DHRNetConfig
-from brackets.flow import align_frames
-from brackets.files import read_image
-from lfdiff import LFDiffConfig, Stage2, load_weights, reconstruct, save_weights
-from loss import psnr
-from brackets.register import register
+from lfdiff import LFDiffConfig, Stage2, reconstruct
 from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig, export
-from training import flags_of
+from training import check, flags_of
 
 STILL = SyntheticConfig(static_camera=1.0, static_scene=1.0, shake=0.0, iso=(100.0, 100.0), response=(1.0, 0.0), jpeg=0.0, output_bits=(16,),
                         ev_error=0.0, **AS_TAKEN)
+TINY = LFDiffConfig(DHRNetConfig(channels=8, heads=2, frms=(1,), high_blocks=1),
+                    denoiser=DenoiserConfig(unet_width=8, unet_multipliers=(1, 1, 1), unet_blocks=1))
 
 
 def test_flow_brings_a_shifted_bracket_together_again():
@@ -41,6 +46,14 @@ def test_flow_brings_a_shifted_bracket_together_again():
         return psnr(T(hdr[inner]), T(sample["hdr"][inner]))
     shifted, merged = score(weighted_merge(ldr[None], sample["ev"][None])[0]), score(flow_merge.flow_merge(ldr, sample["ev"]))
     assert merged > shifted + 5 and merged > score(weighted_merge(sample["ldr"][None], sample["ev"][None])[0]) - 4
+
+
+def test_flow_merge_samples_each_frame_at_its_own_exposure():
+    hdr = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)).repeat_interleave(8, 2).repeat_interleave(8, 3)[0]
+    ldr = torch.stack([(hdr * 2.0 ** stops).clamp(max=1) ** (1 / 2.2) for stops in (0, 2, 4)])
+    aligned = [flow_merge.align_to(ldr[1], ldr[i].roll(3, 2), stops) for i, stops in ((0, 2.0), (2, -2.0))]
+    inner = (..., slice(8, -8), slice(8, -8))
+    assert max((image[inner] - ldr[i][inner]).abs().mean() for i, image in zip((0, 2), aligned)) < 0.02
 
 
 def test_flow_merge_writes_every_scene_and_registers_first_where_it_is_told_to(tmp_path, monkeypatch):
@@ -78,6 +91,45 @@ def test_only_pixels_that_the_frames_agree_about_count():
     ldr[:, 1, :, 20:60, 20:60] = 0.3                                                        # something stands there in the reference alone
     after = sharpness.agreed(ldr, ev)
     assert before.float().mean() > 0.3 and not after[..., 24:56, 24:56].any() and torch.equal(before[..., 64:, :], after[..., 64:, :])
+
+
+def test_network_gets_the_bracket_as_it_was_trained_and_the_truth_stays():
+    sample = SyntheticBrackets(96, seed=8, config=SyntheticConfig(static_camera=0.0, steady=0.0, static_scene=0.0, **AS_TAKEN))[1]
+    registered, ldr, ev, hdr = sharpness.prepared_batch(sample, UNPREPARED)
+    assert torch.equal(registered[0], sample["ldr"]) and torch.equal(ldr[0], sample["ldr"])
+    assert torch.equal(ev[0], sample["ev"]) and torch.equal(hdr[0], sample["hdr"])
+    registered, ldr, _, hdr = sharpness.prepared_batch(sample, PrepareConfig(response=False))
+    assert torch.equal(registered[0], register(sample["ldr"], sample["ev"])[0]) and not torch.equal(ldr, registered) and torch.equal(hdr[0], sample["hdr"])
+
+
+def test_sharpness_and_spread_print_their_numbers_and_ask_for_what_is_missing(tmp_path, monkeypatch, capsys):
+    export(SyntheticBrackets(64, seed=8, config=STILL, length=1), tmp_path / "scenes")
+    save_weights(tmp_path / "weights.pt", Stage2(TINY), PrepareConfig(), {})
+    words = ["--scenes", str(tmp_path / "scenes"), "--weights", str(tmp_path / "weights.pt"), "--device", "cpu"]
+    for script, said in ((sharpness, ["reference alone", "LF-Diff"]), (spread, ["not saturated", "rank correlation", "(1 scenes)"])):
+        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *words])
+        script.main()
+        printed = capsys.readouterr().out
+        assert all(part in printed for part in said)
+        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *words[2:]])
+        with pytest.raises(ValueError, match="--scenes: missing"):
+            script.main()
+    monkeypatch.setattr(sys, "argv", ["spread.py", *words, "--samples", "1"])
+    with pytest.raises(ValueError, match="--samples 1: must be 2 or more"):
+        spread.main()
+    next((tmp_path / "scenes").glob("*/HDRImg.hdr")).unlink()
+    monkeypatch.setattr(sys, "argv", ["sharpness.py", *words])
+    with pytest.raises(ValueError, match="has no truth to compare with"):
+        sharpness.main()
+
+
+def test_figures_are_both_drawn(tmp_path, monkeypatch, capsys):
+    save_weights(tmp_path / "weights.pt", Stage2(TINY), UNPREPARED, {})
+    monkeypatch.setattr(sys, "argv", ["figures.py", "--weights", str(tmp_path / "weights.pt"), "--out", str(tmp_path), "--samples", "2", "--device", "cpu"])
+    figures.main()
+    shapes = {name: read_image(tmp_path / f"{name}.png").shape for name in ("cafe_panel", "spread")}
+    assert shapes["cafe_panel"][:2] == (890, 2400) and shapes["spread"][:2] == (660, 1600)
+    assert capsys.readouterr().out.count("LF-Diff") == 2
 
 
 def test_rank_correlation_agrees_with_hand_values():
@@ -141,20 +193,21 @@ def test_every_row_of_the_ablations_sees_as_many_patches_and_changes_what_it_say
                for name, (_, begin, _) in ablations.RUNS.items() if begin}
     assert changed == {"stage2": set(), "stage2_split": {"split", "warmup"}, "stage2_without_dm": {"without_dm"}, "raw_z": {"prior_batches"},
                        "leak": {"beta_1", "beta_T"}, "high4": set(), "blend": {"blend"}}
-    assert settings["stage1_high4"].model.dhrnet.high_blocks == 4 and settings["baseline_blend"].model.dhrnet.blend
+    assert settings["stage1_high4"].model.dhrnet.high_blocks == 4 and settings["baseline_blend"].beyond.blend
+    for config in settings.values():
+        check(config.training, config.beyond)
+        assert config.beyond.align and config.training.val_on == "test" and config.training.val_scenes == 0     # all of Test, aligned
 
 
 def test_steps_of_the_ablations_are_those_of_infer(tmp_path, monkeypatch):
     export(SyntheticBrackets(48, seed=8, config=STILL, length=1), tmp_path / "data" / "Test")
-    network = Stage2(LFDiffConfig(DHRNetConfig(channels=8, heads=2, frms=(1,), high_blocks=1),
-                                  denoiser=DenoiserConfig(unet_width=8, unet_multipliers=(1, 1, 1), unet_blocks=1)))
-    save_weights(tmp_path / "seed3" / "stage2" / "best.pt", network, {})
+    save_weights(tmp_path / "seed3" / "stage2" / "best.pt", Stage2(TINY), PrepareConfig(), {})
     monkeypatch.setattr(ablations, "STEPS", (2, 10))
     lines = ablations.steps_table(ablations.AblationsConfig(root=str(tmp_path / "data"), out=str(tmp_path), seeds=(3, 4), device="cpu"))
     [scene] = (tmp_path / "data" / "Test").iterdir()
     for S, line in zip((2, 10), lines[2:]):
         sample = load_scene(scene)
-        ldr, ev, hdr = align_frames(sample["ldr"], sample["ev"])[None], sample["ev"][None], sample["hdr"][None]
+        ldr, ev, hdr = prepare(sample["ldr"], sample["ev"]).ldr[None], sample["ev"][None], sample["hdr"][None]
         model = load_weights(tmp_path / "seed3" / "stage2" / "best.pt")
         with common.autocast(torch.device("cpu"), common.pick_precision("auto", torch.device("cpu"))):
             hdr_hat = reconstruct(model, ldr, ev, S, generator=torch.Generator().manual_seed(0))

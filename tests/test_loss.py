@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn as nn
 
-from data import T_inverse
-from loss import LossConfig, VGG19Features, diffusion_loss, load_vgg19, psnr, reconstruction_loss, well_exposed
+from beyond.weights import load_vgg19
+from data import psnr
+from loss import LossConfig, VGG19Features, diffusion_loss, reconstruction_loss
 
 torch.set_num_threads(1)
 
@@ -168,7 +169,7 @@ def test_first_term_of_eq_11_at_hand_values():
     assert abs(reconstruction_loss(one, zero, None, 0.01)[0].item() - 1) < 1e-6                 # T(0) = 0, T(1) = 1
     L_r, terms = reconstruction_loss(0.01 * one, zero, None, 0.01)
     assert abs(L_r.item() - math.log(51) / math.log(5001)) < 1e-6                               # 0.4616
-    assert abs(terms["L1_mu"].item() - L_r.item()) < 1e-7 and terms["L_phi"].item() == 0
+    assert abs(terms["L1_mu"].item() - L_r.item()) < 1e-7 and list(terms) == ["L1_mu"]
 
 
 @torch.no_grad()
@@ -184,52 +185,6 @@ def test_eq_11_is_its_two_terms_from_an_independent_vgg19(vgg, pair):
         assert abs(L_r.item() - (L1_mu + lam * L_phi)) < 1e-4                                   # λ times loss, not loss times loss
         assert abs(terms["L1_mu"].item() - L1_mu) < 1e-5 and abs(terms["L_phi"].item() - L_phi) < 1e-4
     assert min(phi) > 0.05                                                                      # the second term is not empty
-
-
-def test_the_linear_term_is_the_mean_absolute_difference_of_radiance_times_its_weight():
-    hdr, hdr_hat = torch.tensor([0.0, 0.5, 1.0]).reshape(1, 3, 1, 1), torch.tensor([0.1, 0.5, 0.7]).reshape(1, 3, 1, 1)
-    paper, _ = reconstruction_loss(hdr_hat, hdr, None, 0)
-    L_r, terms = reconstruction_loss(hdr_hat, hdr, None, 0, linear=2.0)
-    assert abs(terms["L1_lin"].item() - 0.4 / 3) < 1e-6 and abs(L_r.item() - paper.item() - 0.8 / 3) < 1e-6
-
-
-def test_the_decibel_term_is_what_both_psnrs_of_every_patch_lack_to_fifty_times_their_weights():
-    hdr = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    hdr_hat = (hdr + torch.tensor([0.02, 0.1, 0.4]).reshape(3, 1, 1, 1) * torch.randn(hdr.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
-    lack_mu, lack_l = (50 - sum(psnr(code(hdr_hat[i]), code(hdr[i])) for i in range(3)) / 3 for code in (mu_law, lambda hdr: hdr))
-    paper, _ = reconstruction_loss(hdr_hat, hdr, None, 0)
-    for weights in ((0.1, 0.0), (0.0, 0.1), (0.1, 0.3)):
-        L_r, terms = reconstruction_loss(hdr_hat, hdr, None, 0, decibel=weights)
-        assert abs(terms["dB"].item() - (lack_mu + lack_l) / 2) < 0.1                           # but for the 1 in the logarithm
-        assert abs(L_r.item() - paper.item() - weights[0] * lack_mu - weights[1] * lack_l) < 0.03
-    assert reconstruction_loss(hdr, hdr, None, 0, decibel=(1.0, 1.0))[0].item() == 0            # finite where nothing is wrong
-    with pytest.raises(ValueError, match="--decibel 0.1: give two weights"):
-        LossConfig(decibel=(0.1,))
-
-
-def test_the_fifth_term_is_the_share_of_the_gradients_that_is_missing_where_the_reference_shows_something():
-    hdr_mu = torch.rand(2, 3, 12, 14, generator=torch.Generator().manual_seed(0))
-    mean, seen = hdr_mu.mean(dim=(2, 3), keepdim=True), torch.zeros(2, 1, 12, 14, dtype=torch.bool)
-    seen[:, :, :, :7] = True
-    soft = mean + 0.75 * (hdr_mu - mean)                        # a quarter of each gradient is missing ...
-    soft[:, :, :, 7:] = mean                                    # ... and all of it where nobody looks
-    paper, _ = reconstruction_loss(T_inverse(soft), T_inverse(hdr_mu), None, 0)
-    L_r, terms = reconstruction_loss(T_inverse(soft), T_inverse(hdr_mu), None, 0, sharp=0.1, seen=seen)
-    assert abs(terms["soft"] - 0.25) < 0.001 and abs(L_r - paper - 0.1 * terms["soft"]) < 1e-6
-    halves = [reconstruction_loss(T_inverse(soft[i:i + 1]), T_inverse(hdr_mu[i:i + 1]), None, 0, seen=seen[i:i + 1])[1]["soft"] for i in (0, 1)]
-    assert abs(sum(halves) / 2 - terms["soft"]) < 1e-6          # the mean over processes is that of one
-    noise = 0.05 * torch.randn(hdr_mu.shape, generator=torch.Generator().manual_seed(1))
-    for image, expected in ((hdr_mu + noise, 0.0), (mean + 1.2 * (hdr_mu - mean), 0.0), (mean.expand_as(hdr_mu), 1.0)):
-        found = reconstruction_loss(T_inverse(image), T_inverse(hdr_mu), None, 0, seen=seen)[1]["soft"]
-        assert abs(found - expected) < 0.02                     # noise is no sharpness, nor is too much of it rewarded
-    flat = torch.full_like(hdr_mu, 0.3)
-    assert reconstruction_loss(T_inverse(flat + noise), T_inverse(flat), None, 0, seen=seen)[1]["soft"] == 0
-
-
-def test_well_exposed_pixels_are_neither_black_nor_white_in_any_channel_of_the_reference():
-    ldr = torch.zeros(1, 3, 3, 1, 4)
-    ldr[0, 1] = torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.96, 0.5], [0.5, 0.5, 0.04], [0.06, 0.94, 0.5]]).T[:, None]
-    assert well_exposed(ldr).flatten().tolist() == [True, False, False, True]
 
 
 def test_equal_images_have_no_loss(vgg, pair):
@@ -269,7 +224,7 @@ def test_eq_15_without_a_diffusion_model_is_the_l1_of_the_prior():
     z, z_hat, eps = torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), -0.25), torch.ones(1, 3, 2, 2)
     for noise in (None, eps):                                   # the train script has drawn noise that nobody predicts
         L_diff, terms = diffusion_loss(noise, None, z_hat, z)
-        assert L_diff.item() == 0.25 and terms["L_eps"].item() == 0 and terms["L1_z"].item() == 0.25
+        assert L_diff.item() == 0.25 and list(terms) == ["L1_z"] and terms["L1_z"].item() == 0.25
 
 
 def test_both_terms_of_eq_15_have_a_gradient():

@@ -1,7 +1,5 @@
 """Alignment along optical flow: it finds known motion at different exposures, and brings things to where the reference shows them."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -9,10 +7,10 @@ import torch.nn.functional as nnf
 from torch.utils.data import DataLoader
 
 from brackets import flow
-from brackets.flow import align_frames, find_flow, follow_flow, sample_along
-from brackets.register import register, warp
-from brackets.light import recode, register_and_recode
-from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig
+from brackets.flow import find_flow, follow_flow, sample_along
+from brackets.light import recode
+from brackets.register import warp
+from synthetic.dataset import SyntheticBrackets, SyntheticConfig
 
 
 def texture(height, width, seed=0):
@@ -130,7 +128,7 @@ def test_the_reference_takes_the_place_of_a_long_frame_that_contradicts_it():
 
 @pytest.mark.parametrize("curve", [None, np.linspace(0.1, 0, 17)])
 def test_a_bracket_as_taken_comes_to_where_the_registered_one_does(curve):
-    """Nothing moved but the camera: along homography and flow the long frame shows what register.py's warp shows, beyond its rim too."""
+    """Nothing moved but the camera: along homography and flow the long frame shows what register.warp shows, beyond its rim too."""
     world = texture(140, 170) ** 2.2 / 40
     ldr = bracket(torch.stack([world[:, 20:120, 20:150]] * 2 + [world[:, 14:114, 29:159]]), EV)
     shift = torch.tensor([[1.0, 0, -9], [0, 1, 6], [0, 0, 1]], dtype=torch.float64)
@@ -148,29 +146,9 @@ def test_brackets_too_small_for_flow_stay_as_they_are():
     assert not torch.equal(follow_flow(ldr.repeat(1, 1, 2, 1), EV), ldr.repeat(1, 1, 2, 1))
 
 
-def test_align_frames_registers_recodes_and_follows_unless_told_not_to():
-    sample = SyntheticBrackets(128, seed=8, config=SyntheticConfig(static_camera=0.0, steady=0.0, static_scene=0.0, **AS_TAKEN))[0]
-    ldr, ev = sample["ldr"] ** (2.2 / 3), sample["ev"]                          # another gamma
-    registered, homographies = register(ldr, ev)
-    recoded, _, d = register_and_recode(ldr, ev)
-    once = follow_flow(ldr, ev, homographies)
-    for flags, expected in (((), follow_flow(recode(ldr, d), ev, homographies)), ((True, False), once), ((True, True, False), recoded),
-                            ((True, False, False), registered), ((False, False, True), follow_flow(ldr, ev)), ((False, False, False), ldr)):
-        assert torch.equal(align_frames(ldr, ev, *flags), expected)
-    assert not torch.equal(registered, ldr) and not torch.equal(recoded, registered) and not torch.equal(once, registered)
-    assert not torch.equal(once, follow_flow(registered, ev)) and torch.equal(once[1], ldr[1])
-
-
 def test_workers_of_a_loader_find_the_flow_that_their_parent_finds_in_one_thread_each():
     assert flow.cv2.getNumThreads() == 1
     dataset = SyntheticBrackets(64, seed=3, config=SyntheticConfig(followed=1.0), length=4)
     expected = [dataset[index]["ldr"] for index in range(4)]
     for item, ldr in zip(DataLoader(dataset, batch_size=None, num_workers=2, timeout=60), expected, strict=True):
         assert torch.equal(item["ldr"], ldr)
-
-
-def test_the_script_says_how_far_things_moved(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["flow.py", "examples/cafe"])
-    flow.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["short", "long"] and all("99 % of the pixels moved by" in line for line in lines)

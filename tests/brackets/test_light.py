@@ -1,17 +1,15 @@
 """The camera's response curve: known curves are found, whatever moves; gamma 2.2 is left alone; frames come out in gamma 2.2."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as nnf
 
-from brackets import light as response
-from synthetic.camera import respond
-from brackets.files import write_image
+from brackets import light as module
+from brackets.light import comparagram, estimate_response, recode
+from brackets.prepare import UNPREPARED, PrepareConfig, prepare
 from brackets.register import register, warp
-from brackets.light import comparagram, estimate_response, recode, register_and_recode
+from synthetic.camera import respond
 
 EV = torch.tensor([0.0, 2.0, 4.0])
 
@@ -52,7 +50,7 @@ CURVES = {"gamma 1.8": gamma(1.8), "gamma 2.6": gamma(2.6), "sRGB": sRGB, "S": s
 def test_frames_of_a_known_curve_are_recoded_to_gamma_2_2(name, noise):
     ldr = bracket(CURVES[name], noise=noise)
     d = estimate_response(ldr, EV)
-    assert d is not None and d.shape == (response.KNOTS,) and abs(d[-1]) < 1e-9
+    assert d is not None and d.shape == (module.KNOTS,) and abs(d[-1]) < 1e-9
     light = torch.logspace(-1.7, 0, 200)
     v = CURVES[name](light)
     off, left = ((frame / light ** (1 / 2.2)).log()[v < 0.9] for frame in (v, recode(v[None, None], d)[0, 0]))
@@ -88,13 +86,13 @@ def test_a_black_border_of_one_frame_tells_nothing():
 def test_the_comparagram_holds_the_values_that_belong_together_and_no_clipped_ones():
     ldr = bracket(gamma(2.2))
     rows = comparagram(ldr[0], ldr[1])
-    assert len(rows) > 10 and rows[:, 1].max() < response.WHITE and rows[:, 0].min() > response.BLACK and rows[:, 2].max() <= 1
+    assert len(rows) > 10 and rows[:, 1].max() < module.WHITE and rows[:, 0].min() > module.BLACK and rows[:, 2].max() <= 1
     ratios = rows[:, 1] / rows[:, 0]                                                           # though a seventh of the pixels shows something else
     assert (np.abs(ratios - 2 ** (2 / 2.2)) < 0.01).mean() > 0.9
 
 
 def test_recoding_is_phi_at_every_value_monotonic_and_keeps_black_and_white():
-    v = np.linspace(0, 1, response.KNOTS)
+    v = np.linspace(0, 1, module.KNOTS)
     d = 0.3 * (v - 1) + 0.2 * np.sin(3 * np.pi * v) * (1 - v)
     values = torch.linspace(0, 1, 1001)[None].repeat(2, 1)
     out = recode(values[None], d)[0]
@@ -103,45 +101,39 @@ def test_recoding_is_phi_at_every_value_monotonic_and_keeps_black_and_white():
     assert np.abs(out[0].numpy() - values[0].numpy() * np.exp(np.interp(values[0].numpy(), v, d))).max() < 1e-4
 
 
+def test_recoding_gives_the_same_values_whatever_the_memory_layout():
+    d = np.linspace(0.2, 0, module.KNOTS)
+    ldr = bracket(gamma(2.2), size=40)
+    expected = torch.from_numpy(ldr.numpy() * np.exp(np.interp(ldr.numpy(), np.linspace(0, 1, module.KNOTS), d)))
+    for given in (ldr, ldr.contiguous(memory_format=torch.channels_last), ldr.transpose(2, 3).contiguous().transpose(2, 3), ldr.flip(2)[:, :, 10:30].flip(2)):
+        out = recode(given, d)
+        assert out.shape == given.shape and out.is_contiguous()
+        assert torch.equal(out, recode(given.contiguous(), d))
+    assert (recode(ldr.contiguous(memory_format=torch.channels_last), d) - expected).abs().max() < 1e-4
+
+
 def test_each_step_can_be_left_out():
     still = bracket(sRGB, moving=False)
     moved = still.clone()
     moved[0] = still[0].roll((3, 5), dims=(1, 2))
-    both, homographies, d = register_and_recode(moved, EV)
-    assert d is not None and (homographies[0] != torch.eye(3)).any() and not torch.equal(both, moved)
-    same, homographies, d = register_and_recode(moved, EV, False, False)
-    assert same is moved and d is None and (homographies == torch.eye(3)).all()
-    registered, _, d = register_and_recode(moved, EV, True, False)
-    assert d is None and torch.equal(registered, register(moved, EV)[0])
-    recoded = recode(moved, estimate_response(registered, EV))
-    assert torch.equal(both[1], recoded[1]) and not torch.equal(both[1], moved[1])             # the reference, too, is recoded
-    assert torch.equal(both[0], warp(recoded[0], register(moved, EV)[1][0], recoded[1], 2.0))
+    both = prepare(moved, EV, PrepareConfig(flow=False))
+    assert both.curve is not None and (both.homographies[0] != torch.eye(3)).any() and not torch.equal(both.ldr, moved)
+    same = prepare(moved, EV, UNPREPARED)
+    assert same.ldr is moved and same.curve is None and (same.homographies == torch.eye(3)).all()
+    registered = prepare(moved, EV, PrepareConfig(response=False, flow=False))
+    assert registered.curve is None and torch.equal(registered.ldr, register(moved, EV)[0])
+    recoded = recode(moved, estimate_response(registered.ldr, EV))
+    assert torch.equal(both.ldr[1], recoded[1]) and not torch.equal(both.ldr[1], moved[1])     # the reference, too, is recoded
+    assert torch.equal(both.ldr[0], warp(recoded[0], register(moved, EV)[1][0], recoded[1], 2.0))
     with pytest.raises(ValueError, match="give one bracket"):
-        register_and_recode(moved[:2], EV, registered=False)
+        prepare(moved[:2], EV, PrepareConfig(register=False, flow=False))
 
 
 def test_beyond_a_recoded_frame_is_the_recoded_reference():
     wide = bracket(s_curve, moving=False, size=200)
     ldr = torch.stack([wide[0, :, 20:180, :160], wide[1, :, 20:180, 20:180], wide[2, :, 20:180, 20:180]])
-    aligned, homographies, d = register_and_recode(ldr, EV)
-    assert d is not None and abs(homographies[0][0, 2] - 20) < 0.5
-    rim, reference = aligned[0, :, 10:150, 145:155], aligned[1, :, 10:150, 145:155]
+    prepared = prepare(ldr, EV, PrepareConfig(flow=False))
+    assert prepared.curve is not None and abs(prepared.homographies[0][0, 2] - 20) < 0.5
+    rim, reference = (frame[:, 10:150, 145:155] for frame in prepared.ldr[:2])
     fits = (rim - reference * 2 ** (-2 / 2.2)).abs()[reference < 0.9]
     assert fits.max() < 1e-3
-
-
-def test_the_script_prints_the_curve(monkeypatch, tmp_path, capsys):
-    for name, curve in [*CURVES.items()][:3]:
-        for i, frame in enumerate(bracket(curve, moving=False), 1):
-            write_image(tmp_path / name / f"{i}.tif", (frame * 65535).round().numpy().astype(np.uint16).transpose(1, 2, 0))
-        (tmp_path / name / "exposure.txt").write_text("0\n2\n4\n", encoding="utf-8")
-        monkeypatch.setattr(sys, "argv", ["response.py", str(tmp_path / name)])
-        response.main()
-        for line, shown in zip(capsys.readouterr().out.splitlines(), np.linspace(0.1, 1, 10), strict=True):
-            v, coded = float(line.split()[0]), float(line.split()[-1])
-            light = torch.linspace(0, 1, 20001)
-            exact = float(light[(curve(light) - v).abs().argmin()]) ** (1 / 2.2)
-            assert abs(v - shown) < 1e-9 and abs(coded - exact) < 0.03
-    monkeypatch.setattr(sys, "argv", ["response.py", "examples/cafe"])
-    response.main()
-    assert "gamma 2.2" in capsys.readouterr().out

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-import register as module
-from data import T, weighted_merge
-from brackets.files import write_image
+from brackets import register as module
+from brackets.merge import weighted_merge
 from brackets.register import axes, believable, corner_motion, estimate, in_words, normalise, pixel_units, register, warp
+from data import T
 
 EV = torch.tensor([0.0, 2.0, 4.0])
 
@@ -289,17 +289,6 @@ def test_the_motion_is_told_in_words():
     told = in_words(homography(101, 201, (5.0, -2.0), 1.5), 101, 201)
     assert "shifted by +5.0, -2.0 pixels" in told and "turned by +1.50 degrees" in told
     assert "left alone" in in_words(torch.eye(3), 101, 201)
-
-
-def test_the_command_tells_the_motion_of_both_frames(tmp_path, monkeypatch, capsys):
-    ldr = bracket(150, 200, homography(150, 200, (6.0, 3.0)), None)
-    for i, frame in enumerate(ldr):
-        write_image(tmp_path / f"{i}.tif", np.uint16(np.rint(frame.permute(1, 2, 0).numpy() * 65535)))
-    (tmp_path / "exposure.txt").write_text("0\n2\n4\n", encoding="utf-8")
-    monkeypatch.setattr("sys.argv", ["register.py", str(tmp_path)])
-    module.main()
-    short, long = capsys.readouterr().out.splitlines()
-    assert short.startswith("short  shifted by +6.0, +3.0 pixels") and long.startswith("long   left alone")
 
 
 def test_another_shape_is_refused_in_one_line():

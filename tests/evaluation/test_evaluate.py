@@ -15,13 +15,15 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import common
 import evaluate
+from beyond.config import BeyondConfig
 from beyond.weights import architecture, save_weights
 from brackets.files import read_image, write_image
 from brackets.flow import follow_flow
 from brackets.prepare import UNPREPARED, PrepareConfig, prepare
 from brackets.register import register
 from brackets.scenes import load_scene
-from data import T, psnr, weighted_merge
+from brackets.merge import weighted_merge
+from data import T, psnr
 from ddim import DiffusionConfig
 from denoiser import DenoiserConfig
 from dhrnet import DHRNetConfig
@@ -280,7 +282,7 @@ def test_pictures_are_of_the_worst_and_the_best_scene_of_each_weights_file(world
 
 
 def test_synthetic_scenes_are_those_that_training_is_validated_by(world, tmp_path):
-    _, val_set = open_data(TrainingConfig(val_scenes=2, val_size=48))
+    _, val_set = open_data(TrainingConfig("synthetic", val_scenes=2, val_size=48), BeyondConfig())
     run_evaluate("--scenes", 2, "--size", 48, "--weights", world / "s2.pt", "--compare", "--no-hdrvdp2", "--out", tmp_path)
     found = [row["psnr_l"] for (scene, method), row in scores(tmp_path).items() if method == "reference alone" and scene != "average"]
     assert found == pytest.approx([expected(s["ldr"][1] ** 2.2 / 2 ** s["ev"][1], s["hdr"])["psnr_l"] for s in (val_set[0], val_set[1])], abs=1e-4)
@@ -389,7 +391,7 @@ def cells(text, table, row):
 
 def test_table_3_scores_what_was_trained_and_says_how_to_train_the_rest(world, tmp_path, capsys):
     config = Stage1Config(out="my runs/s1", training=TrainingConfig(data="synthetic", seed=3, lr=5e-4, batch=4, compile=True), loss=LossConfig(lam=0.0),
-                          model=TINY)
+                          model=TINY, beyond=BeyondConfig(align=True, decibel=(0.01, 0.02)))
     model = write_run(tmp_path / "runs" / "stage1", "s1", config)
     run_evaluate("--data", "folder", "--root", world / "scenes", "--scenes", 1, "--table", 3, "--runs", tmp_path / "runs", "--no-hdrvdp2",
                  "--out", tmp_path / "out")

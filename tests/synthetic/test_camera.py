@@ -6,9 +6,7 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from synthetic import camera
-from synthetic import objects
-from synthetic import world
+from synthetic import camera, objects, world
 from synthetic.dataset import SyntheticConfig
 
 

@@ -1,17 +1,19 @@
-"""render_scenes.py and render_things.py, all that needs no renderer: meshes, how far things move on the image, the split, the files."""
+"""Rendered scenes without the renderer: meshes, how far things move on the image, the split, the files, the command."""
 
 import math
+import runpy
 import sys
 
 import numpy as np
 import pytest
 
-from synthetic.rendered import scenes as render_scenes
-from brackets.files import write_image
-from synthetic.rendered.scenes import (FIRST_SEED, SHAKE, View, contact_sheet, draw_stage, find_images, hand_held, pose, turned_panorama,
-                           window_wall)
-from synthetic.rendered.things import (PATTERNS, at_rest, ball, bent, box, cloth, draw_motion, figure, foliage, joined, lathe, limb, picture, placed,
-                           position, tube, wall)
+from brackets.files import read_image, write_image
+from synthetic.rendered import render
+from synthetic.rendered.materials import PATTERNS, picture
+from synthetic.rendered.meshes import ball, bent, box, cloth, figure, foliage, joined, lathe, limb, placed, tube, wall
+from synthetic.rendered.render import FIRST_SEED, contact_sheet, find_panoramas
+from synthetic.rendered.scenes import SHAKE, View, draw_stage, hand_held, pose, turned_panorama, window_wall
+from synthetic.rendered.things import at_rest, draw_motion, position
 
 
 def volume(mesh):
@@ -174,20 +176,20 @@ def test_pictures_are_albedos():
 @pytest.fixture
 def folder(tmp_path):
     """Small .hdr files: panoramas and photographs of either split (which one is a matter of the name alone)."""
-    for name, shape in (("abbey_1k", (8, 16)), ("autoshop_01_1k", (8, 16)), ("deep/chinese_garden_1k", (8, 16)), ("openexr_Desk", (9, 8))):
+    for name, shape in (("abbey_1k", (8, 16)), ("autoshop_01_1k", (8, 16)), ("deep/chinese_garden_1k", (8, 16)), ("openexr_Desk", (8, 9))):
         write_image(tmp_path / f"{name}.hdr", np.ones((*shape, 3), np.float32))
     return tmp_path
 
 
 def test_training_and_validation_share_no_file_and_only_panoramas_light(folder):
-    found = {split: find_images(folder, split) for split in ("train", "val")}
+    found = {split: find_panoramas(folder, split) for split in ("train", "val")}
     names = {split: {path.stem for path in files} for split, (_, files) in found.items()}
     assert names == {"train": {"abbey_1k", "openexr_Desk"}, "val": {"autoshop_01_1k", "chinese_garden_1k"}}
     assert [path.stem for path in found["train"][0]] == ["abbey_1k"]
     for path in found["val"][1]:
         path.unlink()
     with pytest.raises(FileNotFoundError, match="no panorama .* for val"):
-        find_images(folder, "val")
+        find_panoramas(folder, "val")
 
 
 def test_no_seed_of_training_is_one_of_validation():
@@ -195,11 +197,11 @@ def test_no_seed_of_training_is_one_of_validation():
 
 
 def test_a_stage_is_a_function_of_its_seed():
-    panorama = [np.random.default_rng(0).random((128, 256, 3)).astype(np.float32) + 0.1]
+    panorama = np.random.default_rng(0).random((128, 256, 3)).astype(np.float32) + 0.1
     images = [np.random.default_rng(1).random((200, 300, 3)).astype(np.float32)]
     moving = 0
     for seed in range(3):
-        one, two, other = (draw_stage(np.random.default_rng(s), panorama, images, 0, 288) for s in (seed, seed, seed + 100))
+        one, two, other = (draw_stage(np.random.default_rng(s), panorama, images, 288) for s in (seed, seed, seed + 100))
         assert len(one.things) == len(two.things) >= 5 and len(one.things) + one.blur != len(other.things) + other.blur
         for a, b in zip(one.things, two.things):
             V, F, UV = a.mesh(1.0)
@@ -225,4 +227,21 @@ def test_the_sheet_shows_three_exposures_and_everything(tmp_path):
 
 
 def test_the_renderer_is_not_needed_to_import_the_script():
-    assert "mitsuba" not in sys.modules and render_scenes.SPP > 0
+    assert "mitsuba" not in sys.modules and render.SPP > 0
+
+
+def test_the_command_draws_the_sheet_of_what_is_there(tmp_path, monkeypatch):
+    (tmp_path / "val").mkdir()
+    np.save(tmp_path / "val" / "0000.npy", np.full((3, 3, 256, 384), 0.5, np.float16))
+    monkeypatch.setattr("sys.argv", ["synthetic.rendered", "--out", str(tmp_path), "--sheet", str(tmp_path / "sheet.png")])
+    runpy.run_module("synthetic.rendered", run_name="__main__")
+    assert (read_image(tmp_path / "sheet.png") == contact_sheet(tmp_path, 12)).all()
+
+
+@pytest.mark.parametrize(("words", "message"), [((), "--hdr-dir: not given"), (("--hdr-dir", "x", "--workers", "0"), "--workers 0: must be 1")])
+def test_a_wrong_flag_of_the_renderer_is_one_line_and_exit_code_two(words, message, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["synthetic.rendered", *words])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("synthetic.rendered", run_name="__main__")
+    found = capsys.readouterr().err
+    assert stopped.value.code == 2 and message in found and found.count("\n") == 1

@@ -1,0 +1,53 @@
+"""beyond/pictures.py: what is drawn, and the spread of several samples."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from beyond.pictures import regions, sample_images, save_panel, shrunk_bracket
+from beyond.weights import load_weights
+from data import T
+from lfdiff import reconstruct
+from synthetic.dataset import SyntheticBrackets
+
+
+def test_panel_is_a_readable_picture_with_room_for_all(tmp_path):
+    path = tmp_path / "deep" / "panel.png"
+    red = torch.tensor([2.0, -1.0, 0.0]).reshape(3, 1, 1).expand(3, 20, 30)         # out of range is clipped
+    save_panel(path, [("a", red), ("b", red), ("c", red), ("d", red)], columns=3, width=1.0)
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.shape[1] == 450 and 200 < pixels.shape[0] < 350                   # 3 inches wide, two rows of 0.67 + 0.3 inches, 150 a inch
+    found = (pixels == (255, 0, 0)).all(axis=2)
+    h, w = found.shape
+    assert found[:h // 2, :w // 3].any() and found[:h // 2, -w // 3:].any() and found[h // 2:, :w // 3].any() and not found[h // 2:, -w // 3:].any()
+
+
+def test_equal_seeds_have_no_spread_and_the_spread_of_others_is_their_standard_deviation(trained):
+    model, sample = load_weights(trained[1] / "weights.pt"), SyntheticBrackets(48, seed=3)[0]
+    ldr, ev = sample["ldr"][None], sample["ev"][None]
+    mean, spread = sample_images(model, ldr, ev, [4, 4, 4])
+    images = [reconstruct(model, ldr, ev, generator=torch.Generator().manual_seed(seed)) for seed in (4, 5, 6)]
+    assert torch.equal(spread, torch.zeros(1, 1, 48, 48)) and torch.equal(mean, images[0])
+    mean, spread = sample_images(model, ldr, ev, [4, 5, 6])
+    stack = torch.stack(images).double()
+    assert spread.min() > 0 and (mean - stack.mean(0)).abs().max() < 1e-6
+    assert (spread - T(stack).var(0, correction=0).mean(1, keepdim=True).sqrt()).abs().max() < 1e-6
+
+
+def test_regions_are_those_of_a_hand_made_bracket():
+    H = torch.tensor([0.1, 0.9, 0.9, 0.1, 0.25])                # of the five pixels at the reference's moment; it saturates at 1/4
+    short = torch.tensor([0.1, 0.9, 0.1, 0.9, 0.25])            # at the short frame's: something dark has moved before the third
+    frames = [(radiance * 2 ** stops).clamp(0, 1) ** (1 / 2.2) for radiance, stops in ((short, 0), (H, 2), (H, 4))]
+    ldr = torch.stack(frames)[None, :, None, None, :].repeat(1, 1, 3, 1, 1)                 # (1, 3, 3, 1, 5)
+    found = [region.flatten().tolist() for region in regions(ldr, torch.tensor([[0.0, 2.0, 4.0]])).values()]
+    assert found == [[False, False, True, False, False], [False, True, False, False, True], [True, False, False, True, False]]
+
+
+def test_a_shrunk_bracket_is_related_by_its_own_pixels():
+    """A homography of the whole moves the centre of a block of 2x2 pixels to where that of the shrunk bracket moves the pixel it became."""
+    homography = torch.tensor([[1.01, 0.02, 30], [-0.01, 0.98, -20], [1e-5, -2e-5, 1]], dtype=torch.float64)
+    small, found = shrunk_bracket(torch.rand(3, 3, 3000, 16), homography.expand(3, 3, 3))
+    assert small.shape == (3, 3, 1500, 8)
+    whole, shrunk = homography @ torch.tensor([8.5, 100.5, 1]).double(), found[1] @ torch.tensor([4.0, 50.0, 1]).double()
+    assert torch.allclose((whole[:2] / whole[2] - 0.5) / 2, shrunk[:2] / shrunk[2], atol=1e-9)

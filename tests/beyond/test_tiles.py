@@ -1,0 +1,85 @@
+"""beyond/tiles.py: tiles blend without seams and agree with the whole image."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as nnf
+
+from beyond import fast
+from beyond.fast import speed_up
+from beyond.tiles import OVERLAP, rebuild_in_tiles, reconstruct_in_tiles, tile_for, tile_ramps
+from beyond.weights import load_weights
+from data import T, psnr
+from dhrnet import DHRNetConfig
+from lfdiff import LFDiffConfig, Stage2, reconstruct
+from lpenet import LPENetConfig
+from synthetic.dataset import SyntheticBrackets
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.parametrize(("length", "tile", "overlap"), [(512, 256, 128), (752, 256, 128), (528, 512, 128),
+                                                           (256, 256, 128), (128, 128, 128), (96, 96, 128), (6000 - 6000 % 16, 1280, 128)])
+def test_ramps_of_the_tiles_add_up_to_one(length, tile, overlap):
+    covered = torch.zeros(length)
+    for start, ramp in tile_ramps(length, tile, overlap):
+        assert start % 16 == 0 and ramp.shape == (tile,) and ramp.min() >= 0
+        covered[start:start + tile] += ramp
+    assert (covered - 1).abs().max() < 1e-6
+
+
+@torch.no_grad()
+def test_a_pointwise_network_is_the_same_in_tiles():
+    ldr, z = torch.rand(1, 3, 3, 272, 528), torch.rand(1, 3, 68, 132)
+    def rebuild(ldr, z):
+        return ldr[:, 1] + nnf.interpolate(z, scale_factor=4)
+    assert (rebuild_in_tiles(rebuild, ldr, z, tile=256) - rebuild(ldr, z)).abs().max() < 1e-6
+
+
+@pytest.fixture(scope="module")
+def bracket():
+    """A synthetic bracket of 640x480 in which things move."""
+    sample = SyntheticBrackets(640, seed=3, length=1)[0]
+    return sample["ldr"][None, ..., :480, :], sample["ev"][None]
+
+
+@torch.no_grad()
+def test_tiles_agree_with_the_whole_image_and_leave_no_seam(bracket, capsys):
+    model, (ldr, ev) = load_weights(ROOT / "weights" / "lfdiff.pt"), bracket
+    whole, tiled = (T(reconstruct_in_tiles(model, ldr, ev, tile, generator=torch.Generator().manual_seed(0))) for tile in (0, 384))
+    decibel = psnr(tiled, whole)
+    with capsys.disabled():
+        print(f"\n640x480 in tiles of 384 against the whole image: PSNR-μ {decibel:.2f} dB")
+    assert decibel > 40
+    steps = (tiled[..., 1:] - tiled[..., :-1]).abs().mean(dim=(0, 1, 2)), (tiled[..., 1:, :] - tiled[..., :-1, :]).abs().mean(dim=(0, 1, 3))
+    plain = (whole[..., 1:] - whole[..., :-1]).abs().mean(dim=(0, 1, 2)), (whole[..., 1:, :] - whole[..., :-1, :]).abs().mean(dim=(0, 1, 3))
+    for tiled_step, whole_step, length in zip(steps, plain, (640, 480)):
+        borders = [start + at for start, _ in tile_ramps(length, 384, OVERLAP)[1:] for at in (0, 31, 32, 63, 95, 96, 127)]
+        assert abs(tiled_step[borders].mean() / whole_step[borders].mean() - 1) < 0.05
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("k", [2, 4])
+def test_the_prior_fits_strips_and_tiles_for_any_unshuffle(monkeypatch, bracket, k):
+    torch.manual_seed(0)
+    lpenet = LPENetConfig(prior_width=8, condition_width=8, unshuffle=k)
+    model = Stage2(LFDiffConfig(dhrnet=DHRNetConfig(channels=8, heads=2, frms=(), high_blocks=1, pool_pim=k), lpenet=lpenet), without_dm=True)
+    model = speed_up(model.eval())
+    ldr, ev = bracket[0][..., :128, :320], bracket[1]           # as high as tiles overlap
+    whole = reconstruct(model, ldr, ev)
+    monkeypatch.setattr(fast, "STRIP_BYTES", 200_000)
+    assert (reconstruct(model, ldr, ev) - whole).abs().max() < 1e-4
+    assert (reconstruct_in_tiles(model, ldr, ev, 256) - whole).abs().max() < 0.05
+
+
+def test_a_tile_that_cannot_overlap_is_refused(bracket):
+    model = speed_up(Stage2(LFDiffConfig(DHRNetConfig(channels=12, heads=3, frms=(1,), high_blocks=2))))
+    for tile in (100, 64, 129):
+        with pytest.raises(ValueError, match=f"--tile {tile}: must be a multiple of 16, 256 or more"):
+            reconstruct_in_tiles(model, *bracket, tile)
+
+
+@pytest.mark.parametrize("tile, H, W, side", [(0, 1000, 1500, 0), (0, 2001, 1500, 1280), (-1, 4000, 6000, 0), (512, 100, 100, 512)])
+def test_the_default_tile_is_none_up_to_three_megapixels(tile, H, W, side):
+    assert tile_for(tile, H, W) == side

@@ -1,0 +1,75 @@
+"""beyond/weights.py: files of weights, and VGG19's."""
+
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from beyond.blend import BlendedDHRNet, add_blend
+from beyond.weights import load_weights, save_weights
+from brackets.prepare import UNPREPARED, PrepareConfig
+from common import save_checkpoint
+from lfdiff import reconstruct
+from slow import SMALL, VARIANTS, bracket, fresh, normal
+
+torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_weights_come_back_rounded_to_float16(tmp_path, variant):
+    model = fresh(variant).train()
+    for name, buffer in model.named_buffers():
+        buffer.copy_(normal(*buffer.shape, seed=len(name)).abs() + 0.5)
+    save_weights(tmp_path / "weights.pt", model, PrepareConfig(flow=False), {"step": 3})
+    loaded = load_weights(tmp_path / "weights.pt")
+    assert loaded.variant == variant and loaded.config == SMALL and not loaded.training and loaded.prepare == PrepareConfig(flow=False)
+    state = loaded.state_dict()
+    assert set(state) == set(model.state_dict())
+    for name, value in model.state_dict().items():
+        assert state[name].dtype == torch.float32 and torch.equal(state[name], value.half().float()), name
+    assert (tmp_path / "weights.pt").stat().st_size < 2.6 * sum(p.numel() for p in model.parameters()) + 80_000       # 2 bytes a weight
+    if variant != "s1":
+        ldr, ev, _ = bracket(1, 16, 16)
+        a, b = (reconstruct(m, ldr, ev, generator=torch.Generator().manual_seed(0)) for m in (model, loaded))
+        assert (a - b).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("kind", ["text", "truncated", "no model", "no variant", "no config", "unknown variant", "other config", "other shapes",
+                                  "missing weight"])
+def test_foreign_weight_file_is_refused_in_one_line(tmp_path, kind):
+    path, model = tmp_path / "weights.pt", fresh("s2")
+    good = {"variant": "s2", "config": asdict(SMALL), "model": model.state_dict(), "notes": {}}
+    if kind == "text":
+        path.write_text("<html>not found</html>")
+    elif kind == "truncated":
+        save_checkpoint(path, good)
+        path.write_bytes(path.read_bytes()[:-5000])
+    elif kind == "other shapes":
+        save_checkpoint(path, {**good, "model": {**model.state_dict(), "dhrnet.out.bias": torch.zeros(4)}})
+    elif kind == "missing weight":
+        save_checkpoint(path, {**good, "model": {name: value for name, value in model.state_dict().items() if name != "dhrnet.out.bias"}})
+    elif kind == "unknown variant":
+        save_checkpoint(path, {**good, "variant": "s9"})
+    elif kind == "other config":
+        save_checkpoint(path, {**good, "config": {"channels": 12}})
+    else:
+        save_checkpoint(path, {name: value for name, value in good.items() if name != kind.removeprefix("no ")})
+    with pytest.raises(ValueError) as error:
+        load_weights(path)
+    assert "\n" not in str(error.value) and len(str(error.value)) > 20
+
+
+def test_the_blend_comes_back_with_its_weights_and_a_file_that_names_no_preparation_means_none(tmp_path):
+    model = add_blend(fresh("s2"))
+    save_weights(tmp_path / "weights.pt", model, UNPREPARED, {})
+    loaded = load_weights(tmp_path / "weights.pt", fast=False)
+    assert type(loaded.dhrnet) is BlendedDHRNet and torch.equal(loaded.dhrnet.blend.weigh.bias, model.dhrnet.blend.weigh.bias)
+    checkpoint = torch.load(tmp_path / "weights.pt", weights_only=True)
+    del checkpoint["prepare"]
+    save_checkpoint(tmp_path / "old.pt", checkpoint)
+    assert load_weights(tmp_path / "old.pt").prepare == UNPREPARED
+
+
+def test_missing_weight_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"weights\.pt: no such"):
+        load_weights(tmp_path / "weights.pt")

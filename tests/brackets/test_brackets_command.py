@@ -1,0 +1,92 @@
+"""python -m brackets: files, motion of the camera, tone curve and motion of things, of scenes where they are known."""
+
+import runpy
+
+import numpy as np
+import pytest
+import torch
+
+import test_light
+import test_register
+from brackets.files import write_image
+from brackets.prepare import PrepareConfig, prepare
+from brackets.scenes import load_scene
+from photographs import kalantari_scene
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """A function of words that runs `python -m brackets` with them, in this process. Returns: its lines, of stderr where it failed."""
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["brackets", *map(str, words)])
+        try:
+            runpy.run_module("brackets", run_name="__main__")
+        except SystemExit as error:
+            assert error.code == 2
+            return capsys.readouterr().err.splitlines()
+        return capsys.readouterr().out.splitlines()
+    return run
+
+
+def write_scene(folder, ldr):
+    for i, frame in enumerate(ldr, 1):
+        write_image(folder / f"{i}.tif", (frame * 65535).round().numpy().astype(np.uint16).transpose(1, 2, 0))
+    (folder / "exposure.txt").write_text("0\n2\n4\n", encoding="utf-8")
+    return folder
+
+
+def test_the_files_come_first_and_frames_too_small_for_flow_are_said_to_be(command, tmp_path):
+    lines = command(kalantari_scene(tmp_path / "scene"))
+    assert lines[0] == "scene: 40x24" and [line.split()[0] for line in lines[1:5]] == ["262A0001.tif", "262A0002.tif", "262A0003.tif", "HDRImg.hdr"]
+    assert lines[2].split()[1:5] == ["uint16", "+2.00", "EV", "mean"] and lines[2].endswith(", 0.0 % saturated")
+    mean = load_scene(tmp_path / "scene")["hdr"].mean()
+    assert f"truth      mean {mean:.4f}, largest " in lines[4] and lines[-1].endswith("not looked for in frames of fewer than 32 pixels a side")
+
+
+def test_an_error_is_one_line(command, tmp_path):
+    assert command(tmp_path / "nothing") == [f"error: {tmp_path / 'nothing'}: no such folder; give a folder with three or more photographs of one scene"]
+    assert command(kalantari_scene(tmp_path / "scene"), "--layout", "canon")[0].startswith("error: scene_files: unknown layout 'canon'; use auto, kalantari")
+
+
+def test_the_command_tells_how_the_camera_moved_for_both_frames(command, tmp_path):
+    write_scene(tmp_path, test_register.bracket(150, 200, test_register.homography(150, 200, (6.0, 3.0)), None))
+    lines = command(tmp_path)
+    short, long = lines[lines.index("camera") + 1:][:2]
+    assert short.startswith("  short  shifted by +6.0, +3.0 pixels") and long.startswith("  long   left alone")
+
+
+@pytest.mark.parametrize("name", [*test_light.CURVES][:3])
+def test_the_command_prints_the_curve(command, tmp_path, name):
+    curve = test_light.CURVES[name]
+    lines = command(write_scene(tmp_path, test_light.bracket(curve, moving=False)))
+    table = lines[lines.index("tone curve: not gamma 2.2") + 1:lines.index("what moved by itself")]
+    for line, shown in zip(table, np.linspace(0.1, 1, 10), strict=True):
+        v, coded = float(line.split()[0]), float(line.split()[-1])
+        light = torch.linspace(0, 1, 20001)
+        exact = float(light[(curve(light) - v).abs().argmin()]) ** (1 / 2.2)
+        assert abs(v - shown) < 1e-9 and abs(coded - exact) < 0.03
+
+
+def test_the_command_says_how_far_a_thing_moved(command, tmp_path):
+    """A quarter of the picture moves by 8 pixels to the right from the short frame to the reference, and by 8 more to the long one."""
+    still, thing = test_register.radiance(160, 160), test_register.radiance(80, 80, seed=5)
+    ldr = []
+    for left, ev in zip((32, 40, 48), (0, 2, 4)):
+        view = still.copy()
+        view[:, 40:120, left:left + 80] = thing
+        ldr.append(test_register.photograph(view, ev))
+    lines = command(write_scene(tmp_path, ldr))
+    for line in lines[lines.index("what moved by itself") + 1:]:
+        half, most, nearly_all = (float(part.split("by ")[-1].removeprefix("at most ").split()[0]) for part in line.split(", "))
+        assert half < 0.5 < 7.5 < most < 8.5 and most <= nearly_all < 60, line
+    assert len(lines) == lines.index("what moved by itself") + 3
+
+
+def test_the_example_is_told_from_end_to_end(command):
+    lines = command("examples/cafe")
+    assert lines[0] == "cafe: 750x500" and "tone curve: gamma 2.2, or too little is seen to tell" in lines
+    assert [line.split()[0] for line in lines[-2:]] == ["short", "long"] and all("50 % of the pixels moved by at most" in line for line in lines[-2:])
+    sample = load_scene("examples/cafe")
+    camera = lines[lines.index("camera") + 1:][:2]
+    for line, told in zip(camera, prepare(sample["ldr"], sample["ev"], PrepareConfig(flow=False)).in_words().split(", ")[1:], strict=True):
+        assert f"{told.split()[-2]} pixels at the corner that moved most" in line

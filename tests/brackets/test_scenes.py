@@ -1,0 +1,210 @@
+"""scenes.py: every layout, every order of frames and exposures, and what is said of a scene that is broken."""
+
+import numpy as np
+import pytest
+import torch
+from PIL.TiffImagePlugin import IFDRational
+from torch.utils.data import DataLoader
+
+from brackets.files import write_image
+from brackets.scenes import Scenes, find_scenes, load_scene
+from photographs import frame, jpeg_bytes, kalantari_scene, opencv, two_scenes, which
+
+
+def test_kalantari_scene_keeps_all_16_bits_and_the_order_of_frames_and_channels(tmp_path):
+    folder = kalantari_scene(tmp_path / "Test" / "PAPER" / "BarbequeDay")
+    sample = load_scene(folder)
+    assert set(sample) == {"ldr", "ev", "hdr", "name"} and sample["name"] == "BarbequeDay"
+    assert sample["ldr"].shape == (3, 3, 24, 40) and sample["hdr"].shape == (3, 24, 40)
+    assert all(sample[key].dtype == torch.float32 and sample[key].is_contiguous() for key in ("ldr", "ev", "hdr"))
+    assert sample["ev"].tolist() == [0, 2, 4] and which(sample) == [1, 2, 3]
+    for k in (1, 2, 3):
+        expected = opencv(folder / f"262A000{k}.tif").transpose(2, 0, 1) / 65535
+        assert np.abs(sample["ldr"][k - 1].numpy() - expected).max() < 1e-7
+    assert np.array_equal(sample["hdr"].numpy(), opencv(folder / "HDRImg.hdr").transpose(2, 0, 1))
+
+
+def test_exposures_that_do_not_rise_are_sorted_together_with_their_files(tmp_path):
+    sample = load_scene(kalantari_scene(tmp_path / "s", ev="2.5\n-2\n0"))
+    assert which(sample) == [2, 3, 1] and sample["ev"].tolist() == [0, 2, 4.5]
+
+
+def test_truth_above_one_is_clipped(tmp_path):
+    folder = kalantari_scene(tmp_path / "s", truth=False)
+    write_image(folder / "HDRImg.hdr", np.full((24, 40, 3), 3, np.float32))
+    assert (load_scene(folder)["hdr"] == 1).all()
+
+
+def test_hu_scene_takes_the_input_images_alone(tmp_path):
+    for k in (0, 1, 2):
+        write_image(tmp_path / f"input_{k}_aligned.tif", frame(k + 1))
+        write_image(tmp_path / f"ref_{k}_aligned.tif", frame(7))
+    (tmp_path / "input_exp.txt").write_text("-2\n0\n2")
+    write_image(tmp_path / "ref_hdr_aligned_linear.hdr", np.full((24, 40, 3), 0.5, np.float32))
+    write_image(tmp_path / "ref_hdr_aligned.hdr", np.full((24, 40, 3), 0.25, np.float32))
+    sample = load_scene(tmp_path)
+    assert which(sample) == [1, 2, 3] and sample["ev"].tolist() == [0, 2, 4] and (sample["hdr"] == 0.5).all()
+
+
+def test_sen_scene_takes_the_three_frames_in_the_middle_in_natural_order(tmp_path):
+    for k in (1, 2, 3, 9, 10):
+        write_image(tmp_path / f"img{k}.tif", frame(k))
+    (tmp_path / "exposures.txt").write_text("-8\n-6.5\n-4\n-2\n0")
+    sample = load_scene(tmp_path)
+    assert which(sample) == [2, 3, 9] and sample["ev"].tolist() == [0, 2.5, 4.5] and "hdr" not in sample
+
+
+def test_exposure_txt_holds_seconds_beside_tiff_and_stops_beside_tif(tmp_path):
+    for suffix in ("tiff", "tif"):
+        for k in (1, 2, 3):
+            write_image(tmp_path / suffix / f"{k}.{suffix}", frame(k))
+        (tmp_path / suffix / "exposure.txt").write_text("1\n4\n16")
+    assert load_scene(tmp_path / "tiff")["ev"].tolist() == [0, 2, 4]
+    assert load_scene(tmp_path / "tif")["ev"].tolist() == [0, 3, 15]
+    assert load_scene(tmp_path / "tif", layout="tursun")["ev"].tolist() == [0, 2, 4]
+    assert load_scene(tmp_path / "tiff", layout="photos")["ev"].tolist() == [0, 3, 15]
+
+
+def photographs(folder, *exposures):
+    """JPEGs 1.jpg, 2.jpg, ... whose grey is 10, 20, ...; exposures: (time, f-number, ISO) of each, None for what is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, (time, f_number, iso) in enumerate(exposures, start=1):
+        (folder / f"{k}.jpg").write_bytes(jpeg_bytes(np.full((16, 24, 3), 10 * k, np.uint8), 6, time, f_number, iso))
+    return folder
+
+
+def greys(sample):
+    return [round(float(f.mean()) * 255) for f in sample["ldr"]]
+
+
+def test_photographs_are_sorted_by_their_exif_exposure_and_stand_upright(tmp_path):
+    folder = photographs(tmp_path, (IFDRational(1, 15), 4.0, 100), (IFDRational(1, 240), 4.0, 100), (IFDRational(1, 240), 4.0, 400))
+    sample = load_scene(folder)
+    assert greys(sample) == [20, 30, 10] and np.allclose(sample["ev"], [0, 2, 4], atol=1e-5)
+    assert sample["ldr"].shape == (3, 3, 24, 16) and sample["ldr"].max() < 0.2  # 8 bits: divided by 255
+
+
+def test_the_aperture_counts_with_its_square(tmp_path):
+    folder = photographs(tmp_path, (0.01, 8.0, 100), (0.01, 4.0, 100), (0.01, 2.0, 100))
+    assert np.allclose(load_scene(folder)["ev"], [0, 2, 4], atol=1e-5)
+
+
+def test_of_five_photographs_the_middle_three_are_taken(tmp_path):
+    folder = photographs(tmp_path, *[(2.0 ** -k, 4.0, 100) for k in range(5)])
+    assert greys(load_scene(folder)) == [40, 30, 20]
+
+
+def test_an_f_number_missing_everywhere_is_ignored_and_one_missing_once_is_an_error(tmp_path):
+    assert np.allclose(load_scene(photographs(tmp_path / "a", (0.01, None, 100), (0.04, None, 100), (0.16, None, 100)))["ev"], [0, 2, 4], atol=1e-5)
+    with pytest.raises(ValueError, match=r"2\.jpg.*no f_number.*exposure.txt"):
+        load_scene(photographs(tmp_path / "b", (0.01, 4.0, 100), (0.04, None, 100), (0.16, 4.0, 100)))
+
+
+def test_exposure_txt_goes_before_exif(tmp_path):
+    folder = photographs(tmp_path, (0.01, 4.0, 100), (0.04, 4.0, 100), (0.16, 4.0, 100))
+    (folder / "Exposure.TXT").write_text("0 3 6")
+    assert load_scene(folder)["ev"].tolist() == [0, 3, 6]
+
+
+def test_other_files_in_the_folder_are_no_photographs(tmp_path):
+    folder = tmp_path / "Übung mit Lücken 写真"
+    kalantari_scene(folder)
+    (folder / "262A0001.tif").rename(folder / "262A0001.TIF")
+    for name in ("._262A0001.tif", ".x.jpg", "Thumbs.db", "notes.txt", "262A0001.CR2"):
+        (folder / name).write_bytes(b"no image")
+    for name in ("result.png", "result_panel.png", "Other_Panel.PNG"):  # as infer.py writes them
+        write_image(folder / name, np.zeros((9, 14, 3), np.uint8))
+    write_image(folder / "result.hdr", np.ones((2, 2, 3), np.float32))
+    sample = load_scene(folder)
+    assert which(sample) == [1, 2, 3] and sample["hdr"].shape == (3, 24, 40) and sample["name"] == folder.name
+
+
+def test_frames_of_different_bit_depths_each_go_by_their_own(tmp_path):
+    for k, image in enumerate((np.full((4, 5, 3), 51, np.uint8), np.full((4, 5, 3), 26214, np.uint16), np.full((4, 5, 3), 0.6, np.float32)), 1):
+        write_image(tmp_path / f"{k}.tif", image)
+    (tmp_path / "exposure.txt").write_text("0 2 4")
+    assert np.allclose(load_scene(tmp_path)["ldr"].mean(dim=(1, 2, 3)), [0.2, 0.4, 0.6])
+
+
+def broken(folder, name):
+    """Scenes with one thing wrong."""
+    kalantari_scene(folder, ev={"too few exposures": "0 2", "equal": "0 2 2", "seconds as stops": "1/250\n1/60\n1/15"}.get(name, "0 2 4"))
+    if name == "two frames":
+        (folder / "262A0001.tif").unlink()
+    if name == "sizes":
+        write_image(folder / "262A0002.tif", frame(2, size=(40, 24)))
+    if name == "truth size":
+        write_image(folder / "HDRImg.hdr", np.ones((12, 20, 3), np.float32))
+    if name == "no exif":
+        (folder / "exposure.txt").unlink()
+    if name == "float range":
+        write_image(folder / "262A0002.tif", np.full((24, 40, 3), 1.5, np.float32))
+    if name == "damaged":
+        (folder / "262A0003.tif").write_bytes(b"II*\0\x08\0\0\0")
+    if name == "text as jpg":
+        (folder / "exposure.txt").unlink()
+        (folder / "262A0004.jpg").write_text("hello")
+    return folder
+
+
+@pytest.mark.parametrize("name, found", [
+    ("two frames", "found 2 photographs"), ("too few exposures", "2 exposures for 3 photographs"), ("equal", "differ by 0.1"),
+    ("seconds as stops", "1/60s"), ("sizes", "24x40"), ("truth size", "HDRImg.hdr 20x12"), ("no exif", "no time"), ("float range", "1.5"),
+    ("damaged", "262A0003.tif"), ("text as jpg", "262A0004.jpg")])
+def test_a_broken_scene_says_what_is_wrong_and_what_to_do(tmp_path, name, found):
+    with pytest.raises((ValueError, FileNotFoundError), match=";") as caught:
+        load_scene(broken(tmp_path / "scene", name))
+    assert found in str(caught.value) and "scene" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_folder_and_an_unknown_layout_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        load_scene(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="unknown layout"):
+        load_scene(kalantari_scene(tmp_path / "s"), layout="canon")
+    (tmp_path / "s" / "exposure.txt").unlink()
+    with pytest.raises(FileNotFoundError, match="exposure.txt is missing"):
+        load_scene(tmp_path / "s", layout="kalantari")
+
+
+def test_scenes_of_kalantari_are_found_as_unzipped_and_flattened(tmp_path):
+    for name in ("Training/10", "Training/9", "Training/001", "Test/EXTRA/002", "Test/PAPER/BarbequeDay"):
+        kalantari_scene(tmp_path / name)
+    (tmp_path / "Training" / "empty").mkdir()
+    (tmp_path / "Training" / "readme.txt").touch()
+    assert [p.name for p in find_scenes("kalantari", tmp_path, "train")] == ["001", "9", "10"]
+    assert [p.name for p in find_scenes("kalantari", str(tmp_path), "test")] == ["002", "BarbequeDay"]
+    (tmp_path / "Test").rename(tmp_path / "old")
+    kalantari_scene(tmp_path / "test" / "007")
+    assert [p.name for p in find_scenes("kalantari", tmp_path, "test")] == ["007"]
+
+
+def test_hu_trains_on_the_first_85_and_tests_on_the_last_15(tmp_path):
+    for k in range(1, 101):
+        (tmp_path / f"{k:03d}").mkdir()
+        (tmp_path / f"{k:03d}" / "input_0_aligned.tif").touch()
+    train, test = (find_scenes("hu", tmp_path, split) for split in ("train", "test"))
+    assert [p.name for p in train + test] == [f"{k:03d}" for k in range(1, 101)] and len(train) == 85 and len(test) == 15
+
+
+@pytest.mark.parametrize("name, split", [("kalantari", "train"), ("kalantari", "test"), ("hu", "test"), ("sen", "test"), ("tursun", "test")])
+def test_a_missing_data_set_is_one_line_with_the_files_and_the_address(tmp_path, name, split):
+    for root in (tmp_path, tmp_path / "not there"):
+        with pytest.raises(FileNotFoundError) as caught:
+            find_scenes(name, root, split)
+        message = str(caught.value)
+        assert "\n" not in message and str(root) in message and "https://" in message and ("exp" in message.split("expected", 1)[1])
+
+
+def test_data_sets_without_truth_are_not_for_training(tmp_path):
+    with pytest.raises(ValueError, match="no ground truth"):
+        find_scenes("sen", tmp_path, "train")
+    with pytest.raises(ValueError, match="validation"):
+        find_scenes("hu", tmp_path, "validation")
+
+
+def test_scenes_serves_whole_images(tmp_path):
+    scenes = Scenes(two_scenes(tmp_path))
+    assert len(scenes) == 2 and scenes[1]["name"] == "b" and scenes[1]["ldr"].shape == (3, 3, 33, 20)
+    batch = next(iter(DataLoader(scenes, batch_size=1)))
+    assert batch["hdr"].shape == (1, 3, 24, 40) and batch["name"] == ["a"]
