@@ -55,7 +55,7 @@ RUNS = {        # name: (what it is, run whose LPENet and DHRNet it starts from,
 @dataclass
 class AblationsConfig:
     """Which ablations to run, and where."""
-    root: str = "runs/ablations/data"           # folder with Training/ and Test/, see above
+    root: str = "runs/ablations/data"           # folder with Training/ and Test/, made as the top of this file says
     out: str = "runs/ablations"                 # folder of the runs, OUT/seedN/NAME
     seeds: tuple[int, ...] = (0, 1, 2)          # of weights, data and noise
     rows: tuple[str, ...] = tuple(RUNS)         # which rows, by name; a row needs the run that it starts from

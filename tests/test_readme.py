@@ -1,13 +1,12 @@
-"""The README says what is true: its equation table, its commands, its files."""
+"""README and docs say what is true: the equation table, files, commands and their flags, the lists of assumptions and departures."""
 
-import argparse
 import ast
 import re
 from pathlib import Path
 
 import pytest
+import tyro
 
-from common import _add_flags
 from evaluate import EvaluateConfig
 from infer import InferConfig
 from train_stage1 import Stage1Config
@@ -15,8 +14,11 @@ from train_stage2 import Stage2Config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/*.md"))]
 ROWS = re.findall(r"^\| ([\d, ]+) \| [^|]+ \| `(\w+\.py)` `([\w.]+)` \| `(\w+\.py)` `(\w+)` \|$", README, re.MULTILINE)
 CASES = [(int(number), *rest) for numbers, *rest in ROWS for number in numbers.split(",")]
+CODE = [*ROOT.glob("*.py"), *(path for room in ("brackets", "beyond", "synthetic", "evaluation") for path in (ROOT / room).rglob("*.py"))]
+SCRIPTS = {"infer.py": InferConfig, "evaluate.py": EvaluateConfig, "train_stage1.py": Stage1Config, "train_stage2.py": Stage2Config}
 
 
 def source_of(path, name):
@@ -43,28 +45,41 @@ def test_every_equation_comment_is_in_the_table():
     assert in_code == {(number, file) for number, file, *_ in CASES}
 
 
-def test_every_file_of_the_readme_exists_and_every_script_is_named():
-    named = set(re.findall(r"`(\w+\.py)`", README))
-    scripts = {path.name for path in ROOT.glob("*.py")}
-    assert scripts <= named and all((ROOT / name).is_file() or (ROOT / "tests" / name).is_file() for name in named)
+def test_the_readme_is_short_and_names_every_file_of_the_ground_floor_and_every_room():
+    assert README.count("\n") <= 200
+    assert all(path.name in README for path in ROOT.glob("*.py"))
+    assert all(f"{room}/" in README for room in ("brackets", "synthetic", "evaluation", "beyond", "docs", "examples", "weights", "tests"))
 
 
-def test_every_flag_of_the_readme_is_known():
-    known = set()
-    for config in (InferConfig, EvaluateConfig, Stage1Config, Stage2Config):
-        parser = argparse.ArgumentParser()
-        _add_flags(parser, config)
-        known.update(flag for action in parser._actions for flag in action.option_strings)
-    blocks = re.findall(r"(?:python |torchrun .*|`)(?:train_stage\d|infer|evaluate)\.py[^`\n]*", README)
-    used = {flag for block in blocks for flag in re.findall(r"--[a-z][\w-]*", block)}
-    assert used and used - {"--nproc-per-node"} <= known
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_file_that_a_page_links_or_runs_exists(page):
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (page.parent / link).exists(), link
+    for script in re.findall(r"python3? ((?:examples/|weights/)?\w+\.py)", text):
+        assert (ROOT / script).is_file() or (page.parent / script).is_file(), script
+    for module in re.findall(r"python3? -m ((?:brackets|synthetic|evaluation|beyond)[\w.]*)", text):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_flag_that_a_page_gives_to_a_script_is_known(script, capsys):
+    with pytest.raises(SystemExit):
+        tyro.cli(tyro.conf.OmitArgPrefixes[SCRIPTS[script]], args=["--help"])
+    known, used = set(re.findall(r"--[a-zA-Z][\w-]*", capsys.readouterr().out)), set()
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for command in re.findall(rf"(?:python |torchrun [^\n]*|`){re.escape(script)}([^`\n#]*)", text):
+            used |= set(re.findall(r"--[a-zA-Z][\w-]*", command))
+    assert used and used <= known
 
 
 def test_the_tags_of_the_code_are_explained_in_the_readme():
-    used = {tag for path in ROOT.glob("*.py") for tag in re.findall(r"\bA\d+\b(?=[\]:|; ])", path.read_text(encoding="utf-8"))}
-    listed = set(re.findall(r"^\| (A\d+) \|", README, re.MULTILINE))
-    assert used <= listed and {f"A{i}" for i in range(1, 17)} == listed - {"none"}
-    departures = {tag for path in ROOT.glob("*.py") for tag in re.findall(r"departs (D\d+)", path.read_text(encoding="utf-8"))}
+    used = {tag for path in CODE for tag in re.findall(r"\bA\d+\b(?=[\]:|; ])", path.read_text(encoding="utf-8"))}
+    listed = re.findall(r"^\| (A\d+) \|", README, re.MULTILINE)
+    assert used <= set(listed) and listed == [f"A{i}" for i in range(1, 17)]
+    departures = {tag for path in CODE for tags in re.findall(r"departs (D\d+(?:, D\d+)*)", path.read_text(encoding="utf-8")) for tag in tags.split(", ")}
     assert departures <= set(re.findall(r"^\| (D\d+) \|", README, re.MULTILINE))
 
 
