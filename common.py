@@ -35,7 +35,9 @@ def parse(config_class, argv=None, description="", default=None):
     Returns: an instance of config_class.
     Raises: SystemExit with code 2 and a message for a wrong flag.
     """
-    return tyro.cli(tyro.conf.OmitArgPrefixes[config_class], args=argv, description=description.split("\n")[0], default=default)
+    spec = sys.modules["__main__"].__spec__     # of `python -m`
+    prog = f"python -m {spec.name.removesuffix('.__main__')}" if spec else f"python {Path(sys.argv[0]).name}"
+    return tyro.cli(tyro.conf.OmitArgPrefixes[config_class], prog=prog, args=argv, description=description.split("\n")[0], default=default)
 
 
 def config_from(config_class, saved):

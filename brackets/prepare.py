@@ -8,6 +8,7 @@ The paper does none of this. It feeds the frames as they are [departs D6, D9, D1
 import hashlib
 import os
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import astuple, dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -148,9 +149,12 @@ def cache_scenes(folders, cache, layout="auto", config=UNPREPARED, workers=0):
     fill = partial(_fill_cache, layout=layout, config=config)
     with tqdm(total=len(todo), desc=f"preparing scenes into {cache}", unit="scene", disable=not todo) as bar:
         if workers and len(todo) > 1:
-            with ProcessPoolExecutor(min(workers, len(todo)), get_context("spawn"), _in_one_thread) as pool:
-                for _ in pool.map(fill, *zip(*todo)):
-                    bar.update()
+            try:
+                with ProcessPoolExecutor(min(workers, len(todo)), get_context("spawn"), _in_one_thread) as pool:
+                    for _ in pool.map(fill, *zip(*todo)):
+                        bar.update()
+            except BrokenProcessPool:
+                raise ValueError(f"{cache}: a process that prepared scenes was stopped, probably for lack of memory; use fewer --workers") from None
         else:
             for file, folder in todo:
                 fill(file, folder)

@@ -11,7 +11,7 @@ Paper: Table 2 and Sec. 5, which give 0.72 s at 1000x1500 on an A100, 0.106 s of
     ms              median of --runs passes after a warm-up, as infer.py does them: fast modules (beyond/fast.py), channels_last, memory kept
     plain           the same passes of the paper's files as they stand: float32, contiguous maps, memory not kept
     bare            the convolutions of the plain stage alone, as conv2d calls on whole random maps: channels_last, the case's own precision,
-                    memory kept. Each distinct one is timed (mean of 3 after a warm-up) and counted as often as it is called, once before
+                    memory kept. Each distinct one is timed (median of 3 after a warm-up) and counted as often as it is called, once before
                     ours and once after it, because a shared machine's speed drifts: the column is the mean of both
     plain/ours      how many times faster than plain; ours/bare: how far from what the library's convolutions take
     parameters      of the stage; all S steps share those of one

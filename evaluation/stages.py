@@ -10,11 +10,12 @@
 """
 
 import copy
+import statistics
 from collections import Counter
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.benchmark import Timer, timer
+from torch.utils.benchmark import timer
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from common import count_parameters
@@ -118,9 +119,12 @@ def count_inference(model, width, height, S):
 
 
 def bare_milliseconds(convolution, device, dtype):
-    """Mean time of one convolution (as count_work has it) of random maps, channels_last, after a warm-up."""
+    """Median time of three runs, after a warm-up, of one convolution (as count_work has it) of random maps in channels_last."""
     shape, weight_shape, bias, *how = convolution
     x, weight = (torch.randn(size, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last) for size in (shape, weight_shape))
-    inputs = (x, weight, torch.randn(weight_shape[0], dtype=dtype, device=device) if bias else None, *how)
-    names = {"conv2d": torch.conv2d, "inputs": inputs}
-    return 1000 * Timer("conv2d(*inputs)", globals=names, num_threads=torch.get_num_threads()).timeit(3).mean
+    bias, times = torch.randn(weight_shape[0], dtype=dtype, device=device) if bias else None, []
+    for _ in range(1 + 3):
+        start = timer()
+        torch.conv2d(x, weight, bias, *how)
+        times.append(1000 * (timer() - start))
+    return statistics.median(times[1:])

@@ -1,4 +1,4 @@
-"""loss.py: Eq. 11 with a random VGG19 in the official file's key layout, Eq. 15, PSNR."""
+"""loss.py: Eq. 11 with a random VGG19 in the official file's key layout, Eq. 15."""
 
 import math
 from urllib.error import URLError
@@ -8,7 +8,6 @@ import torch
 import torch.nn as nn
 
 from beyond.weights import load_vgg19
-from data import psnr
 from loss import LossConfig, VGG19Features, diffusion_loss, reconstruction_loss
 
 torch.set_num_threads(1)
@@ -240,19 +239,3 @@ def test_eq_15_of_half_precision_predictions_is_float32():
     noise = torch.randn(1, 3, 4, 4)
     L_diff, _ = diffusion_loss(noise, noise.bfloat16(), noise.bfloat16(), noise)
     assert L_diff.dtype == torch.float32 and 0 < L_diff.item() < 0.01
-
-
-# --- PSNR ------------------------------------------------------------------------------------------------------------
-
-def test_psnr_at_hand_values():
-    zero = torch.zeros(1, 3, 4, 4)
-    assert abs(psnr(zero + 0.1, zero) - 20) < 1e-4
-    assert abs(psnr(zero + 0.001, zero) - 60) < 1e-4
-    assert abs(psnr(zero + 3, zero) + 20 * math.log10(3)) < 1e-4        # nothing is clipped
-    assert psnr(zero, zero) == math.inf and isinstance(psnr(zero + 1, zero), float)
-
-
-def test_psnr_averages_squared_errors_over_pixels_and_channels():
-    a, b = torch.zeros(1, 3, 1, 2), torch.zeros(1, 3, 1, 2)
-    a[0, 0, 0, 0] = 0.6                                                 # mean square 0.36 / 6 = 0.06
-    assert abs(psnr(a, b) + 10 * math.log10(0.06)) < 1e-5
