@@ -12,7 +12,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -119,17 +119,12 @@ def readable_folders(root):
 
 # --- methods ----------------------------------------------------------------------------------------------------------
 
-def preparation(model, config):
-    """How a network's frames are prepared: as in its training, but for what the command line says. Returns: PrepareConfig."""
-    given = {step: getattr(config, step) for step in ("register", "response", "flow")}
-    return replace(model.prepare, **{step: wanted for step, wanted in given.items() if wanted is not None})
-
-
 def network_method(name, model, config, device, dtype, S=None):
     """A trained network as a Method. model: of load_weights, on the device. s1 gets the prior of the truth, and takes the image whole."""
     @torch.no_grad()
     def predict(scene, sample):
-        prepared, (H, W) = prepare(sample["ldr"], sample["ev"], preparation(model, config)), sample["ldr"].shape[-2:]
+        how, (H, W) = model.prepare.overridden(config.register, config.response, config.flow), sample["ldr"].shape[-2:]
+        prepared = prepare(sample["ldr"], sample["ev"], how)
         ldr, ev = prepared.ldr[None].to(device), prepared.ev[None].to(device)
         tile = tile_for(config.tile, H, W)
         keep_memory(2 ** 26 if tile else 2 ** 30)

@@ -1,4 +1,4 @@
-"""evaluate.py, scoring.py, report.py, metrics.py: the numbers of the tables, against hand values, numpy and scikit-image."""
+"""evaluate.py, scoring.py, report.py: the numbers of the tables, against hand values, numpy and scikit-image."""
 
 import csv
 import re
@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import common
 import evaluate
@@ -19,17 +18,17 @@ from beyond.config import BeyondConfig
 from beyond.weights import architecture, save_weights
 from brackets.files import read_image, write_image
 from brackets.flow import follow_flow
+from brackets.merge import weighted_merge
 from brackets.prepare import UNPREPARED, PrepareConfig, prepare
 from brackets.register import register
 from brackets.scenes import load_scene
-from brackets.merge import weighted_merge
+from by_other_means import assert_scored, expected, mu_law
 from data import T, psnr
 from ddim import DiffusionConfig
 from denoiser import DenoiserConfig
 from dhrnet import DHRNetConfig
 from evaluation import report, scoring
-from evaluation.hdrvdp2 import HDRVDP2Config, hdrvdp2
-from evaluation.metrics import score, ssim
+from evaluation.hdrvdp2 import hdrvdp2
 from lfdiff import LFDiffConfig, build, reconstruct
 from loss import LossConfig
 from lpenet import LPENetConfig
@@ -92,97 +91,6 @@ def world(tmp_path_factory):
     for variant in ("s2", "s1", "baseline"):
         save_weights(folder / f"{variant}.pt", tiny(variant), PrepareConfig(), {})
     return folder
-
-
-# --- by other means ---------------------------------------------------------------------------------------------------
-
-def mu_law(hdr):
-    return np.log(1 + 5000 * hdr) / np.log(5001)
-
-
-def skimage_ssim(a, b):
-    """(H, W, 3) in [0, 1]. The valid region is cut out of the map: scikit-image's own mean has the same, its map a reflected border."""
-    _, full = structural_similarity(255 * a.clip(0, 1), 255 * b.clip(0, 1), gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
-                                    data_range=255, channel_axis=2, full=True)
-    return full[5:-5, 5:-5].mean()
-
-
-def expected(hdr_hat, hdr):
-    """The metrics of two (3, H, W) tensors by scikit-image."""
-    a, b = (image.permute(1, 2, 0).double().numpy() for image in (hdr_hat, hdr))
-    return {"psnr_mu": peak_signal_noise_ratio(mu_law(b), mu_law(a), data_range=1), "psnr_l": peak_signal_noise_ratio(b, a, data_range=1),
-            "ssim_mu": skimage_ssim(mu_law(a), mu_law(b)), "ssim_l": skimage_ssim(a, b)}
-
-
-def assert_scored(row, hdr_hat, hdr):
-    for key, value in expected(hdr_hat, hdr).items():
-        assert row[key] == pytest.approx(value, abs=2e-4 if "psnr" in key else 2e-6), key       # H^ and T are float32
-
-
-def noisy_pair(H=41, W=37):
-    generator = torch.Generator().manual_seed(3)
-    hdr = torch.rand(3, H, W, generator=generator) ** 3
-    return (hdr + 0.05 * torch.randn(3, H, W, generator=generator)).clamp(0, 1), hdr
-
-
-# --- metrics ----------------------------------------------------------------------------------------------------------
-
-def test_psnr_has_the_values_computed_by_hand():
-    white, black, grey = torch.ones(1, 3, 16, 16), torch.zeros(1, 3, 16, 16), torch.full((1, 3, 16, 16), 0.5)
-    assert score(white, black)["psnr_l"] == score(white, black)["psnr_mu"] == 0                 # mean squared error 1
-    assert score(white, grey)["psnr_l"] == pytest.approx(6.0206, abs=1e-4)                      # 1/4
-    assert score(white, grey)["psnr_mu"] == pytest.approx(-20 * np.log10(np.log(5001 / 2501) / np.log(5001)), abs=1e-4)     # 21.80
-    one = black.clone()
-    one[0, 1, 3, 4] = 0.1
-    assert score(one, black)["psnr_l"] == pytest.approx(10 * np.log10(3 * 16 * 16 / 0.01), abs=1e-4)        # over pixels and channels
-
-
-def test_psnr_and_ssim_agree_with_scikit_image():
-    hdr_hat, hdr = noisy_pair()
-    assert_scored(score(hdr_hat[None], hdr[None]), hdr_hat, hdr)
-    assert score(hdr_hat[None], hdr[None]).keys() == {"psnr_mu", "psnr_l", "ssim_mu", "ssim_l"}
-
-
-def test_ssim_of_two_constants_is_its_luminance_term():
-    a, b = torch.full((3, 12, 20), 0.2), torch.full((3, 12, 20), 0.6)
-    C1 = 2.55 ** 2
-    assert ssim(a, b) == pytest.approx((2 * 51 * 153 + C1) / (51 ** 2 + 153 ** 2 + C1), rel=1e-6)
-    assert ssim(a, a) == 1
-
-
-def test_ssim_of_one_window_is_the_formula_with_weights_written_out():
-    a, b = (image[:, :11, :11] for image in noisy_pair())
-    offsets = np.arange(11) - 5
-    weight = np.exp(-(offsets[:, None] ** 2 + offsets ** 2) / 4.5)
-    weight, values = weight / weight.sum(), []
-    for x, y in zip(255 * a.double().numpy(), 255 * b.double().numpy()):
-        mx, my = (weight * x).sum(), (weight * y).sum()
-        vx, vy, cov = (weight * (x - mx) ** 2).sum(), (weight * (y - my) ** 2).sum(), (weight * (x - mx) * (y - my)).sum()
-        values.append((2 * mx * my + 6.5025) * (2 * cov + 58.5225) / ((mx ** 2 + my ** 2 + 6.5025) * (vx + vy + 58.5225)))
-    assert ssim(a, b) == pytest.approx(np.mean(values), abs=1e-10)
-
-
-def test_ssim_clips_and_does_not_round():
-    hdr_hat, hdr = noisy_pair()
-    beyond = torch.where(hdr_hat == 1, 3.0, torch.where(hdr_hat == 0, -2.0, hdr_hat))
-    assert (beyond != hdr_hat).any() and ssim(beyond, hdr) == ssim(hdr_hat, hdr)
-    flat = torch.full((3, 16, 16), 0.5)
-    assert 1 > ssim(flat + 0.3 / 255 * (hdr[:, :16, :16] - 0.5), flat) > 0.999          # all of it would round to one value
-
-
-def test_ssim_refuses_images_that_have_no_window_in_common():
-    for a, b in (((3, 10, 40), (3, 10, 40)), ((3, 20, 20), (3, 20, 21)), ((2, 3, 20, 20), (2, 3, 20, 20))):
-        with pytest.raises(ValueError, match="ssim: found .*one size"):
-            ssim(torch.zeros(a), torch.zeros(b))
-
-
-def test_hdrvdp2_is_that_of_its_settings_and_takes_values_a_rounding_above_1():
-    hdr_hat, hdr = noisy_pair()
-    screen = HDRVDP2Config("rgb-bt.709", 24.0, (1920, 1200), 0.5, peak=300.0)
-    by_default, by_screen = (score(hdr_hat[None], hdr[None], config)["hdrvdp2"] for config in (HDRVDP2Config(), screen))
-    assert by_default == hdrvdp2(hdr_hat, hdr) and by_screen != by_default
-    hdr[0, 0, 0] = 1
-    assert score((hdr + 1.2e-7)[None], hdr[None], HDRVDP2Config())["hdrvdp2"] > 99.99
 
 
 # --- the whole script -------------------------------------------------------------------------------------------------
@@ -467,24 +375,6 @@ def test_time_of_the_diffusion_is_that_of_condition_net_and_all_steps_alone(worl
         part.register_forward_hook(lambda part, inputs, output, name=name: calls.append(name))
     seconds = scoring.time_diffusion(model, load_scene(world / "scenes" / "alley"), 4, 0, torch.device("cpu"), torch.float32)
     assert calls == ["condition"] + 4 * ["denoiser"] and 0 < seconds < 60
-
-
-def test_flags_that_changed_are_written_as_the_command_line_takes_them():
-    defaults = {"a_b": True, "c": False, "d": (1, 2), "e": {"f": 0.1, "g": ""}}
-    assert list(report.changed_flags({"a_b": False, "c": True, "d": [3, 4], "e": {"f": 0.2, "g": "my dir"}}, defaults)) == [
-        "--no-a-b", "--c", "--d 3 4", "--f 0.2", "--g 'my dir'"]
-    assert list(report.changed_flags({"a_b": True, "c": False, "d": [1, 2], "e": {"f": 0.1, "g": ""}}, defaults)) == []
-
-
-def test_averages_are_means_of_scores_and_medians_of_seconds():
-    rows = [{"scene": str(i), "method": "m", "psnr_mu": value, "seconds": value} for i, value in enumerate((1.0, 2.0, 9.0))]
-    assert report.averages([*rows, {"scene": "3", "method": "n", "psnr_l": 5.0}]) == {"m": {"psnr_mu": 4.0, "seconds": 2.0}, "n": {"psnr_l": 5.0}}
-
-
-def test_figure_1_needs_a_time_and_a_finite_score(tmp_path):
-    assert not report.plot_figure1(tmp_path / "a.png", {"files": {"psnr_mu": 40.0}, "exact": {"psnr_mu": np.inf, "seconds": 1.0}})
-    assert report.plot_figure1(tmp_path / "b.png", {"ours": {"psnr_mu": 40.0, "seconds": 0.1}})
-    assert [path.name for path in tmp_path.iterdir()] == ["b.png"]
 
 
 # --- what is wrong ----------------------------------------------------------------------------------------------------

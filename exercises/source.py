@@ -1,0 +1,197 @@
+"""Changes the student's own copy: blanks a function, brings it back, plants a bug, makes a handout. Nothing that was there is lost.
+
+Whatever a command replaces is kept in the folder .exercises, which git ignores:
+
+    .exercises/05/original/dhrnet.MDTA.forward.py       the function as `start 5` found it
+    .exercises/05/yours/dhrnet.MDTA.forward.py          the student's, as `solve 5` found it
+    .exercises/b3/ddim.py                               the file as `break 3` found it
+"""
+
+import ast
+import shutil
+
+from exercises.catalog import EXERCISES, keeps, place
+
+KEPT = ".exercises"
+LEFT_OUT = (".git", ".exercises", "__pycache__", ".pytest_cache", ".ruff_cache", ".venv*", ".ci")      # of a handout, and at its top level also:
+LEFT_OUT_AT_TOP = ("data", "runs", "results")
+
+
+def read(path):
+    return path.read_text(encoding="utf-8")
+
+
+def write(path, text):
+    """Writes a file with the line ends that it had."""
+    newline = "\r\n" if path.exists() and b"\r\n" in path.read_bytes() else "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline=newline)
+
+
+# --- functions in a text ----------------------------------------------------------------------------------------------
+
+def _node(text, name):
+    node = ast.parse(text)
+    for part in name.split("."):
+        node = next((child for child in node.body if isinstance(child, (ast.FunctionDef, ast.ClassDef)) and child.name == part), None)
+        if node is None:
+            raise ValueError(f"{name}: its `def` line is no longer in the file; put it back as it was")
+    return node
+
+
+def _span_by_indentation(lines, name):
+    *scope, function = name.split(".")
+    indent, start = "    " * len(scope), 0
+    try:
+        if scope:
+            start = next(i for i, line in enumerate(lines) if line.startswith(f"class {scope[0]}"))
+        first = next(i for i in range(start, len(lines)) if lines[i].startswith(f"{indent}def {function}("))
+    except StopIteration:
+        raise ValueError(f"{name}: its `def` line is no longer in the file; put it back as it was") from None
+    end = next((i for i in range(first + 1, len(lines)) if lines[i].strip() and not lines[i].startswith(indent + " ")), len(lines))
+    while not lines[end - 1].strip():
+        end -= 1
+    return first, end
+
+
+def span(text, name):
+    """Where a function stands in a file's text, without its decorators. name: "function" or "Class.method".
+
+    Returns: its first line and the line after its last, from 0. A file that does not parse is read by its indentation.
+    Raises: ValueError where the file has no such function.
+    """
+    try:
+        node = _node(text, name)
+    except SyntaxError:
+        return _span_by_indentation(text.split("\n"), name)
+    return node.lineno - 1, node.end_lineno
+
+
+def function_in(text, name):
+    """The text of a function, from `def` to its last line."""
+    first, end = span(text, name)
+    return "\n".join(text.split("\n")[first:end])
+
+
+def replaced(text, name, function):
+    """The text with another function in that one's place."""
+    lines, (first, end) = text.split("\n"), span(text, name)
+    return "\n".join(lines[:first] + function.split("\n") + lines[end:])
+
+
+def blanked(text, name, number, keep=0):
+    """A function without its body: signature, docstring, its first `keep` statements and its `# Eq.` lines stay. Returns: the function's text."""
+    node, lines = _node(text, name), text.split("\n")
+    head = node.body[:keep + (ast.get_docstring(node) is not None)]
+    start = head[-1].end_lineno if head else node.body[0].lineno - 1
+    indent = " " * node.body[0].col_offset
+    equations = [indent + line.strip() for line in lines[start:node.end_lineno] if line.strip().startswith("# Eq.")]
+    return "\n".join(lines[node.lineno - 1:start] + equations + [f'{indent}raise NotImplementedError("exercise {number}: not written yet")'])
+
+
+# --- exercises --------------------------------------------------------------------------------------------------------
+
+def folder(root, number):
+    return root / KEPT / f"{number:02d}"
+
+
+def hide(root):
+    """Makes the folder of what is kept. Git ignores it, for its own .gitignore says so."""
+    if not (root / KEPT / ".gitignore").exists():
+        write(root / KEPT / ".gitignore", "*\n")
+
+
+def is_handout(root):
+    """Whether this copy was made by `handout`, without the originals."""
+    return (root / KEPT / "handout").exists()
+
+
+def is_open(root, task):
+    """Whether an exercise is being worked on: it was started, and its functions are not the originals."""
+    kept = folder(root, task.number) / "original"
+    if not kept.exists():
+        return is_handout(root)
+    return any(function_in(read(root / file), inner) != read(kept / f"{name}.py")
+               for name in task.functions for file, inner in [place(name)])
+
+
+def start(root, task):
+    """Blanks the functions of an exercise. Returns: list of "file, line". Raises: ValueError where it is begun already or cannot be read."""
+    if is_open(root, task):
+        raise ValueError(f"exercise {task.number}: already begun, and your work on it would be lost; go on with it, or bring the original back with "
+                         f"`python -m exercises solve {task.number}`")
+    found = []
+    for name in task.functions:
+        file, inner = place(name)
+        try:
+            ast.parse(read(root / file))
+        except SyntaxError as error:
+            raise ValueError(f"{file}, line {error.lineno}: {error.msg}; mend it first") from None
+        found.append((name, file, inner, function_in(read(root / file), inner)))
+    hide(root)
+    for name, file, inner, function in found:
+        write(folder(root, task.number) / "original" / f"{name}.py", function)
+        write(root / file, replaced(read(root / file), inner, blanked(read(root / file), inner, task.number, keeps(task, name))))
+    return [f"{file}, line {span(read(root / file), inner)[0] + 1}" for _, file, inner, _ in found]
+
+
+def solve(root, task):
+    """Brings the originals back and keeps what stood in their place. Returns: the folder with the latter. Raises: ValueError where there is none."""
+    kept = folder(root, task.number) / "original"
+    if not kept.exists():
+        raise ValueError(f"exercise {task.number}: " + ("this copy holds no solutions; ask who gave it to you" if is_handout(root) else "not begun here"))
+    for name in task.functions:
+        file, inner = place(name)
+        yours = function_in(read(root / file), inner)
+        if yours != read(kept / f"{name}.py"):
+            write(folder(root, task.number) / "yours" / f"{name}.py", yours)
+            write(root / file, replaced(read(root / file), inner, read(kept / f"{name}.py")))
+    return folder(root, task.number) / "yours"
+
+
+def handout(root, target):
+    """Copies the project with every exercise blank and no original. Raises: ValueError where one is begun here, or the target is not empty."""
+    begun = [task.number for task in EXERCISES if is_open(root, task)]
+    if begun:
+        raise ValueError(f"exercise {begun[0]} is begun here, so its solution would be missing; bring it back with `python -m exercises solve {begun[0]}`")
+    target = target.resolve()
+    if root in target.parents or target == root or (target.exists() and any(target.iterdir())):
+        raise ValueError(f"{target}: choose a new folder outside of this project")
+
+    def left_out(directory, names):
+        return shutil.ignore_patterns(*LEFT_OUT)(directory, names) | (set(LEFT_OUT_AT_TOP) & set(names) if directory == str(root) else set())
+    shutil.copytree(root, target, ignore=left_out, dirs_exist_ok=True)
+    for task in EXERCISES:
+        start(target, task)
+        shutil.rmtree(folder(target, task.number))
+    write(target / KEPT / "handout", "The exercises are blank in this copy, and it holds no solutions.\n")
+
+
+# --- bugs -------------------------------------------------------------------------------------------------------------
+
+def is_broken(root, bug):
+    """Whether the bug is in the copy: a file was kept for it, and its wrong line stands there."""
+    return (root / KEPT / f"b{bug.number}").exists() and bug.after in read(root / bug.file)
+
+
+def plant(root, bug):
+    """Puts a bug into the copy. Raises: ValueError where its line is not as it was shipped."""
+    text = read(root / bug.file)
+    if is_broken(root, bug):
+        raise ValueError(f"bug {bug.number} is in already; name it with `python -m exercises check b{bug.number} FILE EQUATION`")
+    if text.count(bug.before) != 1:
+        raise ValueError(f"bug {bug.number}: its place is not as it was shipped; bring back what you began there (`python -m exercises status`)")
+    hide(root)
+    write(root / KEPT / f"b{bug.number}" / bug.file, text)
+    write(root / bug.file, text.replace(bug.before, bug.after))
+
+
+def mend(root, bug):
+    """Takes a bug out again; other changes of the file stay. Raises: ValueError where it is not in, or its line was edited."""
+    text = read(root / bug.file)
+    if not (root / KEPT / f"b{bug.number}").exists():
+        raise ValueError(f"bug {bug.number}: not in this copy")
+    if bug.before not in text and text.count(bug.after) != 1:
+        raise ValueError(f"{bug.file}: the line has been edited; the file as it was is kept in {KEPT}/b{bug.number}/{bug.file}")
+    write(root / bug.file, text.replace(bug.after, bug.before))
+    shutil.rmtree(root / KEPT / f"b{bug.number}")

@@ -1,0 +1,64 @@
+"""The code that the exercises grade, and how a result of it is compared with the wanted one: side by side, from the first place that differs."""
+
+import importlib
+import sys
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+FILES = ("data", "align", "lpenet", "dhrnet", "denoiser", "ddim", "loss", "lfdiff")     # in the order of their imports
+WIDTH = 6       # values of a row that are shown
+
+
+def load_code():
+    """The paper's files as modules: code.data, code.dhrnet, ..."""
+    return SimpleNamespace(**{name: importlib.import_module(name) for name in FILES})
+
+
+@contextmanager
+def modules_of(folder, mine):
+    """Imports come from another copy of the project inside. mine: function (module) -> whether the module is of this project."""
+    before = {name: module for name, module in sys.modules.items() if mine(name, module)}
+    for name in before:
+        del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in [name for name, module in sys.modules.items() if mine(name, module)]:
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+def load_code_of(folder):
+    """The paper's files of another folder, as load_code gives them."""
+    with modules_of(folder, lambda name, module: name in FILES):
+        return load_code()
+
+
+def same(what, yours, wanted, tolerance=1e-5):
+    """Fails unless two tensors agree, with yours beside wanted and the first place where they differ. wanted: anything that makes a tensor."""
+    wanted = torch.as_tensor(wanted).detach().double()
+    if not isinstance(yours, torch.Tensor):
+        pytest.fail(f"{what}: yours is {type(yours).__name__}, wanted is a tensor of shape {tuple(wanted.shape)}", pytrace=False)
+    if yours.shape != wanted.shape:
+        pytest.fail(f"{what}: the shapes differ\n    yours   {tuple(yours.shape)}\n    wanted  {tuple(wanted.shape)}", pytrace=False)
+    wrong = ~((yours.detach().double() - wanted).abs() <= tolerance)            # NaN is wrong, too
+    if wrong.any():
+        place = wrong.nonzero()[0].tolist()
+        first = max(place[-1] - WIDTH // 2, 0) if place else 0
+        rows = [x.detach().double()[tuple(place[:-1])][first:first + WIDTH].tolist() if place else [float(x)] for x in (yours, wanted)]
+        mine, right = ("  ".join(f"{value:>10.5f}" for value in row) for row in rows)
+        here = 12 * (place[-1] - first if place else 0) + 9
+        pytest.fail(f"{what}: {int(wrong.sum())} of {wrong.numel()} values differ" + (f", the first at {place}" if place else "")
+                    + f"\n    yours   {mine}\n    wanted  {right}\n            {' ' * here}^", pytrace=False)
+
+
+def holds(what, true):
+    """Fails with a sentence of what should be."""
+    if not true:
+        pytest.fail(what, pytrace=False)
