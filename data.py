@@ -97,6 +97,11 @@ class Patches(Dataset):
             self.grids.append(((height - patch) // stride + 1, (width - patch) // stride + 1))     # patches down and across; a rim is left out
         self.first = np.cumsum([0] + [rows * columns for rows, columns in self.grids])  # index of each scene's first patch
 
+    @property
+    def steps(self):
+        """The smallest and the largest exposure step, in stops."""
+        return float(np.diff(self.ev).min()), float(np.diff(self.ev).max())
+
     def __getstate__(self):
         return {**self.__dict__, "_open": {}}  # a memory map would be pickled with all its pixels
 

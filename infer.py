@@ -24,7 +24,7 @@ from tyro.conf import DisallowNone
 from beyond.fast import keep_memory
 from beyond.pictures import panels, plain_results, sample_images, save_panel, save_spread, shrunk_bracket, spread_in_words
 from beyond.tiles import tile_for
-from beyond.weights import load_weights
+from beyond.weights import load_weights, outside_of_training
 from brackets.files import write_image
 from brackets.prepare import prepare, registered_frames
 from brackets.scenes import load_scene
@@ -96,8 +96,8 @@ def main():
     taken, homographies = (sample["ldr"], prepared.homographies) if hdr is not None else shrunk_bracket(sample["ldr"], prepared.homographies)
     registered = registered_frames(taken, prepared.ev, homographies, prepared.curve)[None]      # what others would merge
     save_panel(out / f"{name}_panel.png", *panels(registered, ev, hdr_hat, hdr))
-    print(f"{name}: {W}x{H}, exposures {', '.join(f'{float(stops):+g}' for stops in ev[0])} EV, {seconds:.1f} s on {device} in "
-          f"{str(dtype).removeprefix('torch.')}{prepared.in_words()}")
+    print(f"{name}: {W}x{H}, {prepared.in_words()}; {seconds:.1f} s on {device} in {str(dtype).removeprefix('torch.')}"
+          + outside_of_training(model, prepared.ev))
     if hdr is not None:
         print(f"{'':<16} {'PSNR-μ':>8} {'PSNR-L':>8}   (dB, against the ground truth)")
         for title, image in {**plain_results(registered, ev), "LF-Diff": hdr_hat}.items():

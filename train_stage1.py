@@ -84,7 +84,7 @@ def main():
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.decay_epochs * epoch, settings.decay)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     columns = [*loss_columns(loss, beyond), "grad_norm", "lr", "patches_per_s", "val_psnr_mu", "val_psnr_l"]
-    training = Run(config, out, network, {"optimiser": optimiser, "schedule": schedule, "scaler": scaler}, steps, columns, rank)
+    training = Run(config, out, network, {"optimiser": optimiser, "schedule": schedule, "scaler": scaler}, steps, columns, rank, train_set.steps)
     predictors = {"": validation_predictor(training.average, device, dtype)}
     model = distributed(network, settings, device)
     if rank == 0:

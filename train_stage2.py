@@ -156,7 +156,7 @@ def main():
     columns = [*loss_columns(loss, beyond), "L_diff", "L_eps", "L1_z", "grad_norm", "lr", "patches_per_s",
                *(f"val_psnr_{domain}_{prior}" for prior in ("predicted", "true", "mean") for domain in ("mu", "l"))]
     training = Run(config, out, network, {"lpenet": lpenet, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}, steps, columns, rank,
-                   warmup_steps=int(config.warmup * steps))     # kept in the checkpoint: more --epochs later do not move the warm-up's end
+                   train_set.steps, warmup_steps=int(config.warmup * steps))     # kept in the checkpoint: more --epochs later do not move the warm-up's end
     predictors = validation_predictors(training.average, lpenet, device, dtype)
     model = distributed(network, settings, device, find_unused_parameters=True)
     if rank == 0:
@@ -165,7 +165,7 @@ def main():
 
     def keep_best():
         notes = {"step": training.step, "val_psnr_mu": training.best, "data": settings.data, "seed": settings.seed}
-        save_weights(out / "weights.pt", training.average, beyond.prepare, notes, lpenet)
+        save_weights(out / "weights.pt", training.average, beyond.prepare, notes, lpenet, train_set.steps)
 
     for step, batch in enumerate(batches(train_set, settings, training.step, steps, rank, world), training.step + 1):
         model.train()

@@ -182,19 +182,20 @@ class Run:
     """What surrounds the loop of a train script: resuming, the running mean of the weights, log, validation, checkpoints.
 
     config: of the script; out: folder; network: trained; parts: {name: object with state_dict()} that a checkpoint holds beside it, with
-    "optimiser" and "schedule"; steps: of the whole run; columns: of the log; rank; further: values for the checkpoint.
+    "optimiser" and "schedule"; steps: of the whole run; columns: of the log; rank; ev_steps: of the training set; further: for the checkpoint.
     All randomness is a function of (seed, step), see the header, so a checkpoint needs no more than this.
     """
 
-    def __init__(self, config, out, network, parts, steps, columns, rank, **further):
+    def __init__(self, config, out, network, parts, steps, columns, rank, ev_steps, **further):
+        self.made_of = architecture(network, config.beyond.prepare, ev_steps)
         self.config, self.settings, self.out, self.network, self.last, self.rank = config, config.training, out, network, steps, rank
         self.average = copy.deepcopy(network).requires_grad_(False) if config.beyond.ema else network      # is validated and saved
         self.parts, self.step, self.best, self.further = {"model": self.average, "trained": network, **parts}, 0, -math.inf, further
         if self.settings.resume:
             self.resume(out / "last.pt")
         self.log = Log(out / "log.csv", columns, self.step, write=rank == 0)
-        batch = self.settings.batch
-        self.bar = tqdm(initial=self.step * batch, total=steps * batch, unit="patch", disable=rank > 0 or None, smoothing=0.05)
+        done, whole = self.step * self.settings.batch, steps * self.settings.batch
+        self.bar = tqdm(initial=done, total=whole, unit="patch", disable=rank > 0 or None, smoothing=0.05)
 
     def resume(self, path):
         """Loads a checkpoint.
@@ -203,7 +204,7 @@ class Run:
             checkpoint's. MAY_CHANGE names the settings that may differ.
         """
         saved = load_checkpoint(path)
-        if any(saved.get(name) != value for name, value in architecture(self.network, self.config.beyond.prepare).items() if name != "prepare"):
+        if any(saved.get(name) != self.made_of[name] for name in ("variant", "config", "blend")):
             raise ValueError(f"{path}: was trained with another architecture; resume with the flags it was started with, or choose another --out")
         then, now = flags_of(saved["training"]), flags_of(asdict(self.config))
         changed = [f"--{name.replace('_', '-')}" for name, value in now.items() if name not in MAY_CHANGE and then.get(name) != value]
@@ -220,8 +221,8 @@ class Run:
 
     def save(self, name):
         """Writes a checkpoint into the run's folder."""
-        save_checkpoint(self.out / name, {**architecture(self.network, self.config.beyond.prepare), "training": asdict(self.config), "step": self.step,
-                                          "best": self.best, **self.further, **{name: part.state_dict() for name, part in self.parts.items()}})
+        states = {part: of.state_dict() for part, of in self.parts.items()}
+        save_checkpoint(self.out / name, {**self.made_of, "training": asdict(self.config), "step": self.step, "best": self.best, **self.further, **states})
 
     def finish_step(self, step, terms, val_set, predictors, on_best=lambda: None):
         """After an optimiser step: running mean, log, validation, checkpoints. All processes call it.

@@ -1,7 +1,7 @@
 """Files of weights: what inference needs, in float16, and how it comes back as a model.
 
 A file is a dict of plain values and tensors: "variant" and "config" (the architecture), "blend" (whether D8 stands behind DHRNet), "prepare" (how
-the training frames were prepared), "model" and "lpenet" (state dicts), "notes". Checkpoints of the train scripts have the same keys.
+the training frames were prepared), "steps" (their exposures), "model" and "lpenet" (state dicts), "notes". Checkpoints of the train scripts have the same keys.
 VGG19's file for Eq. 11 is read here, too.
 """
 
@@ -17,19 +17,39 @@ from lfdiff import LFDiffConfig, build
 from loss import VGG19_URL, VGG19Features
 
 
-def architecture(model, prepare):
-    """What a checkpoint says of a model besides its weights. prepare: PrepareConfig of its frames. Returns: dict of plain values."""
-    return {"variant": model.variant, "config": asdict(model.config), "blend": isinstance(model.dhrnet, BlendedDHRNet), "prepare": asdict(prepare)}
+STEP_SLACK = 0.3    # by how much exposure steps may leave the range of training, stops
 
 
-def save_weights(path, model, prepare, notes, lpenet=None):
+def architecture(model, prepare, steps=None):
+    """What a checkpoint says of a model besides its weights.
+
+    prepare: PrepareConfig of its training frames; steps: their smallest and largest exposure step, in stops. Returns: dict of plain values.
+    """
+    return {"variant": model.variant, "config": asdict(model.config), "blend": isinstance(model.dhrnet, BlendedDHRNet), "prepare": asdict(prepare),
+            "steps": steps}
+
+
+def save_weights(path, model, prepare, notes, lpenet=None, steps=None):
     """Writes a file of weights, in float16.
 
-    notes: dict of plain values; lpenet: of stage 1. Inference does not need it, but with it training can go on from the file (--init).
+    prepare, steps: as of architecture(); notes: dict of plain values; lpenet: of stage 1. Inference does not need it, but with it training can
+    go on from the file (--init).
     """
     states = {name: {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
               for name, network in (("model", model), ("lpenet", lpenet)) if network is not None}
-    save_checkpoint(path, {**architecture(model, prepare), **states, "notes": notes})
+    save_checkpoint(path, {**architecture(model, prepare, steps), **states, "notes": notes})
+
+
+def outside_of_training(model, ev):
+    """A line that says so where the exposure steps of a bracket are not what a model was trained on, else "".
+
+    ev: (3,) stops; model: of load_weights.
+    """
+    steps = (ev[1:] - ev[:-1]).tolist()
+    if model.steps is None or (min(steps) > model.steps[0] - STEP_SLACK and max(steps) < model.steps[1] + STEP_SLACK):
+        return ""
+    return (f"\nnote: the exposure steps are {' and '.join(f'{step:.1f}' for step in steps)} EV, and these weights were trained on "
+            f"{model.steps[0]:g} to {model.steps[1]:g} EV; the result may be far off. Compare it with the weighted merge.")
 
 
 def part_of(checkpoint, name, path):
@@ -54,7 +74,8 @@ def load_weights(path, device="cpu", fast=True):
     """Reads a file of weights or a checkpoint of the train scripts; the architecture comes from the file.
 
     fast: give the modules their fast form (beyond/fast.py).
-    Returns: the model on the device, float32, channels_last, in eval mode; model.prepare is the PrepareConfig it was trained with.
+    Returns: the model on the device, float32, channels_last, in eval mode. model.prepare is the PrepareConfig it was trained with, and model.steps
+        the smallest and the largest exposure step it has seen, in stops, or None.
     Raises: FileNotFoundError; ValueError for a file that is not ours.
     """
     checkpoint = load_checkpoint(path)
@@ -64,6 +85,7 @@ def load_weights(path, device="cpu", fast=True):
     except RuntimeError as error:
         raise ValueError(f"{path}: weights do not fit the architecture stored with them ({str(error).splitlines()[-1].strip()})") from None
     model.prepare = config_from(PrepareConfig, checkpoint["prepare"]) if "prepare" in checkpoint else UNPREPARED
+    model.steps = checkpoint.get("steps")
     model = model.to(device, memory_format=torch.channels_last).eval()
     return speed_up(model) if fast else model
 

@@ -51,10 +51,11 @@ class Prepared:
     curve: np.ndarray | None    # the camera's curve as light.estimate_response gives it; None where the frames were not recoded
 
     def in_words(self):
-        """Says what was done, to end a line with, such as ", registered by 11.9 px, recoded to gamma 2.2"; "" for nothing."""
+        """Says what was found and done, such as "exposures +0, +3, +6 EV, registered by 11.9 px, recoded to gamma 2.2"."""
         height, width = self.ldr.shape[-2:]
         moved = [corner_motion(homography, height, width) for homography in self.homographies if (homography != torch.eye(3)).any()]
-        return "".join(f", registered by {pixels:.1f} px" for pixels in moved) + (", recoded to gamma 2.2" if self.curve is not None else "")
+        return (f"exposures {', '.join(f'{float(stops):+g}' for stops in self.ev)} EV" + "".join(f", registered by {pixels:.1f} px" for pixels in moved)
+                + (", recoded to gamma 2.2" if self.curve is not None else ""))
 
 
 def registered_frames(ldr, ev, homographies, curve):

@@ -128,8 +128,8 @@ def main(argv=None):
         return 0
     task = exercise(number)
     if command == "start":
-        print(f"exercise {number}, {task.title}, {task.source}: write " + " and ".join(f"{name} ({where})" for name, where in zip(task.functions, start(ROOT, task)))
-              + f"\nThen: python -m exercises check {number}")
+        places = " and ".join(f"{name} ({where})" for name, where in zip(task.functions, start(ROOT, task)))
+        print(f"exercise {number}, {task.title}, {task.source}: write {places}\nThen: python -m exercises check {number}")
     elif command == "check":
         return grade(task)
     elif command == "hint":

@@ -24,7 +24,7 @@ BUGS = (
         "The loop leaves out the last step, from t = 20 to 0, so ẑ still has the noise of t = 20. S times need S + 1 ends.",
         "tests/test_diffusion.py::test_ddim_ends_at_time_zero"),
     Bug(2, "loss.py", ("11",),
-        "L_r = L1_mu + lam * L_phi", "L_r = L1_mu + L1_mu * L_phi",
+        "L1_mu + lam * L_phi, L_phi.detach()", "L1_mu + L1_mu * L_phi, L_phi.detach()",
         "Training runs and the image improves. Change --lam and the loss stays as it is.",
         "Loss times loss in place of λ times loss. The weight then falls as the image gets better, and its gradient has terms that nobody meant.",
         "tests/test_loss.py::test_eq_11_is_its_two_terms_from_an_independent_vgg19"),

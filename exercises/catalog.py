@@ -43,14 +43,14 @@ EXERCISES = (
              "Five steps: residual block, split, the two branches, 1x1 convolution of both, channel attention. The input is added at the very end. With a "
              "prior, self.low takes it as its second argument."),
     Exercise(9, "noise schedule and forward process", ("ddim.Schedule.__init__", "ddim.diffuse"), "Eq. 1, 2, 12", 15, 2, 5,
-             "A zero in front of beta makes beta[t] mean β_t. Stay in float64: a product of 200 factors loses digits. _at(schedule.abar, t, z_0) gives ᾱ_t in a "
-             "shape that multiplies z_0. ᾱ is not its square root.", keeps=3),
+             "A zero in front of beta makes beta[t] mean β_t. Stay in float64: a product of 200 factors loses digits. _at(schedule.abar, t, z_0) gives ᾱ_t in "
+             "a shape that multiplies z_0. ᾱ is not its square root.", keeps=3),
     Exercise(10, "the ancestral step", ("ddim.ancestral_step",), "Eq. 3, 4, 14", 20, 3, 3,
              "Write the bracket of Eq. 14 first, then 1/√α_t in front of it. The noise has the deviation √(1 - α_t), or the root of β̃_t of Eq. 3. At t = 1 "
              "there is none."),
     Exercise(11, "one DDIM step", ("ddim.predict_z0", "ddim.ddim_step"), "Eq. 12 and 16 of DDIM [27]", 20, 3, 5,
-             "predict_z0 is Eq. 2 solved for z_0. A step goes to that z_0 and then back to the noise level of t_next, with the same ε. With η > 0, a part σ² of "
-             "the noise is fresh, and the old noise has that much less."),
+             "predict_z0 is Eq. 2 solved for z_0. A step goes to that z_0 and then back to the noise level of t_next, with the same ε. With η > 0, a part σ² "
+             "of the noise is fresh, and the old noise has that much less."),
     Exercise(12, "the DDIM loop", ("ddim.sampling_times", "ddim.ddim"), "Sec. 4.3; DDIM [27]", 15, 2, 5,
              "The first time is T, the last is near T / S, and after it comes 0: S steps have S + 1 ends. denoise wants t as an int64 tensor with one entry "
              "per image.", keeps=1),
@@ -60,11 +60,11 @@ EXERCISES = (
     Exercise(14, "diffusion loss", ("loss.diffusion_loss",), "Eq. 15", 10, 1, 5,
              "One norm is squared, the other is not. Without a diffusion model there is no noise, and the second term remains."),
     Exercise(15, "a pass of stage 2", ("lfdiff.Stage2.forward",), "Fig. 2 (b), Sec. 4.2", 25, 4, 5,
-             "Two different noises: eps in z_t, which is for the loss, and eps_T in z_T, from which the S steps start. DHRNet gets what the steps predict, never "
-             "z itself. Without a denoiser, D is the prior."),
+             "Two different noises: eps in z_t, which is for the loss, and eps_T in z_T, from which the S steps start. DHRNet gets what the steps predict, "
+             "never z itself. Without a denoiser, D is the prior."),
     Exercise(16, "inference", ("lfdiff.reconstruct",), "Fig. 2 (c), Sec. 4.3", 10, 2, 5,
-             "Four lines: D, z_T, ẑ, Ĥ, with model.condition, torch.randn, model.sample and model.rebuild. Draw z_T on the CPU with the generator. Crop at the end.",
-             keeps=4),
+             "Four lines: D, z_T, ẑ, Ĥ, with model.condition, torch.randn, model.sample and model.rebuild. Draw z_T on the CPU with the generator. Crop "
+             "at the end.", keeps=4),
 )
 
 

@@ -54,11 +54,11 @@ def seeded():
 
 
 def row(title, hdr_hat, hdr):
-    print(f"{title:<34} {psnr(T(hdr_hat), T(hdr)):>8.2f} {psnr(hdr_hat, hdr):>8.2f}", flush=True)
+    print(f"{title:<46} {psnr(T(hdr_hat), T(hdr)):>8.2f} {psnr(hdr_hat, hdr):>8.2f}", flush=True)
 
 
 def heading(first=""):
-    print(f"{first:<34} {'PSNR-μ':>8} {'PSNR-L':>8}   (dB)")
+    print(f"{first:<46} {'PSNR-μ':>8} {'PSNR-L':>8}   (dB)")
 
 
 def true_prior(config, model, hdr):
@@ -133,7 +133,7 @@ def measure_stops(config):
             for title, image in (("LF-Diff", reconstruct(model, ldr, ev, generator=seeded())), ("merge of the same frames", weighted_merge(ldr, ev))):
                 total[title] = [before + new / config.scenes for before, new in zip(total[title], (psnr(T(image), T(hdr)), psnr(image, hdr)))]
         for title, (mu, linear) in total.items():
-            print(f"{f'{stops} stops, {title}':<34} {mu:>8.2f} {linear:>8.2f}", flush=True)
+            print(f"{f'{stops} stops, {title}':<46} {mu:>8.2f} {linear:>8.2f}", flush=True)
 
 
 MEASURES = {"prior": measure_prior, "mu": measure_mu, "upsample": measure_upsample, "leak": measure_leak, "stops": measure_stops}

@@ -15,7 +15,7 @@ from brackets.files import write_image
 from brackets.merge import weighted_merge
 from common import parse, run
 from data import T
-from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig, export, validation_set
+from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfig, export, validation_set
 
 
 @dataclass
@@ -28,6 +28,7 @@ class Config:
     hdr_dir: str = ""  # folder of .hdr images: panoramas and photographs
     rendered_dir: str = ""  # folder made by python -m synthetic.rendered
     split: str = "all"  # files the brackets are made of: train, val or all; val draws training's validation scenes
+    first: bool = False  # draw brackets like those that the shipped weights were trained on, with steps of 2 and 3 stops
     out: str = "synthetic.png"  # contact sheet to write
     export: str = ""  # write the brackets into this folder, as photographs not yet aligned, instead of a sheet
 
@@ -54,7 +55,7 @@ def main():
     if config.split == "val":
         dataset = validation_set(config.size, config.count, config.hdr_dir, config.rendered_dir)
     else:
-        settings = SyntheticConfig(**AS_TAKEN) if config.export else None  # files are photographs: whoever reads them aligns them
+        settings = SyntheticConfig(**(FIRST if config.first else {}), **(AS_TAKEN if config.export else {}))    # whoever reads files aligns them
         dataset = SyntheticBrackets(config.size, config.seed, config.count, config.hdr_dir, config.rendered_dir, config.split, settings)
     if config.export:
         folders = export(dataset, Path(config.export))

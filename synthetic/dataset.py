@@ -37,6 +37,7 @@ from synthetic.world import draw_object, draw_view, world
 
 SOURCES = ("procedural", "photographed", "rendered")
 VALIDATION_SEED = 1_000_000  # seed of the validation scenes, the same for every run
+FIRST = {"ev_steps": (2.0, 3.0), "saturated_fraction": (0.03, 0.35), "iso": (100.0, 6400.0)}  # settings of the shipped weights' training
 AS_TAKEN = {"registered": 0.0, "followed": 0.0, "context": 0.0}  # settings for brackets as the camera gives them, not aligned
 
 
@@ -45,9 +46,12 @@ class SyntheticConfig:
     """Hyperparameters of the synthetic brackets. Every range is (low, high)."""
 
     mix: tuple[float, ...] = (0.3, 0.35, 0.35)  # shares of procedural, photographed and rendered brackets; a source without a folder has none
-    ev_steps: tuple[float, ...] = (2.0, 3.0)  # stops between neighbouring frames; one of them is drawn [paper: Sec. 5.1, data of Kalantari]
+    ev_range: tuple[float, ...] = (0.7, 4.0)  # stops between neighbouring frames
+    ev_steps: tuple[float, ...] = ()  # if any: both steps are one of these instead [paper: Sec. 5.1, data of Kalantari: 2 or 3]
+    unequal: float = 0.3  # probability that the two steps differ
+    in_thirds: float = 0.7  # probability that steps are thirds of a stop, as cameras have them
     ev_error: float = 0.03  # standard deviation of an exposure step from its nominal value, stops
-    saturated_fraction: tuple[float, ...] = (0.03, 0.35)  # share of the reference's pixels that saturate
+    saturated_fraction: tuple[float, ...] = (0.0, 0.6)  # share of the reference's pixels that saturate
     patches: bool = True  # the image is a patch of a larger photograph: that one has the share above, the patch may have any
     bright: float = 0.5  # probability that what saturates the reference is stretched up to H = 1
     vivid: float = 0.2  # probability that all colours of the scene are strengthened ...
@@ -76,7 +80,7 @@ class SyntheticConfig:
     lens_blur: tuple[float, ...] = (0.35, 1.0)  # standard deviation of the lens's Gaussian blur, pixels
     veil: tuple[float, ...] = (0.001, 0.03)  # share of the light that the lens scatters over the image, log-uniform
     white_balance: tuple[float, ...] = (1.0, 2.4)  # gains of red and of blue after the sensor; that of green is 1
-    iso: tuple[float, ...] = (100.0, 6400.0)  # sensitivity, log-uniform
+    iso: tuple[float, ...] = (50.0, 12800.0)  # sensitivity, log-uniform
     full_well: float = 30000.0  # electrons at the sensor's white level, ISO 100
     read_noise: tuple[float, ...] = (1.5, 6.0)  # electrons
     correlated_noise: float = 0.3  # probability that noise is smoothed over neighbours, as demosaicing does; its variance stays
@@ -132,6 +136,19 @@ def expose_frames(rng, canvases, poses, height, width, config):
     return frames
 
 
+def draw_exposures(rng, config):
+    """Draws the nominal exposures of a bracket. Returns: (3,) float32 stops that rise from 0."""
+    if config.ev_steps:
+        steps = np.repeat(rng.choice(config.ev_steps), 2)
+    else:
+        steps = rng.uniform(*config.ev_range, 2)
+        if rng.random() >= config.unequal:
+            steps[1] = steps[0]
+        if rng.random() < config.in_thirds:
+            steps = np.clip(np.rint(3 * steps) / 3, *config.ev_range)
+    return np.array([0.0, *np.cumsum(steps)], np.float32)
+
+
 def make_bracket(rng, height, width, config, background=None, cut_out=draw_object):
     """Makes one bracket of three exposures.
 
@@ -152,8 +169,7 @@ def make_bracket(rng, height, width, config, background=None, cut_out=draw_objec
     canvas, ratio = background(rng, height + 2 * margin, width + 2 * margin)
     if rng.random() < config.vivid:
         canvas = strengthen(canvas, rng.uniform(*config.vividness))
-    step = float(rng.choice(config.ev_steps))
-    ev = np.array([0.0, step, 2 * step], np.float32)
+    ev = draw_exposures(rng, config)
     frames = expose_frames(rng, canvas if canvas.ndim == 4 else [canvas] * 3, poses, height, width, config)  # (3, 3, H, W)
     add_objects(rng, frames, poses, cut_out, config)
     frames = np.minimum(frames, np.float32(quantile(frames[1].max(0), 0.6) * 3e4))
@@ -202,6 +218,11 @@ class SyntheticBrackets(torch.utils.data.Dataset):
         able = {"procedural"} | {name for name, files in self.files.items() if files}
         shares = {name: share for name, share in zip(SOURCES, self.config.mix) if share > 0 and name in able}
         self.shares = shares or {"procedural": 1.0}
+
+    @property
+    def steps(self):
+        """The smallest and the largest nominal exposure step, in stops."""
+        return min(self.config.ev_steps or self.config.ev_range), max(self.config.ev_steps or self.config.ev_range)
 
     def __len__(self):
         return self.length
@@ -261,10 +282,10 @@ def validation_set(size, count, hdr_dir=None, rendered_dir=None):
     """The scenes that validate training: whole photographs, made of files that no training bracket uses.
 
     Objects move in each of them, because without motion there is nothing to deghost. The camera moves as well, in renders by
-    itself, and frames are left as taken.
+    itself, and frames are left as taken. Exposure steps are 2 or 3 stops, so that scores can be compared with earlier ones.
     Arguments and Returns: as for SyntheticBrackets; count: number of scenes.
     """
-    config = SyntheticConfig(patches=False, static_camera=0.0, steady=0.0, static_scene=0.0, rendered_objects=1.0, **AS_TAKEN)
+    config = SyntheticConfig(patches=False, static_camera=0.0, steady=0.0, static_scene=0.0, rendered_objects=1.0, **FIRST, **AS_TAKEN)
     return SyntheticBrackets(size, VALIDATION_SEED, count, hdr_dir, rendered_dir, "val", config)
 
 

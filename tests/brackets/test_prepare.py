@@ -52,9 +52,9 @@ def test_a_prepared_sample_keeps_what_is_not_a_frame():
 
 def test_what_was_done_is_told_in_words():
     ldr, homographies = torch.zeros(3, 3, 40, 50), torch.eye(3).double().repeat(3, 1, 1)
-    assert Prepared(ldr, torch.arange(3), homographies, None).in_words() == ""
+    assert Prepared(ldr, torch.arange(3), homographies, None).in_words() == "exposures +0, +1, +2 EV"
     homographies[2, :2, 2] = torch.tensor([3.0, -4.0])
-    assert Prepared(ldr, torch.arange(3), homographies, np.zeros(17)).in_words() == ", registered by 5.0 px, recoded to gamma 2.2"
+    assert Prepared(ldr, torch.arange(3), homographies, np.zeros(17)).in_words() == "exposures +0, +1, +2 EV, registered by 5.0 px, recoded to gamma 2.2"
 
 
 def test_the_command_line_goes_before_the_settings_of_training():

@@ -47,7 +47,7 @@ MISTAKES = {
          ("loss.py", "L_diff = L_eps + L1_z", "L_diff = L_eps + L1_z.detach()")],
     15: [("lfdiff.py", "z_t = diffuse(z, t, eps, self.schedule)", "z_t = diffuse(z, t, eps_T, self.schedule)"),
          ("lfdiff.py", "self.rebuild(X, z_hat) if joint", "self.rebuild(X, z) if joint"),
-         ("lfdiff.py", "z_hat = ddim(lambda z_t, t: self.eps_theta(z_t, D, t), z_T,", "z_hat = ddim(lambda z_t, t: self.eps_theta(z_t, D, t), z_T.detach() * 0 + eps_T,")],
+         ("lfdiff.py", "self.eps_theta(z_t, D, t), z_T, self", "self.eps_theta(z_t, D, t), eps_T, self")],
     16: [("lfdiff.py", "return hdr_hat[..., :H, :W]", "return hdr_hat"),
          ("lfdiff.py", "torch.randn(D.shape, generator=generator).to(D)", "torch.zeros_like(D)"),
          ("lfdiff.py", "model.sample(z_T, D, S, sampler, generator)", "model.sample(z_T, D)")],
