@@ -139,7 +139,7 @@ rows = [
      [("ẑ", latent(z_hat)), ("A: 3 keys down, features across", ((A[0] - low) / (high - low)).numpy()),
       ("W_c V A: what ẑ gives", feature(F_hat - F_low, c)), ("F̂_low = F_low + W_c V A", feature(F_hat, c)),
       ("F_1, after the PIM", feature(F_1, c)), ("|ẑ - z|, black 0, white 1", (z_hat - z).abs().mean(1)[0].numpy())]),
-    (f"6  Image.  More FRMs and PIMs follow; Eq. 10 makes Ĥ. Where L_2 is white ({white.float().mean():.0%} of the image) lies {share:.0%} of the squared error.",
+    (f"6  Image.  FRMs and PIMs follow; Eq. 10 makes Ĥ. Where L_2 is white ({white.float().mean():.0%} of the image) lies {share:.0%} of the squared error.",
      [("T(Ĥ)", rgb(T(hdr_hat))), ("T(H), the truth", rgb(T(hdr))), ("5 x |T(Ĥ) - T(H)|", rgb(5 * (T(hdr_hat) - T(hdr)).abs()))]),
 ]
 figure = Figure(figsize=(18, 17.5), layout="constrained")

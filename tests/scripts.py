@@ -11,7 +11,7 @@ import common
 import train_stage1
 import train_stage2
 from brackets.files import write_image
-from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig
+from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfig
 
 ROOT = Path(__file__).parent.parent
 PLAIN_BRACKETS = SyntheticConfig(**AS_TAKEN)      # what the train scripts draw without --align
@@ -63,7 +63,7 @@ def one_line(script, *words):
 
 def make_scene(folder, size=(37, 50), hdr=True):
     """A synthetic bracket as a user's folder: 8-bit PNGs and exposure.txt."""
-    sample = SyntheticBrackets(size, seed=5)[0]
+    sample = SyntheticBrackets(size, seed=5, config=SyntheticConfig(**FIRST))[0]
     for i, frame in enumerate(sample["ldr"]):
         write_image(folder / f"{i + 1}.png", (frame.permute(1, 2, 0) * 255).round().byte().numpy())
     (folder / "exposure.txt").write_text("\n".join(str(float(stops)) for stops in sample["ev"]))

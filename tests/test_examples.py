@@ -28,11 +28,11 @@ from data import T, psnr
 from denoiser import DenoiserConfig
 from dhrnet import DHRNetConfig
 from lfdiff import LFDiffConfig, Stage2, reconstruct
-from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig, export
+from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfig, export
 from training import check, flags_of
 
-STILL = SyntheticConfig(static_camera=1.0, static_scene=1.0, shake=0.0, iso=(100.0, 100.0), response=(1.0, 0.0), jpeg=0.0, output_bits=(16,),
-                        ev_error=0.0, **AS_TAKEN)
+STILL = SyntheticConfig(static_camera=1.0, static_scene=1.0, shake=0.0, response=(1.0, 0.0), jpeg=0.0, output_bits=(16,),
+                        ev_error=0.0, **{**FIRST, "iso": (100.0, 100.0)}, **AS_TAKEN)
 TINY = LFDiffConfig(DHRNetConfig(channels=8, heads=2, frms=(1,), high_blocks=1),
                     denoiser=DenoiserConfig(unet_width=8, unet_multipliers=(1, 1, 1), unet_blocks=1))
 
@@ -57,7 +57,7 @@ def test_flow_merge_samples_each_frame_at_its_own_exposure():
 
 
 def test_flow_merge_writes_every_scene_and_registers_first_where_it_is_told_to(tmp_path, monkeypatch):
-    export(SyntheticBrackets(128, seed=8, config=SyntheticConfig(static_camera=0.0, steady=0.0, **AS_TAKEN), length=2), tmp_path / "scenes")
+    export(SyntheticBrackets(128, seed=8, config=SyntheticConfig(static_camera=0.0, steady=0.0, **FIRST, **AS_TAKEN), length=2), tmp_path / "scenes")
     for flag in ("--no-register", "--register"):
         monkeypatch.setattr(sys, "argv", ["flow_merge.py", "--scenes", str(tmp_path / "scenes"), "--out", str(tmp_path / flag), flag])
         flow_merge.main()
@@ -94,7 +94,7 @@ def test_only_pixels_that_the_frames_agree_about_count():
 
 
 def test_network_gets_the_bracket_as_it_was_trained_and_the_truth_stays():
-    sample = SyntheticBrackets(96, seed=8, config=SyntheticConfig(static_camera=0.0, steady=0.0, static_scene=0.0, **AS_TAKEN))[1]
+    sample = SyntheticBrackets(96, seed=8, config=SyntheticConfig(static_camera=0.0, steady=0.0, static_scene=0.0, **FIRST, **AS_TAKEN))[1]
     registered, ldr, ev, hdr = sharpness.prepared_batch(sample, UNPREPARED)
     assert torch.equal(registered[0], sample["ldr"]) and torch.equal(ldr[0], sample["ldr"])
     assert torch.equal(ev[0], sample["ev"]) and torch.equal(hdr[0], sample["hdr"])
@@ -200,7 +200,7 @@ def test_every_row_of_the_ablations_sees_as_many_patches_and_changes_what_it_say
 
 
 def test_steps_of_the_ablations_are_those_of_infer(tmp_path, monkeypatch):
-    moving = SyntheticConfig(static_camera=0.0, steady=0.0, static_scene=0.0, **AS_TAKEN)
+    moving = SyntheticConfig(static_camera=0.0, steady=0.0, static_scene=0.0, **FIRST, **AS_TAKEN)
     export(SyntheticBrackets(96, seed=8, config=moving, length=1), tmp_path / "data" / "Test")
     save_weights(tmp_path / "seed3" / "stage2" / "best.pt", Stage2(TINY), PrepareConfig(), {})
     monkeypatch.setattr(ablations, "STEPS", (2, 10))

@@ -16,12 +16,12 @@ from brackets.register import register
 from brackets.scenes import load_scene
 from data import Patches
 from photographs import kalantari_scene, two_scenes
-from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig, export
+from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfig, export
 
 
 def bracket_as_taken(size=128, seed=8):
     """A bracket whose camera and things moved, coded by another gamma."""
-    sample = SyntheticBrackets(size, seed=seed, config=SyntheticConfig(static_camera=0.0, steady=0.0, static_scene=0.0, **AS_TAKEN))[0]
+    sample = SyntheticBrackets(size, seed=seed, config=SyntheticConfig(static_camera=0.0, steady=0.0, static_scene=0.0, **FIRST, **AS_TAKEN))[0]
     return {**sample, "ldr": sample["ldr"] ** (2.2 / 3)}
 
 
@@ -194,7 +194,7 @@ def test_a_scene_without_truth_is_refused(tmp_path):
 
 
 def test_workers_write_what_one_process_writes_and_a_second_call_does_nothing(tmp_path, monkeypatch):
-    taken = SyntheticBrackets(96, seed=3, length=3, config=SyntheticConfig(static_camera=0.0, steady=0.0, static_scene=0.0, **AS_TAKEN))
+    taken = SyntheticBrackets(96, seed=3, length=3, config=SyntheticConfig(static_camera=0.0, steady=0.0, static_scene=0.0, **FIRST, **AS_TAKEN))
     folders, caches = export(taken, tmp_path / "scenes"), (tmp_path / "one", tmp_path / "two")
     found = [cache_scenes(folders, cache, config=PrepareConfig(), workers=workers) for cache, workers in zip(caches, (0, 2))]
     assert content(caches[0]) == content(caches[1]) and len(content(caches[0])) == 6

@@ -32,7 +32,7 @@ from evaluation.hdrvdp2 import hdrvdp2
 from lfdiff import LFDiffConfig, build, reconstruct
 from loss import LossConfig
 from lpenet import LPENetConfig
-from synthetic.dataset import SyntheticBrackets
+from synthetic.dataset import FIRST, SyntheticBrackets, SyntheticConfig
 from train_stage1 import Stage1Config
 from train_stage2 import Stage2Config
 from training import TrainingConfig, open_data
@@ -73,7 +73,7 @@ def scores(out):
 
 def write_scene(folder, index, size=(37, 50), hdr=True):
     """A synthetic bracket as a user's folder: 16-bit PNGs, exposure.txt, HDRImg.hdr."""
-    sample = SyntheticBrackets(size, seed=5)[index]
+    sample = SyntheticBrackets(size, seed=5, config=SyntheticConfig(**FIRST))[index]
     for i, frame in enumerate(sample["ldr"]):
         write_image(folder / f"{i + 1}.png", (frame.permute(1, 2, 0) * 65535).round().numpy().astype(np.uint16))
     (folder / "exposure.txt").write_text("\n".join(str(float(stops)) for stops in sample["ev"]))
@@ -96,7 +96,7 @@ def world(tmp_path_factory):
 # --- the whole script -------------------------------------------------------------------------------------------------
 
 def test_networks_and_the_merges_get_aligned_frames_and_the_weighted_merge_does_not():
-    sample = SyntheticBrackets(160, seed=8)[1]
+    sample = SyntheticBrackets(160, seed=8, config=SyntheticConfig(**FIRST))[1]
     sample["ldr"][0] = sample["ldr"][0].roll((6, -5), (1, 2))
     merges = {name: scoring.plain_method(name).predict("", sample) for name in ("weighted merge", *scoring.MERGES)}
     assert torch.equal(merges["weighted merge"][0], scoring.PLAIN["weighted merge"](sample["ldr"][None], sample["ev"][None])[0])
