@@ -99,8 +99,8 @@ class Patches(Dataset):
 
     @property
     def steps(self):
-        """The smallest and the largest exposure step, in stops."""
-        return float(np.diff(self.ev).min()), float(np.diff(self.ev).max())
+        """The exposure steps that occur, in stops, rising, to a tenth of a stop."""
+        return tuple(np.unique(np.diff(self.ev).round(1)).tolist())
 
     def __getstate__(self):
         return {**self.__dict__, "_open": {}}  # a memory map would be pickled with all its pixels

@@ -55,7 +55,7 @@ class EvaluateConfig:
     device: str = "auto"                # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"             # auto (bfloat16 where the hardware has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
     register: DisallowNone[bool | None] = None  # give the networks registered frames; None: as each was trained [departs D6]
-    response: DisallowNone[bool | None] = None  # ... recoded to gamma 2.2 where the camera's curve is another; None: as trained [departs D10]
+    response: DisallowNone[bool | None] = None  # ... with tone curve, exposures and clip level corrected; None: as trained [departs D10]
     flow: DisallowNone[bool | None] = None      # ... aligned along optical flow; None: as trained [departs D9]
     tile: int = 0                       # side of the tiles of a large image, pixels; 0: none up to 3 megapixels, else 1280; -1: never any
     screen: HDRVDP2Config = field(default_factory=HDRVDP2Config)

@@ -21,10 +21,11 @@ from pathlib import Path
 import torch
 from tyro.conf import DisallowNone
 
+from beyond import steps
 from beyond.fast import keep_memory
 from beyond.pictures import panels, plain_results, sample_images, save_panel, save_spread, shrunk_bracket, spread_in_words
 from beyond.tiles import tile_for
-from beyond.weights import load_weights, outside_of_training
+from beyond.weights import load_weights
 from brackets.files import write_image
 from brackets.prepare import prepare, registered_frames
 from brackets.scenes import load_scene
@@ -45,7 +46,7 @@ class InferConfig:
     device: str = "auto"        # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"     # auto (bfloat16 where the hardware has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
     register: DisallowNone[bool | None] = None  # warp the outer frames onto the reference by a homography; None: as the weights were trained [departs D6]
-    response: DisallowNone[bool | None] = None  # recode the frames to gamma 2.2 where the camera's curve is another; None: as trained [departs D10]
+    response: DisallowNone[bool | None] = None  # correct tone curve, exposures and clip level as found in the frames; None: as trained [departs D10]
     flow: DisallowNone[bool | None] = None      # bring what moved to where the reference shows it, along optical flow; None: as trained [departs D9]
     compile: bool = False       # torch.compile the networks: minutes once, pays on a GPU for many images of one size
     tile: int = 0               # side of the tiles of a large image, pixels; 0: none up to 3 megapixels, else 1280; -1: never any
@@ -94,10 +95,10 @@ def main():
     write_image(out / f"{name}.hdr", hdr_hat[0].permute(1, 2, 0).contiguous().numpy())
     write_image(out / f"{name}.png", (T(hdr_hat[0]).permute(1, 2, 0) * 255).round().byte().numpy())
     taken, homographies = (sample["ldr"], prepared.homographies) if hdr is not None else shrunk_bracket(sample["ldr"], prepared.homographies)
-    registered = registered_frames(taken, prepared.ev, homographies, prepared.curve)[None]      # what others would merge
+    registered = registered_frames(taken, prepared.stated, homographies, prepared.light)[None]      # what others would merge
     save_panel(out / f"{name}_panel.png", *panels(registered, ev, hdr_hat, hdr))
     print(f"{name}: {W}x{H}, {prepared.in_words()}; {seconds:.1f} s on {device} in {str(dtype).removeprefix('torch.')}"
-          + outside_of_training(model, prepared.ev))
+          + steps.in_words(model.steps, prepared.ev))
     if hdr is not None:
         print(f"{'':<16} {'PSNR-μ':>8} {'PSNR-L':>8}   (dB, against the ground truth)")
         for title, image in {**plain_results(registered, ev), "LF-Diff": hdr_hat}.items():

@@ -17,13 +17,10 @@ from lfdiff import LFDiffConfig, build
 from loss import VGG19_URL, VGG19Features
 
 
-STEP_SLACK = 0.3    # by how much exposure steps may leave the range of training, stops
-
-
 def architecture(model, prepare, steps=None):
     """What a checkpoint says of a model besides its weights.
 
-    prepare: PrepareConfig of its training frames; steps: their smallest and largest exposure step, in stops. Returns: dict of plain values.
+    prepare: PrepareConfig of its training frames; steps: the exposure steps they have, in stops. Returns: dict of plain values.
     """
     return {"variant": model.variant, "config": asdict(model.config), "blend": isinstance(model.dhrnet, BlendedDHRNet), "prepare": asdict(prepare),
             "steps": steps}
@@ -38,18 +35,6 @@ def save_weights(path, model, prepare, notes, lpenet=None, steps=None):
     states = {name: {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
               for name, network in (("model", model), ("lpenet", lpenet)) if network is not None}
     save_checkpoint(path, {**architecture(model, prepare, steps), **states, "notes": notes})
-
-
-def outside_of_training(model, ev):
-    """A line that says so where the exposure steps of a bracket are not what a model was trained on, else "".
-
-    ev: (3,) stops; model: of load_weights.
-    """
-    steps = (ev[1:] - ev[:-1]).tolist()
-    if model.steps is None or (min(steps) > model.steps[0] - STEP_SLACK and max(steps) < model.steps[1] + STEP_SLACK):
-        return ""
-    return (f"\nnote: the exposure steps are {' and '.join(f'{step:.1f}' for step in steps)} EV, and these weights were trained on "
-            f"{model.steps[0]:g} to {model.steps[1]:g} EV; the result may be far off. Compare it with the weighted merge.")
 
 
 def part_of(checkpoint, name, path):
@@ -75,7 +60,7 @@ def load_weights(path, device="cpu", fast=True):
 
     fast: give the modules their fast form (beyond/fast.py).
     Returns: the model on the device, float32, channels_last, in eval mode. model.prepare is the PrepareConfig it was trained with, and model.steps
-        the smallest and the largest exposure step it has seen, in stops, or None.
+        the exposure steps it has seen, in stops, or None.
     Raises: FileNotFoundError; ValueError for a file that is not ours.
     """
     checkpoint = load_checkpoint(path)

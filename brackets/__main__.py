@@ -1,17 +1,17 @@
-"""Prints what was found in the folder of a scene: files, exposures, motion of the camera, tone curve, motion of things.
+"""Prints what was found in the folder of a scene: files, exposures, motion of the camera, light, motion of things.
 
     python -m brackets DIR
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from tyro.conf import Positional
 
+from brackets import light
+from brackets.curve import phi
 from brackets.files import read_image
 from brackets.flow import SMALLEST, find_flow
-from brackets.light import interpolate
 from brackets.prepare import PrepareConfig, prepare
 from brackets.register import in_words
 from brackets.scenes import load_scene, scene_files
@@ -38,18 +38,16 @@ def print_files(config, sample):
 
 
 def print_motion(prepared):
-    """Prints how the camera moved, the tone curve, and how far things moved by themselves. prepared: Prepared, without flow."""
+    """Prints how the camera moved, what was found of the light, and how far things moved by themselves. prepared: Prepared, without flow."""
     ldr, ev, outer = prepared.ldr, prepared.ev, ((0, "short"), (2, "long"))
     height, width = ldr.shape[-2:]
     print("camera")
     for i, name in outer:
         print(f"  {name:<6} {in_words(prepared.homographies[i], height, width)}")
-    if prepared.curve is None:
-        print("tone curve: gamma 2.2, or too little is seen to tell")
-    else:
-        print("tone curve: not gamma 2.2")
+    print(f"light\n  {light.in_words(prepared.light, prepared.stated)}")
+    if prepared.light is not None and prepared.light.curve.any():
         for v in np.linspace(0.1, 1, 10):
-            print(f"  {v:.1f} shows what gamma 2.2 would code as {v * math.exp(interpolate(v, prepared.curve)):.3f}")
+            print(f"  {v:.1f} shows what gamma 2.2 would code as {phi(v[None], prepared.light.curve)[0]:.3f}")
     print("what moved by itself")
     for i, name in outer:
         if min(height, width) < SMALLEST:

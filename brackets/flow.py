@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as nnf
 
 from brackets.register import at_one_exposure, between_pixels, box_mean, exposed_as_frame, warp
-from brackets.light import recode
+from brackets.light import apply
 
 LARGEST = 1_600_000     # pixels of the image that flow is looked for in; a larger photograph is shrunk by a whole number
 SMALLEST = 32           # side below which a frame is left as it is, pixels: DIS compares patches of 8, over several scales
@@ -113,16 +113,16 @@ def contradiction(reference, frame):
 
 
 @torch.no_grad()
-def follow_flow(ldr, ev, homographies=None, curve=None):
+def follow_flow(ldr, ev, homographies=None, light=None):
     """Brings the outer frames of a bracket to the reference along flow.
 
-    ldr: (3, 3, H, W) coded in [0, 1], ev: (3,) stops. homographies, curve: of register_and_recode, for a bracket that is as it was taken; by
-    default it is registered, and coded by gamma 2.2.
+    ldr: (3, 3, H, W) coded in [0, 1], ev: (3,) stops. homographies, light: of register and light.estimate, for a bracket that is as it was taken,
+    with exposures as stated; by default it is registered, and coded by gamma 2.2.
     Where the long frame then still contradicts the reference, the reference takes its place, exposed as the long frame is: clip(H_2 t_3,
     0, 1)^(1/2.2). The short frame keeps what it shows: beside a highlight even the wrong place tells something.
     Returns: the same shape. The reference is at most recoded, and so is a bracket of fewer than SMALLEST pixels a side.
     """
-    aligned = ldr.clone() if curve is None else recode(ldr, curve)
+    aligned, ev = (ldr.clone(), ev) if light is None else apply(ldr, light)
     if min(ldr.shape[2:]) < SMALLEST:                                           # register.py leaves these alone, too
         return aligned
     homographies = torch.eye(3).expand(3, 3, 3) if homographies is None else homographies

@@ -1,97 +1,288 @@
-"""The response curve of a camera, from the bracket itself: frames are recoded to the gamma 2.2 that everything else supposes.
+"""The light in a bracket of camera files: tone curve, true exposures, clip level, black level and colour gains, from the bracket itself.
 
-[departs D10: the paper's frames are coded as H^(1/2.2); a camera's JPEG has a tone curve of its own.]
-Where a frame shows v, the light would be coded phi(v) by gamma 2.2. Two frames i and j show the same thing as v_i and v_j with
-    phi(v_j) = phi(v_i) 2^((ev_j - ev_i) / 2.2)
-Which v_i and v_j belong together is read off registered frames (comparagram: Mann and Picard 1995), as the trimmed mean of v_i over all
-blocks with one v_j: things that moved are outliers. Means are of light, for means of noisy coded values are too dark. With
-phi(v) = v e^d(v) that is linear in d, which is solved for by least squares, robust ones, as
-    d(v) = c_1 ln v + c_2 d_sRGB(v) + r(v)          another gamma; sRGB's curve; what is left of it, smooth
-and d(1) = 0: white stays white. (Debevec and Malik, SIGGRAPH 1997, solve for the whole curve, smooth, too, from points picked by hand.)
+[departs D10: the paper's frames are gamma 2.2 exactly and their exposures are exact; those of cameras and converters are not.]
+Frame i shows light H in channel c as the coded value v. With phi, what gamma 2.2 would write where the camera writes v (curve.py),
+    phi(v)^2.2 = black + (1 - black) H 2^(ev_i + gain_i + colour_ic)                                   up to v = clip, where it saturates
+Which values belong together is read off registered frames (comparagram: Mann and Picard 1995): rows of v_i, v_j for neighbouring frames,
+trimmed means of light over the blocks of one v_j, so that things that moved are left out. curve.py finds phi, black and the gains from
+them, or that gamma 2.2 at the stated exposures explains them: then nothing is changed, to the bit. docs/light.md has the measurements.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as nnf
 
+from brackets.curve import BASIS, CURVE, GAIN, at, compete, phi, residual
 from data import GAMMA
 
-BLOCK = 4               # side of the blocks whose mean light is looked at, pixels: less noise, less of an error in registration
-BINS = 40               # coded values of the brighter frame that are told apart
-FEWEST = 30             # blocks in a bin
-MOST = 1000             # blocks above which a bin does not weigh more
-BLACK, WHITE = 0.05, 0.975  # coded values between which a block tells something
-KNOTS = 17              # coded values at which d is found, from 0 to 1
-SMOOTH, SMALL = 2.0, (0.02, 0.005, 0.1)  # weights of the second differences of r, and of c_1, c_2 and r themselves, against one full bin's 1
-CLOSE = 0.02            # error of ln phi above which a bin is trusted less
-OFF = 0.025             # mean error of ln phi that gamma 2.2 may make: exposures are not exact either
+BLOCK, BLOCKS = 4, 20_000       # side of a block, pixels; blocks of a frame that are looked at
+BINS, FEWEST, MOST = 40, 20, 1000   # coded values of the brighter frame that are told apart; blocks in such a bin
+LOW, TOP = 0.05, 0.02           # lowest coded value that tells something; how far below the clip level values must stay
+ENOUGH = 12                     # rows without which nothing is estimated
+COLOURED = 0.1                  # difference between the gains of colours from which it is taken for another white balance, stops
+LEAST = 0.11                    # gain below which stated exposures are left alone, stops: they are exact to about 0.1
+FAITHLESS = 0.06                # median residual above which the frames do not show one scene, stops
+QUARTILES = torch.tensor([0.25, 0.5, 0.75])
+U8 = 1 / 255                    # one code of 8 bits
 
 
-def comparagram(dark, bright):
-    """Which values of two registered frames belong together.
+@dataclass
+class Light:
+    """What lies between a bracket's files and its light; see the top of this file."""
+    ev: torch.Tensor        # (3,) true exposures, stops from the shortest
+    curve: np.ndarray       # (13,) float64, see curve.py; all 0 is gamma 2.2
+    clip: float             # coded value at which the frames saturate
+    black: float            # light that the frames show where there is none; white is 1
+    colour: np.ndarray      # (3, 3) stops by which a frame's channel is brighter than ev says; the reference's are 0
+    misfit: float           # median residual that is left, stops
 
-    dark, bright: (3, H, W) coded in [0, 1], exposed less and more. Returns: (n, 3) float64: value in dark, in bright, weight up to 1.
+
+# --- which values belong together ---------------------------------------------------------------------------------------
+
+def _blocks(ldr):
+    """Blocks all over the frames, (3, 3, n, 16), n up to about BLOCKS."""
+    h, w = (side // BLOCK for side in ldr.shape[2:])
+    apart = BLOCK * max(1, round(math.sqrt(h * w / BLOCKS)))
+    return ldr.unfold(2, BLOCK, apart).unfold(3, BLOCK, apart).reshape(*ldr.shape[:2], -1, BLOCK * BLOCK).float().cpu()
+
+
+def find_clip(blocks):
+    """The coded value at which frames saturate: that of very many flat blocks near white, where hardly any block is brighter.
+
+    blocks: of _blocks. Returns: float; 1 where nothing saturates, or at white.
     """
-    light_dark, light_bright = (nnf.avg_pool2d(frame ** GAMMA, BLOCK).flatten().cpu().double() for frame in (dark, bright))
-    clipped = nnf.max_pool2d(bright, BLOCK).flatten().cpu() > WHITE + 0.02      # such a block is brighter than its mean
-    bins = (light_bright ** (1 / GAMMA) * BINS).long()
+    pair = blocks[1:]
+    codes = 255 * pair.mean(dim=-1)                                                 # (2, 3, n): reference and long frame
+    flat = pair.amax(dim=-1) - pair.amin(dim=-1) < 2.5 * U8
+    counts = torch.histc(codes[flat], 31, 225.5, 256.5).numpy()                     # of codes 226 .. 256
+    best = 4 + int(counts[4:].argmax())
+    peak, below = counts[best - 1:best + 2].sum(), counts[:best - 2][-6:].mean()
+    level, brighter = 226 + best, int((codes > 229 + best).sum())
+    saturated = flat & ((codes - level).abs() < 1.5)
+    shorter = blocks[:2].mean(dim=-1)[saturated]                                    # a white wall has one value there, what saturates has many
+    if level >= 254 or peak < max(30, 0.001 * codes.numel()) or peak < 6 * below or brighter > 0.03 * peak or shorter.std() < 0.03 * shorter.mean():
+        return 1.0
+    return float(codes[saturated].median()) * U8
+
+
+def comparagram(blocks, clip=1.0, curve=None):
+    """Which values of neighbouring frames belong together.
+
+    blocks: of _blocks; clip: of find_clip; curve: of Light, the best known: means are of light.
+    Returns: (n, 5) float64: pair (0: short and reference, 1: reference and long), channel, v_i, v_j, deviation of the residual.
+    """
+    values = np.linspace(0, 1, 1025)
+    table = (values if curve is None else phi(values, curve)) ** GAMMA
+    slopes = np.exp(BASIS @ (np.zeros(BASIS.shape[1]) if curve is None else curve))
+    x = blocks * (len(values) - 1)
+    low = x.int().clamp(max=len(values) - 2)
+    lights = torch.from_numpy(table).float()
+    light = torch.lerp(lights[low], lights[low + 1], x - low)
+    mean = light.mean(dim=-1)                                                       # (3, 3, n)
+    spread = (light - mean[..., None]).square_().mean(dim=-1).sqrt().double().numpy()
+    mean = mean.double().numpy()
+    coded = np.interp(mean, table, values)
+    usable = blocks.amax(dim=-1).numpy() < clip - 1.5 * U8                          # a block with a clipped pixel is brighter than its mean
     rows = []
-    for b in range(BINS):
-        chosen = (bins == b) & ~clipped
-        n = int(chosen.sum())
-        if n >= FEWEST:
-            middle = light_dark[chosen].argsort()[n // 4:n - n // 4]
-            values = [float(light[chosen][middle].mean()) ** (1 / GAMMA) for light in (light_dark, light_bright)]
-            if min(values) > BLACK and values[1] < WHITE:
-                rows.append([*values, math.sqrt(min(n, MOST) / MOST)])
-    return np.array(rows).reshape(-1, 3)
+    for pair, channel in np.ndindex(2, 3):
+        relative = spread[pair + 1, channel] / mean[pair + 1, channel].clip(1e-9)
+        bins = np.where(usable[pair + 1, channel], (coded[pair + 1, channel] * BINS).astype(int), BINS)
+        order = np.argsort(bins, kind="stable")
+        cuts = np.searchsorted(bins[order], np.arange(BINS + 1))
+        for chosen in (order[a:b] for a, b in zip(cuts, cuts[1:]) if b - a >= FEWEST):
+            chosen = chosen[relative[chosen] <= np.median(relative[chosen])]        # edges say little
+            chosen = chosen[::1 + len(chosen) // MOST]
+            light_i, light_j, deviation = _one_row(mean[pair, channel, chosen], mean[pair + 1, channel, chosen], spread[pair, channel, chosen])
+            v_i, v_j = np.interp([light_i, light_j], table, values)
+            if LOW < v_i and v_j < clip - TOP:
+                of_light = deviation / at(slopes, np.array([v_i]))[0]
+                rows.append((pair, channel, v_i, v_j, math.sqrt(0.005 ** 2 + (U8 / 4 / v_i) ** 2 + of_light ** 2)))
+    return np.array(rows).reshape(-1, 5)
 
 
-def interpolate(v, d):
-    """d at coded values v, any shape, from its values at the knots: (KNOTS,), or (KNOTS, n) for n of them."""
-    place = np.clip(v, 0, 1)[..., None] * (KNOTS - 1)
-    return np.clip(1 - np.abs(place - np.arange(KNOTS)), 0, None) @ d
+def _one_row(dark, bright, spread):
+    """Light of the blocks of one bin in both frames, without what moved, and the deviation of the darker one's ln phi. All: (n,)."""
+    n, ranked = len(dark), np.argsort(dark)
+    middle = ranked[n // 4:n - n // 4]
+    light_i, light_j = max(dark[middle].mean(), 1e-9), bright[middle].mean()
+    scatter = (dark[ranked[int(0.8 * n)]] - dark[ranked[int(0.2 * n)]]) / (1.68 * GAMMA * light_i)
+    noise = min(np.median(spread) / light_i, 2)                                     # JPEG and clipping average codes, not light: a bias
+    return light_i, light_j, math.sqrt(1.7 * scatter ** 2 / n + 0.04 * noise ** 4)
 
 
-def estimate_response(ldr, ev):
-    """The curve of the camera.
+def _solve(blocks, clip, steps):
+    """The preferred model. steps(rows): stops of each row, as stated.
 
-    ldr: (3, 3, H, W) coded in [0, 1], registered; ev: (3,) stops. Returns: (KNOTS,) float64, d at KNOTS equidistant coded values; None
-    where gamma 2.2 explains the frames, where no curve does much better, or where too little is seen.
+    Returns: theta, None where too little is seen; the rows it was found on; 0, 1, 2 for gamma 2.2, sRGB, any curve.
+    """
+    theta, found, model, rows = None, None, 0, comparagram(blocks, clip)
+    for _ in range(2):                                                              # the second time with means of the light found first
+        if len(rows) < ENOUGH:
+            break
+        fits, model = compete(rows, steps(rows), GAIN)
+        theta, found = fits[model][0], rows
+        if not model:
+            break
+        rows = comparagram(blocks, clip, theta[CURVE])
+    return theta, found, model
+
+
+def _in_stops(theta, rows, steps):
+    """Residuals as stops of light."""
+    return residual(theta, rows, steps)[0] * np.exp(at(BASIS @ theta[CURVE], rows[:, 2])) * GAMMA / math.log(2)
+
+
+def _colours(theta, rows, steps):
+    """(3, 3) stops by which channels of the outer frames are brighter than the reference's colours say, see Light."""
+    colour, off = np.zeros((3, 3)), _in_stops(theta, rows, steps)
+    for pair, frame, sign in ((0, 0, 1), (1, 2, -1)):
+        channels = [off[(rows[:, 0] == pair) & (rows[:, 1] == channel)] for channel in range(3)]
+        if min(map(len, channels)) >= ENOUGH / 2:
+            found = sign * np.array([np.median(channel) for channel in channels])
+            scatter = max(np.median(np.abs(channel - np.median(channel))) for channel in channels)
+            if np.ptp(found) > max(COLOURED, 3 * scatter):
+                colour[frame] = found - found.mean()
+    return colour
+
+
+# --- what the others call -----------------------------------------------------------------------------------------------
+
+def estimate(ldr, ev):
+    """What lies between a bracket's files and its light.
+
+    ldr: (3, 3, H, W) coded in [0, 1], registered; ev: (3,) stops, rising, as stated.
+    Returns: Light; None where the frames are gamma 2.2 at the stated exposures, or too little is seen: they are to be left alone to the bit.
+    Raises: ValueError where a frame is darker than one that is stated to be exposed less.
     """
     if min(ldr.shape[2:]) < BLOCK:
         return None
-    pairs = [comparagram(ldr[i], ldr[i + 1]) for i in (0, 1)]
-    steps = np.concatenate([np.full(len(pair), float(ev[i + 1] - ev[i])) for i, pair in enumerate(pairs)])
-    dark, bright, weight = np.concatenate(pairs).T
-    if len(steps) < KNOTS:
+    ev, blocks = np.asarray(ev, np.float64), _blocks(ldr)
+    _check_order(blocks, ev)
+    clip = find_clip(blocks)
+    colour = np.zeros((3, 3))
+
+    def steps(rows):
+        pair, channel = rows[:, :2].astype(int).T
+        return np.diff(ev)[pair] + colour[pair + 1, channel] - colour[pair, channel]
+
+    theta, rows, model = _solve(blocks, clip, steps)
+    if theta is not None:
+        colour = _colours(theta, rows, steps(rows))
+        if colour.any():
+            theta, rows, model = _solve(blocks, clip, steps)
+        misfit = float(np.median(np.abs(_in_stops(theta, rows, steps(rows)))))
+    if theta is None or misfit > FAITHLESS:
+        theta, model, misfit, colour = np.zeros(CURVE.stop + 2), 0, 0.0, np.zeros((3, 3))
+    elif model < 2 and np.abs(theta[CURVE.stop:]).max() < LEAST:
+        theta[CURVE.stop:] = 0
+    black, curve, gains = theta[0], theta[CURVE], theta[CURVE.stop:]
+    if not (curve.any() or gains.any() or black or colour.any() or clip < 1):
         return None
-    knots = np.linspace(0, 1, KNOTS).clip(0.01)
-    light = np.where(knots <= 0.04045, knots / 12.92, ((knots + 0.055) / 1.055) ** 2.4)     # by sRGB's curve
-    basis = np.concatenate([np.stack([np.log(knots), np.log(light) / GAMMA - np.log(knots)], axis=1), np.eye(KNOTS)[:, :-1]], axis=1)
-    A = interpolate(bright, basis) - interpolate(dark, basis)                   # A c = b: phi(v_j) = phi(v_i) 2^(...), in logarithms
-    b = steps * math.log(2) / GAMMA - np.log(bright / dark)
-    smooth = np.concatenate([np.zeros((KNOTS - 2, 2)), SMOOTH * np.diff(np.eye(KNOTS), 2, axis=0)[:, :-1]], axis=1)
-    prior = np.concatenate([smooth, np.diag([*SMALL[:2], *[SMALL[2]] * (KNOTS - 1)])])
-    trust = weight
-    for _ in range(10):
-        c = np.linalg.lstsq(np.concatenate([A * trust[:, None], prior]), np.concatenate([b * trust, np.zeros(len(prior))]), rcond=None)[0]
-        error = np.abs(A @ c - b)
-        trust = weight * np.sqrt(CLOSE / np.maximum(error, CLOSE))
-    d = basis @ c
-    before, after = np.average(np.abs(b), weights=weight), np.average(error, weights=weight)
-    v = np.linspace(0, 1, 1000)[1:]
-    rises = (np.diff(v * np.exp(interpolate(v, d))) > 0).all()
-    return d if rises and before > OFF and after < before / 2 else None
+    true = np.concatenate([[0], np.cumsum(np.diff(ev) + gains)])
+    return Light(torch.from_numpy(true).float(), curve, clip, float(black), colour, misfit)
 
 
-def recode(ldr, d):
-    """phi of frames. ldr: (..., H, W) coded in [0, 1]; d: of estimate_response. Returns: the same shape, in [0, 1]."""
+def _check_order(blocks, ev):
+    """Raises: ValueError where most of a frame is darker than the frame before, though it is exposed more by ev."""
+    for i, step in enumerate(np.diff(ev)):
+        darker, brighter = (torch.quantile(blocks[k].mean(dim=-1).flatten()[:2 ** 20], QUARTILES) for k in (i, i + 1))
+        if (brighter < 0.93 * darker).all():
+            raise ValueError(f"light: frame {i + 2} is darker than frame {i + 1}, but is stated to be exposed {step:.1f} EV more; correct the exposures")
+
+
+def _table(light, frame, channel):
+    """What values(4097) of a frame's channel become."""
     v = np.linspace(0, 1, 4097)
-    phi, out = torch.from_numpy(v * np.exp(interpolate(v, d))).float().to(ldr), torch.empty(ldr.shape, dtype=ldr.dtype, device=ldr.device)
-    for plane, into in zip(ldr.flatten(0, -3), out.flatten(0, -3)):             # a large photograph's planes, not all at once
-        low = (plane * (len(v) - 1)).int().clamp(max=len(v) - 2)
-        into.copy_(torch.lerp(phi[low], phi[low + 1], plane * (len(v) - 1) - low))
-    return out
+    net = (phi(v, light.curve) ** GAMMA - light.black).clip(0) / (1 - light.black) * 2.0 ** -light.colour[frame, channel]
+    coded = net.clip(0, 1) ** (1 / GAMMA)
+    if light.clip < 1 or light.colour[frame].any():                                 # what saturates is white, what does not is left where it is
+        t = ((v - light.clip) / U8 + 1.25).clip(0, 0.75) / 0.75                     # from 1.25 codes of 8 bits below the clip level to half a code
+        coded += (1 - coded) * t
+    return coded
+
+
+@torch.no_grad()
+def apply(ldr, light):
+    """Recodes frames to gamma 2.2, saturated at 1 and black at 0.
+
+    ldr: (3, 3, H, W) coded in [0, 1], of any memory format; light: of estimate.
+    Returns: a new tensor of the same shape in [0, 1], and the true exposures (3,), stops from the shortest. The brightness is that of the files:
+        phi(1) = 1, and what saturates becomes white where it stands, at its clip level.
+    """
+    out = ldr.clone()
+    if not (light.curve.any() or light.black or light.colour.any() or light.clip < 1):
+        return out, light.ev.clone()
+    for i, frame in enumerate(out):
+        for c, plane in enumerate(frame):                                           # a large photograph's planes, not all at once
+            table = torch.from_numpy(_table(light, i, c)).to(ldr)
+            place = plane * (len(table) - 1)
+            low = place.int().clamp(max=len(table) - 2)
+            plane.copy_(torch.lerp(table[low], table[low + 1], place - low))
+    return out, light.ev.clone()
+
+
+def implausible(light, ev):
+    """What is hard to believe of a Light, in words; a list, mostly empty. ev: (3,) stops as stated."""
+    off = np.diff(light.ev.numpy()) - np.diff(np.asarray(ev, np.float64))
+    found = [f"the step between frames {i + 1} and {i + 2} is {abs(step):.1f} EV {'more' if step > 0 else 'less'} than stated"
+             for i, step in enumerate(off) if abs(step) > 0.5]
+    if light.black > 0.02:
+        found.append(f"black is at {100 * light.black:.1f} % of white")
+    if light.misfit > FAITHLESS / 2:
+        found.append(f"the frames contradict each other by {light.misfit:.2f} EV")
+    return found
+
+
+def in_words(light, ev):
+    """One line about a Light, or None; ev: (3,) stops as stated."""
+    def stops(values):
+        return ", ".join(f"{float(value):+.3g}" for value in values)
+
+    stated = [float(value) - float(ev[0]) for value in ev]
+    if light is None:
+        return f"exposures {stops(stated)} EV"
+    parts = [f"exposures {stops(light.ev)} EV"]
+    if np.abs(light.ev.numpy() - stated).max() > 0.005:
+        parts[0] += f" (stated {stops(stated)})"
+    if light.curve.any():
+        parts.append("curve: not gamma 2.2")
+    if light.clip < 1:
+        parts.append(f"clips at {light.clip * 255:.0f} of 255")
+    if light.black:
+        parts.append(f"black at {100 * light.black:.2g} % of white")
+    if light.colour.any():
+        parts.append(f"white balance differs by up to {np.ptp(light.colour, axis=1).max():.2f} EV")
+    doubts = implausible(light, ev)
+    return "; ".join(parts) + (f". Doubtful: {'; '.join(doubts)}" if doubts else "")
+
+
+def estimate_exposures(frames):
+    """Exposures of photographs that state none: by how many stops more each shows than the darkest, under the same three models.
+
+    frames: list of (3, H, W) coded in [0, 1], of one scene, in any order. They need not be registered: what a frame shows is compared with
+    the next brighter one quantile by quantile, which motion leaves mostly as it is (Grossberg and Nayar 2003).
+    Returns: (n,) float32 stops, the darkest 0. Right but for a common factor that only the prior on curves settles, mostly within 10 %.
+    Raises: ValueError where two frames are equally bright, or too little is seen.
+    """
+    coded = [_blocks(frame[None]).mean(dim=-1)[0].double().numpy() for frame in frames]         # (3, n) each
+    order = np.argsort([values.mean() for values in coded])
+    rows, white = [], max(values.max() for values in coded)
+    for pair, (dark, bright) in enumerate(zip(order, order[1:])):
+        for channel in range(3):
+            for v_i, v_j in zip(*(np.quantile(coded[k][channel], np.linspace(0.02, 0.98, 49)) for k in (dark, bright))):
+                if 2 * LOW < v_i and v_j < white - 2 * TOP:
+                    rows.append((pair, channel, v_i, v_j, 0.03))
+    rows = np.array(rows).reshape(-1, 5)
+    pair = rows[:, 0].astype(int)
+    if any((pair == k).sum() < ENOUGH for k in range(len(frames) - 1)):
+        raise ValueError("light: the frames share too little to tell their exposures from; write them into exposure.txt")
+    first = np.array([np.median(GAMMA * np.log2(rows[pair == k, 3] / rows[pair == k, 2])) for k in range(len(frames) - 1)])
+    fits, best = compete(rows, first[pair], 10.0)
+    steps = first + fits[best][0][CURVE.stop:]
+    if steps.min() < 0.1:
+        raise ValueError("light: two frames are equally bright, so their exposures cannot be told; give frames of different exposure")
+    ev = np.empty(len(frames), np.float32)
+    ev[order] = np.concatenate([[0], np.cumsum(steps)])
+    return ev

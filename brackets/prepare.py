@@ -1,8 +1,8 @@
-"""Prepares a bracket for the network: registers the frames, recodes them to gamma 2.2, aligns them along optical flow.
+"""Prepares a bracket for the network: registers the frames, corrects their light, aligns them along optical flow.
 
 The paper does none of this. It feeds the frames as they are [departs D6, D9, D10]. Each step can be left out.
 
-    python -m brackets DIR     what was found in a scene: files, exposures, motion of the camera, tone curve, motion of things
+    python -m brackets DIR     what was found in a scene: files, exposures, motion of the camera, light, motion of things
 """
 
 import hashlib
@@ -19,19 +19,20 @@ import torch
 from tqdm import tqdm
 
 from brackets.flow import follow_flow
-from brackets.light import estimate_response, recode
+from brackets.light import Light, apply, estimate
+from brackets.light import in_words as light_in_words
 from brackets.register import check_bracket, corner_motion, register, warp
 from brackets.scenes import LAYOUTS, load_scene, scene_files
 from common import write_atomically
 
-VERSION = 4     # raise it with every change of what prepare() returns: cached scenes are then prepared anew
+VERSION = 5     # raise it with every change of what prepare() returns: cached scenes are then prepared anew
 
 
 @dataclass(frozen=True)
 class PrepareConfig:
     """How the frames are prepared."""
     register: bool = True   # warp the outer frames onto the reference by a homography, as hand-held frames need [departs D6]
-    response: bool = True   # recode the frames to gamma 2.2 where the camera's curve is another [departs D10]
+    response: bool = True   # find the camera's tone curve, true exposures and clip level, and correct for them [departs D10]
     flow: bool = True       # bring what moved by itself to where the reference shows it, along optical flow [departs D9]
 
     def overridden(self, register=None, response=None, flow=None):
@@ -46,25 +47,25 @@ UNPREPARED = PrepareConfig(False, False, False)     # frames as they were taken:
 class Prepared:
     """A prepared bracket, and what was found out about it."""
     ldr: torch.Tensor           # (3, 3, H, W) gamma-coded in [0, 1]
-    ev: torch.Tensor            # (3,) stops
+    ev: torch.Tensor            # (3,) stops from 0; corrected where `light` says so
     homographies: torch.Tensor  # (3, 3, 3) float64, from the reference's pixels to each frame's; the identity where nothing was warped
-    curve: np.ndarray | None    # the camera's curve as light.estimate_response gives it; None where the frames were not recoded
+    light: Light | None         # what light.estimate found; None where frames and exposures were left alone
+    stated: torch.Tensor        # (3,) stops, as the files state them
 
     def in_words(self):
-        """Says what was found and done, such as "exposures +0, +3, +6 EV, registered by 11.9 px, recoded to gamma 2.2"."""
+        """Says what was found and done, such as "exposures +0, +2.1, +4 EV (stated +0, +2, +4); clips at 248 of 255; registered by 11.9 px"."""
         height, width = self.ldr.shape[-2:]
         moved = [corner_motion(homography, height, width) for homography in self.homographies if (homography != torch.eye(3)).any()]
-        return (f"exposures {', '.join(f'{float(stops):+g}' for stops in self.ev)} EV" + "".join(f", registered by {pixels:.1f} px" for pixels in moved)
-                + (", recoded to gamma 2.2" if self.curve is not None else ""))
+        return "; ".join([light_in_words(self.light, self.stated), *(f"registered by {pixels:.1f} px" for pixels in moved)])
 
 
-def registered_frames(ldr, ev, homographies, curve):
-    """Recodes the frames of a bracket and warps the outer ones onto the reference, without flow.
+def registered_frames(ldr, ev, homographies, light):
+    """Corrects the light of a bracket and warps the outer frames onto the reference, without flow.
 
-    ldr: (3, 3, H, W) as taken. ev: (3,) stops. homographies, curve: of the same bracket, as the fields of Prepared.
-    Returns: (3, 3, H, W), a new tensor.
+    ldr: (3, 3, H, W) as taken; ev: (3,) stops, as stated; homographies, light: as the fields of Prepared.
+    Returns: a new bracket of the same shape.
     """
-    ldr = ldr.clone() if curve is None else recode(ldr, curve)
+    ldr, ev = (ldr.clone(), ev) if light is None else apply(ldr, light)
     for i in (0, 2):
         ldr[i] = warp(ldr[i], homographies[i], ldr[1], float(ev[1] - ev[i]))
     return ldr
@@ -82,11 +83,11 @@ def prepare(ldr, ev, config=None):
     config = config or PrepareConfig()
     check_bracket(ldr, ev)
     registered, homographies = register(ldr, ev) if config.register else (ldr, torch.eye(3, dtype=torch.float64).repeat(3, 1, 1))
-    curve = estimate_response(registered, ev) if config.response else None
-    if curve is not None or config.flow:
+    light = estimate(registered, ev) if config.response else None
+    if light is not None or config.flow:
         del registered                                          # a large bracket takes a gigabyte
-        registered = (follow_flow if config.flow else registered_frames)(ldr, ev, homographies, curve)
-    return Prepared(registered, ev, homographies, curve)
+        registered = (follow_flow if config.flow else registered_frames)(ldr, ev, homographies, light)
+    return Prepared(registered, ev if light is None else light.ev.to(ev), homographies, light, ev)
 
 
 def prepared_sample(sample, config=None):

@@ -3,6 +3,7 @@
 A scene becomes a sample, a dict of float32 tensors as data.py describes it: "ldr" (3, 3, H, W), "ev" (3,), "hdr" (3, H, W).
 """
 
+import functools
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from brackets.files import LDR_SUFFIXES, exif_ev, read_exif, read_exposures, read_image, to_float
+from brackets.light import estimate_exposures
 
 # layout: (file of the exposures, its unit, file of the truth, pattern of the frames' names)
 LAYOUTS = {
@@ -30,6 +32,11 @@ WHERE_TO_GET = {  # data set: (what find_scenes looks for, the page of its autho
     "tursun": ("one folder per scene, each with its .tiff images and exposure.txt",
                "https://user.ceng.metu.edu.tr/~akyuz/files/eg2016/index.html"),
 }
+
+
+LEAST, MOST = 0.1, 20.0     # stops between neighbouring exposures, and from the shortest to the longest, that are believed
+_USABLE = f"{LEAST:g} stops apart or more, and within {MOST:g}"
+SEEN = 1_000_000            # pixels of a photograph from which exposures are estimated
 
 
 def _natural(path):
@@ -61,7 +68,7 @@ def _guess_layout(folder, frames):
 
 
 def scene_files(folder, layout="auto"):
-    """Finds the three frames of a scene, their exposures and the truth, without decoding an image.
+    """Finds the three frames of a scene, their exposures and the truth. It decodes images only where no usable exposures are stated.
 
     folder, layout: as of load_scene.
     Returns: [short, reference, long] paths; (3,) float32 array of stops, the shortest is 0; path of the truth or None.
@@ -78,25 +85,55 @@ def scene_files(folder, layout="auto"):
     frames = [p for p in frames if re.fullmatch(pattern, p.name.lower())]
     if len(frames) < 3:
         raise FileNotFoundError(f"{folder}: found {len(frames)} photographs; give three or more (.tif .png .jpg) of different exposure")
-    exposure_file = _named(folder, exposure_name)
+    stated, why = _stated_exposures(folder, frames, exposure_name, unit, layout)
+    if not why:
+        paths, ev = _middle_three(frames, stated)
+        why = f"the exposures {', '.join(f'{e:g}' for e in stated)} are not {_USABLE}" if not np.ptp(stated) <= MOST or np.diff(ev).min() < LEAST else ""
+    if why:
+        paths, ev = _middle_three(frames, _estimated_exposures(tuple(frames), why))
+    return paths, (ev - ev[0]).astype(np.float32), _named(folder, truth_name)
+
+
+def _middle_three(frames, ev):
+    """The three photographs of middle exposure, of an even number the shorter ones, and their exposures, both rising."""
+    order = np.argsort(ev, kind="stable")[(len(ev) - 3) // 2:][:3]
+    return [frames[i] for i in order], ev[order]
+
+
+def _stated_exposures(folder, frames, name, unit, layout):
+    """The exposures that files or photographs state, in stops, and ""; or None and why there are none."""
+    exposure_file = _named(folder, name)
     if exposure_file:
         ev = read_exposures(exposure_file, unit)
-    elif layout == "photos":
-        exif = [read_exif(p) for p in frames]
-        terms = ["time"] + [term for term in ("f_number", "iso") if any(e[term] for e in exif)]
-        ev = np.array([exif_ev(p, terms) for p in frames])
-    else:
-        raise FileNotFoundError(f"{folder}: {exposure_name} is missing; write the exposures into it, one per line")
-    if len(ev) != len(frames):
-        raise ValueError(f"{exposure_file}: {len(ev)} exposures for {len(frames)} photographs ({', '.join(p.name for p in frames)}); "
-                         "write one for each, in the order of their names")
-    order = np.argsort(ev, kind="stable")
-    order = order[(len(order) - 3) // 2:][:3]  # the middle three; of an even number, the shorter ones
-    frames, ev = [frames[i] for i in order], ev[order]
-    if np.diff(ev).min() < 0.1:
-        raise ValueError(f"{folder}: the exposures are {', '.join(f'{e:g}' for e in ev)} stops ({', '.join(p.name for p in frames)}); "
-                         "they must differ by 0.1 or more (if these are seconds, write them as 1/60s)")
-    return frames, (ev - ev[0]).astype(np.float32), _named(folder, truth_name)
+        if len(ev) != len(frames):
+            raise ValueError(f"{exposure_file}: {len(ev)} exposures for {len(frames)} photographs ({', '.join(p.name for p in frames)}); "
+                             "write one for each, in the order of their names")
+        return ev, ""
+    if layout != "photos":
+        raise FileNotFoundError(f"{folder}: {name} is missing; write the exposures into it, one per line")
+    exif = [read_exif(p) for p in frames]
+    terms = ["time"] + [term for term in ("f_number", "iso") if any(e[term] for e in exif)]
+    missing = {term: [p.name for p, e in zip(frames, exif) if e[term] is None] for term in terms}
+    if any(missing.values()):
+        return None, "; ".join(f"no {term} in the EXIF of {', '.join(names)}" for term, names in missing.items() if names)
+    return np.array([exif_ev(p, terms) for p in frames]), ""
+
+
+@functools.lru_cache(maxsize=16)
+def _estimated_exposures(frames, why):
+    """Exposures from the photographs themselves, with a line that says so. frames: tuple of paths. Returns: (n,) stops, one for each."""
+    shown = []
+    for path in frames:
+        image = read_image(path)
+        step = max(1, round((image.shape[0] * image.shape[1] / SEEN) ** 0.5))     # some pixels of a large photograph tell enough
+        shown.append(_to_chw(to_float(image[::step, ::step])))
+    try:
+        ev = estimate_exposures(shown)
+    except ValueError as error:
+        raise ValueError(f"{frames[0].parent}: {why}, and they cannot be told from the frames ({error}); "
+                         "write exposure.txt, one EV per line, or times such as 1/60s") from None
+    print(f"{frames[0].parent}: {why}; estimated from the frames: {', '.join(f'{e:+.2g}' for e in ev)} EV. A file exposure.txt settles them.")
+    return ev
 
 
 def _decode(folder, layout):

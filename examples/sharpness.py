@@ -63,7 +63,7 @@ def prepared_batch(sample, config):
     Returns: the bracket registered and recoded, and the bracket as the network gets it, (1, 3, 3, H, W) each; ev (1, 3); hdr (1, 3, H, W).
     """
     prepared = prepare(sample["ldr"], sample["ev"], config)
-    registered = registered_frames(sample["ldr"], prepared.ev, prepared.homographies, prepared.curve)
+    registered = registered_frames(sample["ldr"], prepared.stated, prepared.homographies, prepared.light)
     return registered[None], prepared.ldr[None], prepared.ev[None], sample["hdr"][None]
 
 

@@ -35,7 +35,7 @@ EXERCISES = (
              "and in each the heads follow one another. Normalise over the pixels, not over the channels."),
     Exercise(6, "cross-attention with the prior", ("dhrnet.CrossAttention.attend",), "Eq. 9", 30, 4, 5,
              "Give each matrix its shape first: Q (B, C, hw), K and V (B, N, hw). K Qᵀ is (B, N, C). Each of the C features chooses among N keys, so Softmax "
-             "runs over N. γ divides, and it may not become 0. V is not normalised."),
+             "runs over N. Q̂ and K̂ have unit length over the pixels (A6), V has not. γ divides; clamp it at SMALLEST_GAMMA."),
     Exercise(7, "the attention of the alignment module", ("align.AttentionMap.forward", "align.AlignmentModule.forward"), "AHDRNet [41]", 15, 2, 4,
              "Frame i and the reference are concatenated in this order. LeakyReLU follows the first convolution, a sigmoid the second. The reference is not "
              "weighed. X.unbind(dim=1) gives the three frames."),

@@ -13,6 +13,7 @@ import shutil
 from exercises.catalog import EXERCISES, keeps, place
 
 KEPT = ".exercises"
+HANDOUT = "exercises/HANDOUT"       # stands in a handout, where git sees it
 LEFT_OUT = (".git", ".exercises", "__pycache__", ".pytest_cache", ".ruff_cache", ".venv*", ".ci")      # of a handout, and at its top level also:
 LEFT_OUT_AT_TOP = ("data", "runs", "results")
 
@@ -103,7 +104,7 @@ def hide(root):
 
 def is_handout(root):
     """Whether this copy was made by `handout`, without the originals."""
-    return (root / KEPT / "handout").exists()
+    return (root / HANDOUT).exists()
 
 
 def is_open(root, task):
@@ -117,6 +118,8 @@ def is_open(root, task):
 
 def start(root, task):
     """Blanks the functions of an exercise. Returns: list of "file, line". Raises: ValueError where it is begun already or cannot be read."""
+    if is_handout(root):
+        raise ValueError(f"exercise {task.number} is blank in this copy from the beginning; write its body, then `python -m exercises check {task.number}`")
     if is_open(root, task):
         raise ValueError(f"exercise {task.number}: already begun, and your work on it would be lost; go on with it, or bring the original back with "
                          f"`python -m exercises solve {task.number}`")
@@ -163,8 +166,8 @@ def handout(root, target):
     shutil.copytree(root, target, ignore=left_out, dirs_exist_ok=True)
     for task in EXERCISES:
         start(target, task)
-        shutil.rmtree(folder(target, task.number))
-    write(target / KEPT / "handout", "The exercises are blank in this copy, and it holds no solutions.\n")
+    shutil.rmtree(target / KEPT)
+    write(target / HANDOUT, "The exercises are blank in this copy, and it holds no solutions.\n")
 
 
 # --- bugs -------------------------------------------------------------------------------------------------------------

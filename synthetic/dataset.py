@@ -221,8 +221,9 @@ class SyntheticBrackets(torch.utils.data.Dataset):
 
     @property
     def steps(self):
-        """The smallest and the largest nominal exposure step, in stops."""
-        return min(self.config.ev_steps or self.config.ev_range), max(self.config.ev_steps or self.config.ev_range)
+        """The nominal exposure steps that are drawn, in stops, rising; of a range one for every tenth of a stop."""
+        low, high = self.config.ev_range
+        return tuple(sorted(self.config.ev_steps)) or tuple(np.arange(low, high + 0.05, 0.1).round(1).tolist())
 
     def __len__(self):
         return self.length

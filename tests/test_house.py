@@ -10,10 +10,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAPER = ("align", "lpenet", "dhrnet", "denoiser", "ddim", "loss", "lfdiff")
 SHARED, SCRIPTS = ("common", "training"), ("train_stage1", "train_stage2", "infer", "evaluate")
-ROOMS = ("brackets", "synthetic", "beyond", "evaluation")
+ROOMS = ("brackets", "synthetic", "beyond", "evaluation", "exercises")
 # Each may import what stands before it, and what it shares a place with. A room's __main__ is a script.
 ORDER = (("common",), ("data",), ("brackets",), ("synthetic",), PAPER, ("beyond",), ("training",), ("train_stage1", "train_stage2"), ("infer",),
-         ("evaluation",), ("evaluate",))
+         ("evaluation",), ("evaluate",), ("exercises",))
 FILES = sorted([*ROOT.glob("*.py"), *(file for room in (*ROOMS, "examples", "tests") for file in (ROOT / room).rglob("*.py"))])
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from beyond.blend import BlendedDHRNet, add_blend
-from beyond.weights import load_weights, outside_of_training, save_weights
+from beyond.weights import load_weights, save_weights
 from brackets.prepare import UNPREPARED, PrepareConfig
 from common import save_checkpoint
 from lfdiff import reconstruct
@@ -20,9 +20,9 @@ def test_weights_come_back_rounded_to_float16(tmp_path, variant):
     model = fresh(variant).train()
     for name, buffer in model.named_buffers():
         buffer.copy_(normal(*buffer.shape, seed=len(name)).abs() + 0.5)
-    save_weights(tmp_path / "weights.pt", model, PrepareConfig(flow=False), {"step": 3})
+    save_weights(tmp_path / "weights.pt", model, PrepareConfig(flow=False), {"step": 3}, steps=(2.0, 3.0))
     loaded = load_weights(tmp_path / "weights.pt")
-    assert loaded.variant == variant and loaded.config == SMALL and not loaded.training and loaded.prepare == PrepareConfig(flow=False)
+    assert loaded.variant == variant and loaded.config == SMALL and not loaded.training and loaded.prepare == PrepareConfig(flow=False) and loaded.steps == (2, 3)
     state = loaded.state_dict()
     assert set(state) == set(model.state_dict())
     for name, value in model.state_dict().items():
@@ -68,17 +68,6 @@ def test_the_blend_comes_back_with_its_weights_and_a_file_that_names_no_preparat
     del checkpoint["prepare"]
     save_checkpoint(tmp_path / "old.pt", checkpoint)
     assert load_weights(tmp_path / "old.pt").prepare == UNPREPARED
-
-
-def test_steps_outside_of_those_that_the_weights_have_seen_are_announced(tmp_path):
-    save_weights(tmp_path / "weights.pt", fresh("s2"), UNPREPARED, {}, steps=(2.0, 3.0))
-    model = load_weights(tmp_path / "weights.pt")
-    for ev in ([0, 2, 4], [0, 3, 6], [0, 2.2, 5.1], [0, 1.8, 4.9]):
-        assert outside_of_training(model, torch.tensor(ev)) == ""
-    for ev, said in (([0, 1, 2], "1.0 and 1.0 EV"), ([0, 2, 6], "2.0 and 4.0 EV")):
-        assert said in outside_of_training(model, torch.tensor(ev)) and "trained on 2 to 3 EV" in outside_of_training(model, torch.tensor(ev))
-    model.steps = None                                      # a file that does not say
-    assert outside_of_training(model, torch.tensor([0, 1, 2])) == ""
 
 
 def test_missing_weight_file_is_named(tmp_path):

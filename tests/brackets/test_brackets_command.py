@@ -4,7 +4,6 @@ import runpy
 
 import numpy as np
 import pytest
-import torch
 
 import test_light
 import test_register
@@ -30,7 +29,7 @@ def command(monkeypatch, capsys):
 
 def write_scene(folder, ldr):
     for i, frame in enumerate(ldr, 1):
-        write_image(folder / f"{i}.tif", (frame * 65535).round().numpy().astype(np.uint16).transpose(1, 2, 0))
+        write_image(folder / f"{i}.tif", np.asarray(frame * 65535).round().astype(np.uint16).transpose(1, 2, 0))
     (folder / "exposure.txt").write_text("0\n2\n4\n", encoding="utf-8")
     return folder
 
@@ -55,15 +54,15 @@ def test_the_command_tells_how_the_camera_moved_for_both_frames(command, tmp_pat
     assert short.startswith("  short  shifted by +6.0, +3.0 pixels") and long.startswith("  long   left alone")
 
 
-@pytest.mark.parametrize("name", [*test_light.CURVES][:3])
+@pytest.mark.parametrize("name", ["real camera", "sigmoid"])
 def test_the_command_prints_the_curve(command, tmp_path, name):
     curve = test_light.CURVES[name]
-    lines = command(write_scene(tmp_path, test_light.bracket(curve, moving=False)))
-    table = lines[lines.index("tone curve: not gamma 2.2") + 1:lines.index("what moved by itself")]
+    lines = command(write_scene(tmp_path, test_light.bracket(name)[0]))
+    table = lines[lines.index("light") + 2:lines.index("what moved by itself")]
     for line, shown in zip(table, np.linspace(0.1, 1, 10), strict=True):
         v, coded = float(line.split()[0]), float(line.split()[-1])
-        light = torch.linspace(0, 1, 20001)
-        exact = float(light[(curve(light) - v).abs().argmin()]) ** (1 / 2.2)
+        light = np.linspace(0, 1, 20001)
+        exact = light[np.abs(curve(light) - v).argmin()] ** (1 / 2.2)
         assert abs(v - shown) < 1e-9 and abs(coded - exact) < 0.03
 
 
@@ -84,9 +83,9 @@ def test_the_command_says_how_far_a_thing_moved(command, tmp_path):
 
 def test_the_example_is_told_from_end_to_end(command):
     lines = command("examples/cafe")
-    assert lines[0] == "cafe: 750x500" and "tone curve: gamma 2.2, or too little is seen to tell" in lines
+    assert lines[0] == "cafe: 750x500" and lines[lines.index("light") + 1] == "  exposures +0, +3, +6 EV"
     assert [line.split()[0] for line in lines[-2:]] == ["short", "long"] and all("50 % of the pixels moved by at most" in line for line in lines[-2:])
     sample = load_scene("examples/cafe")
     camera = lines[lines.index("camera") + 1:][:2]
-    for line, told in zip(camera, prepare(sample["ldr"], sample["ev"], PrepareConfig(flow=False)).in_words().split(", ")[3:], strict=True):
+    for line, told in zip(camera, prepare(sample["ldr"], sample["ev"], PrepareConfig(flow=False)).in_words().split("; ")[1:], strict=True):
         assert f"{told.split()[-2]} pixels at the corner that moved most" in line

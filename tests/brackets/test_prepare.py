@@ -10,7 +10,7 @@ import torch
 from brackets import prepare as module
 from brackets.files import write_image
 from brackets.flow import follow_flow
-from brackets.light import recode
+from brackets.light import Light, apply
 from brackets.prepare import UNPREPARED, PrepareConfig, Prepared, cache_scenes, prepare, prepared_sample, registered_frames
 from brackets.register import register
 from brackets.scenes import load_scene
@@ -20,7 +20,7 @@ from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfi
 
 
 def bracket_as_taken(size=128, seed=8):
-    """A bracket whose camera and things moved, coded by another gamma."""
+    """A bracket whose camera and things moved, coded by another gamma: what light.py takes for other exposures."""
     sample = SyntheticBrackets(size, seed=seed, config=SyntheticConfig(static_camera=0.0, steady=0.0, static_scene=0.0, **FIRST, **AS_TAKEN))[0]
     return {**sample, "ldr": sample["ldr"] ** (2.2 / 3)}
 
@@ -33,11 +33,13 @@ def test_prepare_registers_recodes_and_follows_unless_told_not_to():
     registered, homographies = register(ldr, ev)
     recoded = prepare(ldr, ev, PrepareConfig(flow=False))
     once = follow_flow(ldr, ev, homographies)
-    for flags, expected in (((), follow_flow(recode(ldr, recoded.curve), ev, homographies)), ((True, False), once), ((True, True, False), recoded.ldr),
+    corrected, true_ev = apply(ldr, recoded.light)
+    assert torch.equal(recoded.ev, true_ev) and (true_ev - ev).abs().max() > 0.3 and torch.equal(recoded.stated, ev)
+    for flags, expected in (((), follow_flow(corrected, true_ev, homographies)), ((True, False), once), ((True, True, False), recoded.ldr),
                             ((True, False, False), registered), ((False, False, True), follow_flow(ldr, ev)), ((False, False, False), ldr)):
         assert torch.equal(prepare(ldr, ev, PrepareConfig(*flags)).ldr, expected)
     assert torch.equal(prepare(ldr, ev).ldr, prepare(ldr, ev, PrepareConfig()).ldr)
-    assert torch.equal(registered_frames(ldr, ev, homographies, recoded.curve), recoded.ldr)
+    assert torch.equal(registered_frames(ldr, ev, homographies, recoded.light), recoded.ldr)
     assert not torch.equal(registered, ldr) and not torch.equal(recoded.ldr, registered) and not torch.equal(once, registered)
     assert not torch.equal(once, follow_flow(registered, ev)) and torch.equal(once[1], ldr[1])
 
@@ -52,9 +54,11 @@ def test_a_prepared_sample_keeps_what_is_not_a_frame():
 
 def test_what_was_done_is_told_in_words():
     ldr, homographies = torch.zeros(3, 3, 40, 50), torch.eye(3).double().repeat(3, 1, 1)
-    assert Prepared(ldr, torch.arange(3), homographies, None).in_words() == "exposures +0, +1, +2 EV"
+    assert Prepared(ldr, torch.arange(3), homographies, None, torch.arange(3)).in_words() == "exposures +0, +1, +2 EV"
     homographies[2, :2, 2] = torch.tensor([3.0, -4.0])
-    assert Prepared(ldr, torch.arange(3), homographies, np.zeros(17)).in_words() == "exposures +0, +1, +2 EV, registered by 5.0 px, recoded to gamma 2.2"
+    light = Light(torch.tensor([0, 1.1, 2.0]), np.zeros(13), 248 / 255, 0.0, np.zeros((3, 3)), 0.0)
+    assert Prepared(ldr, light.ev, homographies, light, torch.arange(3)).in_words() == (
+        "exposures +0, +1.1, +2 EV (stated +0, +1, +2); clips at 248 of 255; registered by 5.0 px")
 
 
 def test_the_command_line_goes_before_the_settings_of_training():
@@ -112,7 +116,7 @@ def test_prepared_frames_are_cached_in_16_bits_beside_the_frames_as_they_are(tmp
 
     def darker(ldr, ev, config):
         seen.append((ldr, ev, config))
-        return Prepared(torch.stack([ldr[1], ldr[1], 0.25 * ldr[2]]), ev, None, None)
+        return Prepared(torch.stack([ldr[1], ldr[1], 0.25 * ldr[2]]), ev, None, None, ev)
     plain = patches_of([folder], tmp_path / "cache", patch=24, augment=False)[0]
     monkeypatch.setattr(module, "prepare", darker)
     prepared = patches_of([folder], tmp_path / "cache", PrepareConfig(), patch=24, augment=False)[0]

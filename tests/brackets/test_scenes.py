@@ -7,7 +7,7 @@ from PIL.TiffImagePlugin import IFDRational
 from torch.utils.data import DataLoader
 
 from brackets.files import write_image
-from brackets.scenes import Scenes, find_scenes, load_scene
+from brackets.scenes import Scenes, find_scenes, load_scene, scene_files
 from photographs import frame, jpeg_bytes, kalantari_scene, opencv, two_scenes, which
 
 
@@ -96,7 +96,7 @@ def test_of_five_photographs_the_middle_three_are_taken(tmp_path):
 
 def test_an_f_number_missing_everywhere_is_ignored_and_one_missing_once_is_an_error(tmp_path):
     assert np.allclose(load_scene(photographs(tmp_path / "a", (0.01, None, 100), (0.04, None, 100), (0.16, None, 100)))["ev"], [0, 2, 4], atol=1e-5)
-    with pytest.raises(ValueError, match=r"2\.jpg.*no f_number.*exposure.txt"):
+    with pytest.raises(ValueError, match=r"no f_number in the EXIF of 2\.jpg.*exposure.txt"):
         load_scene(photographs(tmp_path / "b", (0.01, 4.0, 100), (0.04, None, 100), (0.16, 4.0, 100)))
 
 
@@ -128,15 +128,15 @@ def test_frames_of_different_bit_depths_each_go_by_their_own(tmp_path):
 
 def broken(folder, name):
     """Scenes with one thing wrong."""
-    kalantari_scene(folder, ev={"too few exposures": "0 2", "equal": "0 2 2", "seconds as stops": "1/250\n1/60\n1/15"}.get(name, "0 2 4"))
+    kalantari_scene(folder, ev={"too few exposures": "0 2", "two frames alike": "0 2 2"}.get(name, "0 2 4"))
     if name == "two frames":
         (folder / "262A0001.tif").unlink()
     if name == "sizes":
         write_image(folder / "262A0002.tif", frame(2, size=(40, 24)))
     if name == "truth size":
         write_image(folder / "HDRImg.hdr", np.ones((12, 20, 3), np.float32))
-    if name == "no exif":
-        (folder / "exposure.txt").unlink()
+    if name == "two frames alike":
+        (folder / "262A0003.tif").write_bytes((folder / "262A0002.tif").read_bytes())
     if name == "float range":
         write_image(folder / "262A0002.tif", np.full((24, 40, 3), 1.5, np.float32))
     if name == "damaged":
@@ -148,13 +148,39 @@ def broken(folder, name):
 
 
 @pytest.mark.parametrize("name, found", [
-    ("two frames", "found 2 photographs"), ("too few exposures", "2 exposures for 3 photographs"), ("equal", "differ by 0.1"),
-    ("seconds as stops", "1/60s"), ("sizes", "24x40"), ("truth size", "HDRImg.hdr 20x12"), ("no exif", "no time"), ("float range", "1.5"),
+    ("two frames", "found 2 photographs"), ("too few exposures", "2 exposures for 3 photographs"), ("two frames alike", "cannot be told from the frames"),
+    ("sizes", "24x40"), ("truth size", "HDRImg.hdr 20x12"), ("float range", "1.5"),
     ("damaged", "262A0003.tif"), ("text as jpg", "262A0004.jpg")])
 def test_a_broken_scene_says_what_is_wrong_and_what_to_do(tmp_path, name, found):
     with pytest.raises((ValueError, FileNotFoundError), match=";") as caught:
         load_scene(broken(tmp_path / "scene", name))
     assert found in str(caught.value) and "scene" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def bracket_of(folder, stops, exposures=None):
+    """A scene of several brightnesses photographed with gamma 2.2 as 8-bit PNGs a, b, c, ...; exposures: text of exposure.txt."""
+    rng = np.random.default_rng(0)
+    light = np.kron(np.exp(rng.uniform(-5, 0, (12, 16, 3))), np.ones((16, 16, 1)))
+    for name, ev in zip("abcde", stops):
+        write_image(folder / f"{name}.png", np.uint8(np.rint(255 * (light * 2.0 ** ev / 4).clip(0, 1) ** (1 / 2.2))))
+    if exposures is not None:
+        (folder / "exposure.txt").write_text(exposures)
+    return folder
+
+
+@pytest.mark.parametrize("exposures, why", [(None, "no time in the EXIF of a.png"), ("0 0 0", "are not 0.1 stops apart"), ("250 60 15", "and within 20"),
+                                            ("1/250\n1/60\n1/15", "are not 0.1 stops apart")])
+def test_exposures_that_are_missing_or_absurd_are_estimated_and_a_line_says_so(tmp_path, capsys, exposures, why):
+    sample = load_scene(bracket_of(tmp_path, (4, 0, 2), exposures))        # in any order: the frames themselves tell it
+    assert (sample["ev"] - torch.tensor([0.0, 2.0, 4.0])).abs().max() < 0.15
+    assert sample["ldr"][0].mean() < sample["ldr"][1].mean() < sample["ldr"][2].mean()
+    said = capsys.readouterr().out
+    assert why in said and "estimated from the frames: " in said and said.count("\n") == 1
+
+
+def test_of_five_frames_without_exposures_the_middle_three_are_taken(tmp_path):
+    paths, ev, _ = scene_files(bracket_of(tmp_path, (2, 0, 4, 1, 3)))
+    assert [path.name for path in paths] == ["d.png", "a.png", "e.png"] and np.abs(ev - [0, 1, 2]).max() < 0.15
 
 
 def test_a_missing_folder_and_an_unknown_layout_are_refused(tmp_path):

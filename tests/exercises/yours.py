@@ -1,6 +1,7 @@
 """The code that the exercises grade, and how a result of it is compared with the wanted one: side by side, from the first place that differs."""
 
 import importlib
+import math
 import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -47,15 +48,20 @@ def same(what, yours, wanted, tolerance=1e-5):
         pytest.fail(f"{what}: yours is {type(yours).__name__}, wanted is a tensor of shape {tuple(wanted.shape)}", pytrace=False)
     if yours.shape != wanted.shape:
         pytest.fail(f"{what}: the shapes differ\n    yours   {tuple(yours.shape)}\n    wanted  {tuple(wanted.shape)}", pytrace=False)
-    wrong = ~((yours.detach().double() - wanted).abs() <= tolerance)            # NaN is wrong, too
+    error = (yours.detach().double() - wanted).abs()
+    wrong = ~(error <= tolerance)                                               # NaN is wrong, too
     if wrong.any():
         place = wrong.nonzero()[0].tolist()
         first = max(place[-1] - WIDTH // 2, 0) if place else 0
         rows = [x.detach().double()[tuple(place[:-1])][first:first + WIDTH].tolist() if place else [float(x)] for x in (yours, wanted)]
-        mine, right = ("  ".join(f"{value:>10.5f}" for value in row) for row in rows)
-        here = 12 * (place[-1] - first if place else 0) + 9
-        pytest.fail(f"{what}: {int(wrong.sum())} of {wrong.numel()} values differ" + (f", the first at {place}" if place else "")
-                    + f"\n    yours   {mine}\n    wanted  {right}\n            {' ' * here}^", pytrace=False)
+        size = float(error[tuple(place)])
+        digits = min(max(5, 1 - math.floor(math.log10(size))), 12) if 0 < size < math.inf else 5        # enough to see the difference
+        mine, right = ("".join(f"{value:>{digits + 7}.{digits}f}" for value in row) for row in rows)
+        mark = " " * ((digits + 7) * (place[-1] - first + 1 if place else 1) - 1) + "^"
+        where = f", the first at {place}" if place else ""
+        kind = "" if yours.dtype == torch.float64 or tolerance > 1e-6 else f" (yours is {str(yours.dtype).removeprefix('torch.')}, float64 is wanted)"
+        pytest.fail(f"{what}: {int(wrong.sum())} of {wrong.numel()} values differ{where}{kind}\n    yours  {mine}\n    wanted {right}\n           {mark}",
+                    pytrace=False)
 
 
 def holds(what, true):

@@ -1,0 +1,58 @@
+"""Exposure steps that the weights have not seen: the outer frames are shown at steps that they have seen, and the result is scaled back.
+
+A frame taken at another exposure shows the same light times a factor, so its coded values are multiplied by 2^(stops / 2.2). Nothing is lost
+where a step is too small: the short frame becomes darker, and the long one brighter. Where a step is too large, the long frame becomes darker,
+and what it saturates stays white. The short frame becomes brighter, and what that saturates is taken from the short frame itself afterwards.
+No part of the paper, whose data have steps of 2 and 3 EV only.
+"""
+
+import torch
+
+from data import GAMMA, to_radiance
+
+SLACK = 0.02            # stops by which a step may differ from one of training
+WHITE = 0.97            # coded value from which a frame counts as saturated; from there up to 1 it is believed less and less
+
+
+def nearest_step(known, ev):
+    """The step of training at which a bracket is to be shown. known: steps of training, or None; ev: (3,) stops.
+
+    Returns: stops, the same between all frames; None where the bracket is at such a step already, or nothing is known.
+    """
+    taken = ev[1:] - ev[:-1]
+    step = min(known, key=lambda step: abs(step - float(taken.mean()))) if known else None
+    return step if known and float((taken - step).abs().max()) > SLACK else None
+
+
+def in_words(known, ev):
+    """A line about a bracket that is shown at other steps than its own, else "". Arguments as of nearest_step."""
+    step = nearest_step(known, ev)
+    if step is None:
+        return ""
+    taken = " and ".join(f"{stops:.2g}" for stops in (ev[1:] - ev[:-1]).tolist())
+    return f"\nthe exposure steps are {taken} EV; the weights know {', '.join(f'{stops:.2g}' for stops in known)} EV, and were shown {step:.2g} EV"
+
+
+def show_at(step, ldr, ev):
+    """A bracket as if it had been taken at another step. ldr: (1, 3, 3, H, W) coded, ev: (1, 3) stops; step: stops between all frames.
+
+    Returns: ldr and ev of the same shapes. The reference stays as it is.
+    """
+    shown_ev = torch.arange(3).to(ev)[None] * step
+    stops = (shown_ev - shown_ev[:, 1:2]) - (ev - ev[:, 1:2])                               # by which each frame is shown brighter
+    shown = (ldr * 2 ** (stops / GAMMA)[:, :, None, None, None]).clamp(max=1)
+    if stops[0, 2] < 0:
+        shown[:, 2][ldr[:, 2] >= WHITE] = 1
+    return shown, shown_ev
+
+
+def scale_back(hdr_hat, shown, shown_ev, ldr, ev):
+    """A result in units of the bracket's own shortest exposure.
+
+    hdr_hat: (1, 3, H, W) in units of the shortest exposure that was shown; shown, shown_ev: of show_at; ldr, ev: the bracket itself.
+    Returns: (1, 3, H, W) linear radiance in [0, 1].
+    """
+    hdr = (hdr_hat * 2 ** float(shown_ev[0, 1] - ev[0, 1])).clamp(max=1)
+    if shown_ev[0, 1] < ev[0, 1] - ev[0, 0]:                                                # the short frame was shown brighter than it is
+        hdr = torch.lerp(hdr, to_radiance(ldr, ev)[:, 0], ((shown[:, 0] - WHITE) / (1 - WHITE)).clamp(0, 1))
+    return hdr
