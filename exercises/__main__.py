@@ -2,7 +2,7 @@
 
     python -m exercises status              how far you are
     python -m exercises start 5             blanks the functions of exercise 5; docstring and `# Eq.` line stay
-    python -m exercises check 5             grades it, as `python -m pytest tests/exercises --ex 5` does
+    python -m exercises check 5             grades it, as `python -m pytest --ex 5` does
     python -m exercises hint 5
     python -m exercises show 5              draws your result beside the right one, where a picture tells
     python -m exercises solve 5             brings the original back
@@ -25,8 +25,7 @@ from exercises.catalog import EXERCISES, ROOT, exercise, place
 from exercises.source import function_in, handout, is_broken, is_open, mend, plant, read, solve, start
 
 COMMANDS = {"status": 0, "start": 1, "check": 1, "hint": 1, "show": 1, "solve": 1, "break": 1, "handout": 1}     # words that must follow
-GRADING = (*(f"tests/exercises/test_exercises_{part}.py" for part in ("1_to_4", "5_to_8", "9_to_12", "13_to_16")),
-           "--confcutdir=tests/exercises")      # the conftest of the other tests imports all scripts, which takes seconds
+GRADING = tuple(f"tests/exercises/test_exercises_{part}.py" for part in ("1_to_4", "5_to_8", "9_to_12", "13_to_16"))
 
 
 def pytest(*words, quiet=False):

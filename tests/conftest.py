@@ -1,13 +1,26 @@
-"""What several test files use: a trained network, tiny and bad."""
+"""What several test files use: a trained network, tiny and bad; and `pytest --ex 5`, which runs the tests of exercise 5 alone."""
+
+import re
 
 import pytest
 
-from scripts import stage1, stage2
+
+def pytest_addoption(parser):
+    parser.addoption("--ex", type=int, action="append", help="grade this exercise (see exercises/README.md)")
+
+
+def pytest_collection_modifyitems(config, items):
+    asked = config.getoption("ex")
+    if asked:
+        graded = [item for item in items if (number := re.match(r"test_ex(\d+)_", item.name)) and int(number[1]) in asked]
+        config.hook.pytest_deselected(items=[item for item in items if item not in graded])
+        items[:] = graded
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A tiny stage 1 of 120 steps and a tiny stage 2 of 40."""
+    from scripts import stage1, stage2      # here, for they import every script, which exercises do without
     folder = tmp_path_factory.mktemp("runs")
     first = stage1(folder / "stage1", "--epochs", "30", "--lr", "3e-3", "--val-every", "12", "--log-every", "12")
     second = stage2(folder / "stage2", first, "--epochs", "10", "--lr", "2e-3", "--warmup", "0.5")

@@ -26,7 +26,8 @@ def photographed(hdr, ev):
     return torch.stack([(hdr * 2 ** stops).clamp(max=1) ** (1 / 2.2) for stops in ev])[None], torch.tensor([ev])
 
 
-@pytest.mark.parametrize("ev, step", [((0, 2, 4), None), ((0, 2.01, 4), None), ((0, 2.1, 4.2), 2), ((0, 1, 2), 2), ((0, 2, 4.8), 2), ((0, 2, 5.2), 3), ((0, 4, 8), 3), ((0, 2.9, 5.9), 3)])
+@pytest.mark.parametrize("ev, step", [((0, 2, 4), None), ((0, 2.01, 4), None), ((0, 2.1, 4.2), 2), ((0, 1, 2), 2),
+                                      ((0, 2, 4.8), 2), ((0, 2, 5.2), 3), ((0, 4, 8), 3), ((0, 2.9, 5.9), 3)])
 def test_the_nearest_step_of_training_is_chosen_for_both_outer_frames(ev, step):
     ev = torch.tensor(ev, dtype=torch.float32)
     assert nearest_step((2.0, 3.0), ev) == step

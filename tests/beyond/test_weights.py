@@ -22,7 +22,8 @@ def test_weights_come_back_rounded_to_float16(tmp_path, variant):
         buffer.copy_(normal(*buffer.shape, seed=len(name)).abs() + 0.5)
     save_weights(tmp_path / "weights.pt", model, PrepareConfig(flow=False), {"step": 3}, steps=(2.0, 3.0))
     loaded = load_weights(tmp_path / "weights.pt")
-    assert loaded.variant == variant and loaded.config == SMALL and not loaded.training and loaded.prepare == PrepareConfig(flow=False) and loaded.steps == (2, 3)
+    assert loaded.variant == variant and loaded.config == SMALL and not loaded.training
+    assert loaded.prepare == PrepareConfig(flow=False) and loaded.steps == (2, 3)
     state = loaded.state_dict()
     assert set(state) == set(model.state_dict())
     for name, value in model.state_dict().items():
