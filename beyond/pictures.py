@@ -9,8 +9,9 @@ import torch.nn.functional as nnf
 
 from beyond.fast import by_strips
 from beyond.tiles import reconstruct_in_tiles
-from common import save_figure
 from brackets.merge import PLAIN, weighted_merge
+from brackets.register import enlarged_by
+from common import save_figure
 from data import T, psnr, to_radiance
 
 PANEL = 2000            # longest side of one picture in the panel, pixels
@@ -71,8 +72,7 @@ def shrink(image):
 def shrunk_bracket(ldr, homographies):
     """A bracket (3, 3, H, W) as shrink() makes it, and its homographies (3, 3, 3), in pixels of the smaller one."""
     k = -(-max(ldr.shape[-2:]) // PANEL)
-    scale = torch.tensor([[1 / k, 0, (1 / k - 1) / 2], [0, 1 / k, (1 / k - 1) / 2], [0, 0, 1]], dtype=homographies.dtype)
-    return torch.stack([shrink(frame) for frame in ldr]), scale @ homographies @ torch.linalg.inv(scale)
+    return torch.stack([shrink(frame) for frame in ldr]), torch.stack([torch.from_numpy(enlarged_by(1 / k, homography)) for homography in homographies])
 
 
 @torch.no_grad()

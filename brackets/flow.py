@@ -2,86 +2,76 @@
 
 [departs D9: the paper feeds the frames as they are. Where the reference is saturated, a bright thing that moved as a whole is in the
 short frame, but elsewhere; attention weighs features where they are, and does not move them.]
-register.py takes the camera's motion out first and response.py its curve; this file finds the rest, pixel by pixel. Both images of a
-pair are looked at as the longer exposure of the two shows them (register.at_one_exposure), so that both are saturated where one is. The
-flow u takes a pixel of the reference to where the frame shows the same:
+register.py takes the camera's motion out first; this file finds the rest, pixel by pixel. Both images of a pair are shown as the longer
+exposure of the two shows them (register.at_one_exposure), so that both are saturated where one is. The flow u takes a pixel of the
+reference to where the frame shows the same:
     frame(x + u(x)) = reference(x)
 It is found by DIS (Kroeger et al., "Fast optical flow using dense inverse search", ECCV 2016), OpenCV's, which looks at one channel.
-So it is found five times: in the mean of the channels, with and without DIS's normalisation of brightness, and in each channel, for a
-colour may move without a change of grey, or be the only one that is not saturated. Of these flows each pixel takes the one by which the
-frame's colours around it come nearest to the reference's (as in Lempitsky et al., "FusionFlow", CVPR 2008, without its smoothness), and
-a median takes out what stands alone. Two more flows start from there, and the choice is made again. Where a thing is hidden, or the
-reference all white, that is a guess. A long frame that contradicts the reference after all gives way to it, see follow_flow; else the
-network judges what it gets. Flow is looked for in frames that register.py has warped, but what is found is read from the photograph
-itself, through homography and flow at once: interpolated twice it would be blurred.
+A colour may move without a change of grey, or be the only one that is not saturated. So flow is found five times: in the mean of the
+channels, with and without DIS's normalisation of brightness, and in each channel, of half the size. Each pixel takes the flow by which the
+frame's colours around it come nearest to the reference's (as in Lempitsky et al., "FusionFlow", CVPR 2008, without its smoothness).
+A median takes out what stands alone. Where a thing is hidden, or the reference all white, this is a guess. A long frame that still
+contradicts the reference gives way to it, see follow_flow; otherwise the network judges what it gets. Flow is looked for in registered
+frames, but the result is read from the photograph itself, through homography and flow at once: interpolated twice it would be blurred.
 """
 
 import math
 
 import cv2
+import numpy as np
 import torch
 import torch.nn.functional as nnf
 
-from brackets.register import at_one_exposure, between_pixels, box_mean, exposed_as_frame, warp
 from brackets.light import apply
+from brackets.register import at_one_exposure, box_mean, enlarged_by, exposed_as_frame, in_threads, warp, within
 
 LARGEST = 1_600_000     # pixels of the image that flow is looked for in; a larger photograph is shrunk by a whole number
 SMALLEST = 32           # side below which a frame is left as it is, pixels: DIS compares patches of 8, over several scales
-REFINEMENTS = 20        # of DIS's variational refinement, at each scale
+REFINEMENTS = 10, 5     # of DIS's variational refinement, at each scale, for flow of full size and of half size
 WINDOW = 7              # side of the neighbourhood whose colours choose among the flows, and say whether a frame contradicts, pixels
 MEDIAN = 5              # side of the median filter of the chosen flow, pixels
 CONTRADICTED = 0.08     # mean difference around a pixel above which the long frame is doubted; from half as much again it is not used
 REACH = 9               # side of the neighbourhood that is doubted with a pixel: the contours, too, are wrong
-STRIP = 2 ** 20         # pixels that are sampled at once: the grid of a large photograph would take gigabytes
-
-cv2.setNumThreads(1)    # else each worker of a DataLoader would start as many threads as there are cores
 
 
-def shrunk_pair(reference, frame, stops):
-    """What flow is looked for in: both images at one exposure, not larger than LARGEST. Arguments as of find_flow.
+def shrunk_pair(reference, frame, stops, homography):
+    """What flow is looked for in: both images at one exposure, not larger than LARGEST, the frame registered by its homography.
 
-    Returns: (2, 3, h, w) in [0, 1], reference then frame, on the CPU; and by how much the sides were divided, a whole number.
+    Other arguments as of find_flow. Returns: (2, 3, h, w) in [0, 1], reference then frame; and by how much the sides were divided, a whole number.
     """
     k = math.ceil(math.sqrt(frame[0].numel() / LARGEST))
     height, width = frame.shape[1:]
     margin = 0, -width % k, 0, -height % k
-    pair = [nnf.avg_pool2d(nnf.pad(image[None], margin, mode="replicate"), k) for image in at_one_exposure(reference, frame, stops)]
-    return torch.cat(pair).cpu(), k
+    reference, frame = (nnf.avg_pool2d(nnf.pad(image[None], margin, mode="replicate"), k)[0] for image in (reference, frame))
+    frame = warp(frame, enlarged_by(1 / k, homography), reference, stops)
+    return torch.stack(list(at_one_exposure(reference, frame, stops))), k
 
 
 def enlarged(maps, k, like):
-    """Maps of a shrunk image (C, h, w) at the size of the image `like` (3, H, W) and on its device. Returns: (C, H, W)."""
+    """Maps of a shrunk image (C, h, w) at the size of the image `like` (3, H, W). Returns: (C, H, W)."""
     height, width = like.shape[1:]
-    return nnf.interpolate(maps[None].to(like.device), scale_factor=k, mode="bilinear", align_corners=False)[0, :, :height, :width]
+    return nnf.interpolate(maps[None], scale_factor=k, mode="bilinear", align_corners=False)[0, :, :height, :width]
 
 
 def flow_of(pair):
     """Flow of a shrunk pair, (2, 3, h, w) in [0, 1] at one exposure. Returns: (2, h, w) float32, pixels of the shrunk images."""
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    dis.setFinestScale(0)
-    dis.setVariationalRefinementIterations(REFINEMENTS)
-    flows, errors = [], []
+    images, channels, mean = pair.numpy(), (pair * 255).round().byte().numpy(), (pair.mean(dim=1) * 255).round().byte().numpy()
 
-    def look(channels, normalised=True, start=None):
+    def look(job):
+        """A flow (h, w, 2), and the error it leaves around each pixel (h, w)."""
+        grey, normalised, scale = job
+        dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        dis.setFinestScale(scale)
+        dis.setVariationalRefinementIterations(REFINEMENTS[scale])
         dis.setUseMeanNormalization(normalised)
-        greys = (pair[:, channels].reshape(2, -1, *pair.shape[2:]).mean(dim=1) * 255).round().byte().numpy()
-        flows.append(torch.from_numpy(dis.calc(*greys, start)).permute(2, 0, 1))                        # (2, h, w)
-        errors.append(box_mean((sample_along(pair[1], flows[-1]) - pair[0]).abs().mean(dim=0)[None, None], WINDOW)[0])
+        u = dis.calc(*grey, None)
+        return u, box_mean(np.abs(_along(images[1], u[..., 0], u[..., 1]) - images[0]).mean(axis=0), WINDOW)
 
-    def best():
-        choice = torch.stack(errors).argmin(dim=0)                                                      # (1, h, w)
-        u = torch.stack(flows).gather(0, choice.expand(1, 2, -1, -1))[0]
-        return torch.stack([torch.from_numpy(cv2.medianBlur(component.numpy(), MEDIAN)) for component in u])
-
-    grey = slice(0, 3)
-    look(grey)
-    look(grey, normalised=False)
-    for channel in range(3):
-        look(channel)
-    start = best().permute(1, 2, 0).contiguous().numpy()
-    look(grey, start=start.copy())                                              # a copy, for calc writes into it
-    look(grey, normalised=False, start=start.copy())
-    return best()
+    jobs = [(mean, True, 0), (mean, False, 0)] + [(channels[:, c], True, 1) for c in range(3)]
+    (u, least), *others = in_threads(look, jobs)
+    for other, error in others:
+        u, least = np.where((error < least)[..., None], other, u), np.minimum(error, least)
+    return torch.stack([torch.from_numpy(cv2.medianBlur(np.ascontiguousarray(u[..., i]), MEDIAN)) for i in range(2)])
 
 
 def find_flow(reference, frame, stops):
@@ -90,37 +80,38 @@ def find_flow(reference, frame, stops):
     reference, frame: (3, H, W) coded in [0, 1]; stops: by how much the reference is exposed longer, negative: shorter.
     Returns: (2, H, W) float32, pixels to the right and down to go in the frame.
     """
-    pair, k = shrunk_pair(reference, frame, stops)
+    pair, k = shrunk_pair(reference, frame, stops, np.eye(3))
     return enlarged(flow_of(pair) * k, k, frame)
 
 
+def _along(planes, right, down):
+    """sample_along of arrays: (3, h, w), (h, w), (h, w)."""
+    height, width = right.shape
+    x, y = np.arange(width, dtype=np.float32) + right, np.arange(height, dtype=np.float32)[:, None] + down
+    there = within(x, y, height, width)
+    return np.stack([np.where(there, cv2.remap(plane, x, y, cv2.INTER_LINEAR), plane) for plane in planes])
+
+
 def sample_along(frame, u):
-    """The frame (3, H, W), coded in [0, 1], along a flow u (2, H, W). Returns: the same shape; where u leaves the frame, the frame as it is."""
-    height, width = frame.shape[1:]
-    out, x, y = torch.empty_like(frame), torch.arange(width, device=frame.device), torch.arange(height, device=frame.device)[:, None]
-    rows = max(1, STRIP // width)
-    for top in range(0, height, rows):
-        strip = slice(top, top + rows)
-        grid = torch.stack([2 * (x + u[0, strip]) / (width - 1) - 1, 2 * (y[strip] + u[1, strip]) / (height - 1) - 1], dim=-1)
-        out[:, strip] = torch.where((grid.abs() <= 1).all(dim=-1), between_pixels(frame, grid[None]), frame[:, strip])
-    return out
+    """The frame (3, H, W), coded in [0, 1], along a flow u (2, H, W), bilinear. Returns: the same shape; where u leaves the frame, the frame as it is."""
+    return torch.from_numpy(_along(frame.contiguous().numpy(), *u.numpy()))
 
 
 def contradiction(reference, frame):
     """Where two images of one exposure show something else, whatever their noise: (3, h, w) each. Returns: (1, h, w) in [0, 1]."""
-    difference = box_mean((reference - frame)[None], WINDOW)[0].abs().amax(dim=0, keepdim=True)
-    return nnf.max_pool2d((difference / CONTRADICTED - 1).clamp(0, 0.5) * 2, REACH, 1, REACH // 2)
+    difference = np.max([np.abs(box_mean(plane, WINDOW)) for plane in (reference - frame).numpy()], axis=0)
+    return torch.from_numpy(cv2.dilate((difference / CONTRADICTED - 1).clip(0, 0.5) * 2, np.ones((REACH, REACH))))[None]
 
 
 @torch.no_grad()
 def follow_flow(ldr, ev, homographies=None, light=None):
     """Brings the outer frames of a bracket to the reference along flow.
 
-    ldr: (3, 3, H, W) coded in [0, 1], ev: (3,) stops. homographies, light: of register and light.estimate, for a bracket that is as it was taken,
-    with exposures as stated; by default it is registered, and coded by gamma 2.2.
+    ldr: (3, 3, H, W) coded in [0, 1]; ev: (3,) stops, as stated. homographies, light: as the fields of Prepared, for a bracket that is as it was
+    taken; by default it is registered, and its light is right.
     Where the long frame then still contradicts the reference, the reference takes its place, exposed as the long frame is: clip(H_2 t_3,
     0, 1)^(1/2.2). The short frame keeps what it shows: beside a highlight even the wrong place tells something.
-    Returns: the same shape. The reference is at most recoded, and so is a bracket of fewer than SMALLEST pixels a side.
+    Returns: the same shape. Of the reference only the light is corrected, and of a bracket of fewer than SMALLEST pixels a side.
     """
     aligned, ev = (ldr.clone(), ev) if light is None else apply(ldr, light)
     if min(ldr.shape[2:]) < SMALLEST:                                           # register.py leaves these alone, too
@@ -128,11 +119,10 @@ def follow_flow(ldr, ev, homographies=None, light=None):
     homographies = torch.eye(3).expand(3, 3, 3) if homographies is None else homographies
     for i in (0, 2):
         stops = float(ev[1] - ev[i])
-        registered = warp(aligned[i], homographies[i], aligned[1], stops)
-        pair, k = shrunk_pair(aligned[1], registered, stops)
+        pair, k = shrunk_pair(aligned[1], aligned[i], stops, homographies[i])
         u = flow_of(pair)
-        aligned[i] = warp(aligned[i], homographies[i], aligned[1], stops, enlarged(u * k, k, registered))
+        aligned[i] = warp(aligned[i], homographies[i], aligned[1], stops, enlarged(u * k, k, aligned[i]))
         if i == 2:
-            ghost = enlarged(contradiction(pair[0], sample_along(pair[1], u)), k, registered)
+            ghost = enlarged(contradiction(pair[0], sample_along(pair[1], u)), k, aligned[i])
             aligned[i].lerp_(exposed_as_frame(aligned[1], stops), ghost)
     return aligned

@@ -1,60 +1,69 @@
 """Global registration of a hand-held bracket: each outer frame is warped onto the reference by one homography.
 
-[departs D6: the paper feeds the frames as they are; its data were nearly aligned, frames from a hand are 10 to 100 pixels apart.]
-What still moves afterwards, objects and parallax, is the network's part.
+[departs D6: the paper feeds the frames as they are. Its data were nearly aligned; frames from a hand are 10 to 100 pixels apart.]
+What still moves afterwards, objects and parallax, is left to flow.py and to the network.
 
-Both images of a pair are looked at as the longer exposure of the two shows them, which is free of any estimate of the noise:
+Both images of a pair are shown as the longer exposure of the two shows them. This needs no estimate of the noise:
     g_short = min(L_short 2^(stops / 2.2), 1), g_long = L_long                   mean over R G B; saturated in one is saturated in both
     n(g) = (g - mean(g)) / sqrt(var(g) + FLOOR²)                                 mean, var over WINDOW x WINDOW pixels
-n has no mean and no contrast, so exposures and response curves need to be right only roughly. With R = n(reference), F = n(frame), the
-homography W that takes points x of the reference to the frame minimises
-    E(W) = sum_x rho( F(W x) - R(x) )                                            rho: Tukey's biweight, moving objects are outliers
+n has no mean and no contrast, so exposures and response curves need to be right only roughly. Let R = n(reference), F = n(frame).
+The homography W takes points x of the reference to the frame. It minimises
+    E(W) = sum_x rho( F(W x) - R(x) )                                            rho: Tukey's biweight; moving objects are outliers
 over a pyramid, coarse to fine. The coarsest level tries all translations. From then on, W <- W (I + dW) with Gauss-Newton's dW from the
 mean of both images' gradients: first a similarity, then an affinity, at last all of it.
-
-Coordinates: points count from the image's centre in units of half its longer side, so W is the same at all levels. Homographies handed out
-are in pixels, (0, 0) the centre of the first one.
+W is kept if E(W) is clearly below E(W⁻¹). The motion and its opposite blur F alike. If nothing moved, noise makes both equally good.
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import torch
-import torch.nn.functional as nnf
 
 from data import GAMMA
 
-LARGEST = 1_600_000     # pixels of the finest level that is looked at
+LARGEST = 1_600_000     # pixels of the image that is looked at; a larger photograph is shrunk by a whole number
 COARSEST = 96, 16       # the coarsest level's longer side is at most the first, its shorter side at least the second, pixels
 REACH = 0.15            # longest translation that is searched for, in units of the longer side
-WINDOW = 15             # side of the neighbourhood whose mean and contrast are taken out, pixels of each level
+SEARCHED = 2.0          # |n| above which the search sees no difference
+WINDOW = 15             # side of the neighbourhood whose mean and contrast are taken out, pixels
 FLOOR = 0.06            # contrast below which it is not amplified: noise, quantisation; coded values
 SEEN = 0.2              # |n| from which a pixel shows something
 TUKEY = 4.685           # residuals above it times their deviation have no weight [usual: 95 % efficiency on Gaussian noise]
-LIMIT = 4.0             # of the truncated squares by which the search and the last check compare motions
-BLOCK = 16              # side of the blocks of the last check, pixels
+LIMIT = 4.0             # of the truncated squares that the last check compares
+BLOCK = 8               # side of the blocks of the last check, pixels
 SMALLEST = 64           # side below which an image is left alone: blocks would be few, other scenes would be recognised by chance
 STILL = 0.3             # motion of the corner that moves most up to which a frame is left alone, pixels
 FAR = 0.25              # the same above which the result is not believed, in units of the longer side
-SURE = 3.0              # fall of the error below which it is not believed either, in standard errors
+SURE = 5.5              # fall of the error below which it is not believed either, in standard errors: noise alone reaches 5
 ALIKE = 0.3             # the same for the correlation of F(W x) and R (at 256x256: true ones mostly > 0.5, of different scenes < 0.2)
 WHITE = 0.97            # coded value of the reference from which it counts as saturated
+STRIP = 2 ** 19         # pixels that are warped at once: the positions of a large photograph would take gigabytes
 
 # dW = [[p0 p1 p2] [p3 p4 p5] [p6 p7 0]]; columns: what p is made of
 _P = np.eye(8)
 MODELS = {"similarity": np.stack([_P[2], _P[5], _P[0] + _P[4], _P[3] - _P[1]], axis=1), "affinity": _P[:, :6], "homography": _P}
 
+cv2.setNumThreads(1)    # OpenCV's results depend on its threads, and each worker of a DataLoader would start its own; see in_threads()
 
-def axes(height, width, level=0, device=None):
-    """Where the pixels of a pyramid level are: x (w,) and y (h,), from the image's centre, in units of half its longer side; float32."""
-    step = 2 ** level
-    return [((torch.arange(n // step, device=device) * step + (step - n) / 2) / (max(height, width) / 2)).float() for n in (width, height)]
+
+def in_threads(function, items):
+    """[function(item) for each item], computed in as many threads as torch has: two at inference on two cores, one in a DataLoader's worker."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(pool.map(function, items))
 
 
 def pixel_units(height, width):
-    """(3, 3) float64: takes points in the units of axes() to pixels."""
+    """(3, 3) float64: takes points in units of half the longer side, from the image's centre, to pixels."""
     half = max(height, width) / 2
     return np.array([[half, 0, (width - 1) / 2], [0, half, (height - 1) / 2], [0, 0, 1]])
+
+
+def enlarged_by(k, homography):
+    """The homography of images whose sides are k times as long; both (3, 3) in pixels, (0, 0) the centre of the first one."""
+    S = np.array([[k, 0, (k - 1) / 2], [0, k, (k - 1) / 2], [0, 0, 1]])
+    return S @ np.asarray(homography) @ np.linalg.inv(S)
 
 
 def corner_motion(homography, height, width):
@@ -64,28 +73,17 @@ def corner_motion(homography, height, width):
     return float(np.hypot(*(moved[:2] / moved[2] - corners[:2])).max()) if (moved[2] > 0).all() else math.inf
 
 
-def _look_up(W, x, y, rows=slice(None), u=(0, 0)):
-    """Where W takes the points (x + u_0, y[rows] + u_1): as grid_sample wants it (1, h, w, 2), and whether that is inside the image (h, w)."""
-    (a, b, c), (d, e, f), (g, h, i) = W.tolist()
-    X, Y = x[None, :] + u[0], y[rows, None] + u[1]
-    scale = g * X + h * Y + i
-    grid = torch.stack([2 * ((a * X + b * Y + c) / scale - x[0]) / (x[-1] - x[0]) - 1,
-                        2 * ((d * X + e * Y + f) / scale - y[0]) / (y[-1] - y[0]) - 1], dim=-1)
-    return grid[None], (grid.abs() <= 1).all(dim=-1) & (scale > 0)
-
-
 def box_mean(image, side):
-    """Mean over side x side pixels, at the rim over those that exist. image: (B, C, h, w). Returns: the same shape."""
-    image = nnf.avg_pool2d(image, (side, 1), 1, (side // 2, 0), count_include_pad=False)
-    return nnf.avg_pool2d(image, (1, side), 1, (0, side // 2), count_include_pad=False)
+    """Mean over side x side pixels, mirrored at the rim. image: (h, w) or (h, w, C) float32 array. Returns: the same shape."""
+    return cv2.blur(image, (side, side))
 
 
 def normalise(grey):
-    """n(g) of the header, of g smoothed over 3x3 pixels. grey: (1, 1, h, w) coded. Returns: the same shape, mostly within -3 to 3."""
+    """n(g) of the header, of g smoothed over 3x3 pixels. grey: (h, w) float32 array, coded. Returns: the same shape, mostly within -3 to 3."""
     grey = box_mean(grey, 3)
     mean = box_mean(grey, WINDOW)
-    var = (box_mean(grey ** 2, WINDOW) - mean ** 2).clamp(min=0)
-    return (grey - mean) / (var + FLOOR ** 2).sqrt()
+    var = (box_mean(grey ** 2, WINDOW) - mean ** 2).clip(min=0)
+    return (grey - mean) / np.sqrt(var + FLOOR ** 2)
 
 
 def at_one_exposure(reference, frame, stops):
@@ -99,137 +97,121 @@ def at_one_exposure(reference, frame, stops):
         yield (image * gain).clamp(max=1)
 
 
-def pyramid(reference, frame, stops):
-    """at_one_exposure() at all sizes. Arguments as there.
-
-    Returns: list of (2, 1, h, w), reference then frame, each half as large as the one before (an odd row or column is left out).
-    """
-    levels = [torch.stack([image.mean(dim=0, keepdim=True) for image in at_one_exposure(reference, frame, stops)])]
-    longest, shortest = COARSEST
-    while max(levels[-1].shape[2:]) > longest and min(levels[-1].shape[2:]) >= 2 * shortest:
-        levels.append(nnf.avg_pool2d(levels[-1], 2))
-    return levels
+def shrunk(image, k):
+    """The array (h, w) with sides divided by k; what does not fill a pixel is left out."""
+    height, width = (n // k for n in image.shape)
+    return cv2.resize(image[:height * k, :width * k], (width, height), interpolation=cv2.INTER_AREA)
 
 
 def search(R, F):
-    """The translation by whole pixels that fits best, by exhaustive search. R, F: (1, 1, h, w). Returns: dx, dy, pixels."""
-    h, w = R.shape[2:]
-    reach_x, reach_y = (min(math.ceil(REACH * min(max(h, w), COARSEST[0])), n // 2) for n in (w, h))
-    F, there = (nnf.pad(image, [reach_x, reach_x, reach_y, reach_y]) for image in (F, torch.ones_like(F)))
-    rows = []
-    for dy in range(2 * reach_y + 1):   # a row of candidates at a time
-        shifted, seen = (nnf.unfold(image[:, :, dy:dy + h], (h, w))[0] for image in (F, there))     # (h w, 2 reach_x + 1)
-        errors = (shifted - R.reshape(-1, 1)).square().clamp(max=LIMIT)
-        rows.append((errors * seen).sum(dim=0) / seen.sum(dim=0))
-    dy, dx = divmod(int(torch.stack(rows).argmin()), 2 * reach_x + 1)
-    return dx - reach_x, dy - reach_y
+    """The translation by whole pixels, up to REACH, that correlates best. R, F: (h, w) from normalise(). Returns: (3, 3) float64."""
+    x, y = (min(math.ceil(REACH * max(R.shape)), n // 2) for n in R.shape[::-1])
+    R, F = R.clip(-SEARCHED, SEARCHED), F.clip(-SEARCHED, SEARCHED)
+    _, _, _, (left, top) = cv2.minMaxLoc(cv2.matchTemplate(cv2.copyMakeBorder(F, y, y, x, x, cv2.BORDER_CONSTANT), R, cv2.TM_CCORR_NORMED))
+    return np.array([[1, 0, left - x], [0, 1, top - y], [0, 0, 1.0]])
 
 
-def _warped(F, W, x, y):
+def _warped(F, W):
     """F(W x) (h, w), and where that is inside of the frame."""
-    grid, inside = _look_up(W, x, y)
-    return nnf.grid_sample(F, grid, mode="bilinear", padding_mode="border", align_corners=True)[0, 0], inside
+    size, to_W = F.shape[::-1], cv2.WARP_INVERSE_MAP
+    inside = cv2.warpPerspective(np.full(F.shape, 255, np.uint8), W, size, flags=cv2.INTER_NEAREST | to_W) > 0
+    return cv2.warpPerspective(F, W, size, flags=cv2.INTER_CUBIC | to_W, borderMode=cv2.BORDER_REPLICATE), inside
 
 
-def _gradient(image):
-    """Central differences of (h, w), per pixel; 0 at the rim."""
-    return (nnf.pad((image[:, 2:] - image[:, :-2]) / 2, [1, 1]), nnf.pad((image[2:] - image[:-2]) / 2, [0, 0, 1, 1]))
-
-
-def refine(R, F, W, model, x, y, steps):
+def refine(R, F, W, model, steps):
     """Gauss-Newton on E(W), at most `steps` of them.
 
-    R, F: (1, 1, h, w) from normalise(); W: (3, 3) float64 to start from; model: a key of MODELS; x, y: axes() of the level.
-    Returns: (3, 3) float64, W[2, 2] = 1.
+    R, F: (h, w) float32 from normalise(); W: (3, 3) float64 to start from, in pixels; model: a key of MODELS. Returns: (3, 3) float64, W[2, 2] = 1.
     Source: Benhimane and Malis, Real-time image-based tracking of planes using efficient second-order minimization, 2004; weights added.
     """
-    B, pixel, R = MODELS[model], float(x[1] - x[0]), R[0, 0]
-    X, Y, (Rx, Ry) = x[None, :], y[:, None], _gradient(R)
+    (height, width), N = R.shape, pixel_units(*R.shape)         # dW is found in N's units, in which its numbers are of one size
+    half, (X, Y) = N[0, 0], (((np.arange(n) - (n - 1) / 2) / N[0, 0]).astype(np.float32) for n in (width, height))
+    Y, slope, B = Y[:, None], np.float32([[-0.5, 0, 0.5]]), MODELS[model]
     for _ in range(steps):
-        warped, inside = _warped(F, W, x, y)
+        warped, inside = _warped(F, W)
         r = warped - R
-        seen = r[inside & (warped.abs() + R.abs() > SEEN)]      # of flat pixels alone, the median would be 0
-        if seen.numel() < BLOCK ** 2:
+        seen = r[inside & (np.abs(warped) + np.abs(R) > SEEN)]  # of flat pixels alone, the median would be 0
+        if seen.size < 4 * BLOCK ** 2:
             break
-        sigma = 1.4826 * float(seen[::1 + seen.numel() // 20_000].abs().median()) + 1e-3
-        weight = (1 - (r / (TUKEY * sigma)).square()).clamp(min=0).square() * inside
-        Fx, Fy = _gradient(warped)
-        gx, gy = (Rx + Fx) / (2 * pixel), (Ry + Fy) / (2 * pixel)
+        sigma = 1.4826 * float(np.median(np.abs(seen[::1 + seen.size // 20_000]))) + 1e-3
+        weight = np.square((1 - np.square(r / (TUKEY * sigma))).clip(min=0)) * inside
+        gx, gy = (cv2.filter2D(warped + R, -1, kernel) * np.float32(half / 2) for kernel in (slope, slope.T))
         inward = -(gx * X + gy * Y)
-        J = torch.stack([gx * X, gx * Y, gx, gy * X, gy * Y, gy, inward * X, inward * Y]).reshape(8, -1)      # dr / dp
-        A, b = (B.T @ ((J * weight.reshape(-1)) @ right).cpu().double().numpy() for right in (J.T, r.reshape(-1)))
+        J = np.stack([gx * X, gx * Y, gx, gy * X, gy * Y, gy, inward * X, inward * Y]).reshape(8, -1)       # dr / dp
+        A, b = (B.T @ (J * weight.ravel() @ right).astype(np.float64) for right in (J.T, r.ravel()))
         A = A @ B
-        p = -B @ np.linalg.solve(A + 1e-6 * (np.trace(A) / len(A) + 1) * np.eye(len(A)), b)     # B^T J w J^T B p = -B^T J w r
-        W = W @ (np.eye(3) + np.append(p, 0).reshape(3, 3))
+        p = -B @ np.linalg.solve(A + 1e-6 * (np.trace(A) / len(A) + 1) * np.eye(len(A)), b)             # B^T J w J^T B p = -B^T J w r
+        W = W @ N @ (np.eye(3) + np.append(p, 0).reshape(3, 3)) @ np.linalg.inv(N)
         W = W / W[2, 2]
-        if np.abs(p).max() < 0.02 * pixel:
+        if np.abs(p).max() * half < 0.02:
             break
     return W
 
 
-def believable(R, F, W, x, y):
-    """Whether W explains the frame better than no motion does, and the frame shows the same scene at all.
+def believable(R, F, W):
+    """Whether W explains the frame clearly better than the opposite motion, and the frame shows the same scene at all.
 
     Blocks of pixels are compared, as neighbours are not independent: the mean fall of their errors must be SURE of its standard errors.
     """
-    before, inside_before = _warped(F, np.eye(3), x, y)
-    after, inside = _warped(F, W, x, y)
-    both = inside & inside_before
-    fall = (before - R[0, 0]).square().clamp(max=LIMIT) - (after - R[0, 0]).square().clamp(max=LIMIT)
-    share, fall = (nnf.avg_pool2d(image[None, None], BLOCK, ceil_mode=True) for image in (both.float(), fall * both))
+    (there, inside), (back, inside_back) = _warped(F, W), _warped(F, np.linalg.inv(W))
+    both = (inside & inside_back).astype(np.float32)
+    fall = np.square(back - R).clip(max=LIMIT) - np.square(there - R).clip(max=LIMIT)
+    share, fall = (shrunk(image, BLOCK) for image in (both, fall * both))
     fall = fall[share > 0.3]
-    if fall.numel() < 4:
+    if fall.size < 4:
         return False
-    a, b = after[inside], R[0, 0][inside]
-    alike = float((a * b).sum() / (a.square().sum() * b.square().sum()).sqrt().clamp(min=1e-6))
-    return alike > ALIKE and float(fall.mean()) > SURE * float(fall.std()) / len(fall) ** 0.5
+    a, b = there[inside], R[inside]
+    alike = float((a * b).sum()) / max(math.sqrt(float((a ** 2).sum()) * float((b ** 2).sum())), 1e-6)
+    return alike > ALIKE and float(fall.mean()) > SURE * float(fall.std()) / fall.size ** 0.5
 
 
-@torch.no_grad()
 def estimate(reference, frame, stops):
     """How the camera moved between two photographs of different exposure.
 
     reference, frame: (3, H, W) coded in [0, 1]; stops: by how much the reference is exposed longer, negative: shorter.
     Returns: (3, 3) float64 array, the homography from the reference's pixels to the frame's; None where the frame is to be left alone:
-        it moved by less than STILL, there is too little to see, another scene, no fall of the error.
+        it moved by less than STILL or than its noise lets tell, there is too little to see, another scene.
     """
     height, width = reference.shape[1:]
     if min(height, width) < SMALLEST:
         return None
-    levels, W = pyramid(reference, frame, stops), np.eye(3)
-    for level in reversed(range(len(levels))):
-        if levels[level][0].numel() > LARGEST and level < len(levels) - 1:
-            break
-        R, F = (normalise(grey[None]) for grey in levels[level])
-        x, y = axes(height, width, level, reference.device)
+    k = math.ceil(math.sqrt(height * width / LARGEST))
+    levels, (longest, shortest) = [[shrunk(image.mean(dim=0).numpy(), k) for image in at_one_exposure(reference, frame, stops)]], COARSEST
+    while max(levels[-1][0].shape) > longest and min(levels[-1][0].shape) >= 2 * shortest:
+        levels.append([shrunk(grey, 2) for grey in levels[-1]])
+    W = None
+    for greys in reversed(levels):
+        R, F = map(normalise, greys)
         longer = max(R.shape)
-        steps = 8 if longer < 400 else 4 if longer < 1000 else 2   # it has converged on the level before
-        if level == len(levels) - 1:
-            W[:2, 2] = np.array(search(R, F)) * float(x[1] - x[0])
-        W = refine(R, F, W, "similarity" if longer < 100 else "affinity" if longer < 200 else "homography", x, y, steps)
-    if not believable(R, F, W, x, y):
+        model, steps = "similarity" if longer < 100 else "affinity" if longer < 200 else "homography", 8 if longer < 400 else 4 if longer < 1000 else 2
+        W = refine(R, F, search(R, F) if W is None else enlarged_by(2, W), model, steps)        # larger ones start near their solution
+    if not believable(R, F, W):
         return None
-    homography = pixel_units(height, width) @ W @ np.linalg.inv(pixel_units(height, width))
+    homography = enlarged_by(k, W)
     homography /= homography[2, 2]
     return homography if STILL < corner_motion(homography, height, width) < FAR * max(height, width) else None
 
 
-def between_pixels(frame, grid):
-    """A frame between its pixels: bicubic, and exactly 1 between saturated ones. frame: (3, H, W) coded; grid: (1, h, w, 2) of grid_sample.
+def within(x, y, height, width):
+    """Where the positions x, y, arrays of pixels, are on an image, up to a thousandth of a pixel: they are rounded."""
+    return (x > -1e-3) & (x < width - 0.999) & (y > -1e-3) & (y < height - 0.999)
 
-    Returns: (3, h, w) in [0, 1]; beyond the frame, its nearest value.
+
+def between_pixels(frame, x, y):
+    """A frame between its pixels: bicubic, and exactly 1 between saturated ones.
+
+    frame: (C, H, W) float32 array, coded; x, y: (h, w) float32 arrays, pixels. Returns: (C, h, w) in [0, 1]; beyond the frame, its nearest value.
     """
-    image = nnf.grid_sample(frame[None], grid, mode="bicubic", padding_mode="border", align_corners=True)[0].clamp(0, 1)
-    white = nnf.grid_sample(frame[None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0] > 0.9999
-    return torch.where(white, 1.0, image)
+    def read(plane, how):
+        return cv2.remap(plane, x, y, how, borderMode=cv2.BORDER_REPLICATE)
+    return np.stack([np.where(read(plane, cv2.INTER_LINEAR) > 0.9999, 1, read(plane, cv2.INTER_CUBIC).clip(0, 1)) for plane in frame])
 
 
 def exposed_as_frame(reference, stops):
-    """The reference as the frame's exposure would show it, clip(H_2 t_i, 0, 1)^(1/2.2). reference: coded, any shape; stops: as in estimate()."""
-    return (reference * 2 ** (-stops / GAMMA)).clamp(max=1)
+    """The reference as the frame's exposure would show it, clip(H_2 t_i, 0, 1)^(1/2.2). reference: coded, tensor or array; stops: as in estimate()."""
+    return (reference * 2 ** (-stops / GAMMA)).clip(max=1)
 
 
-@torch.no_grad()
 def warp(frame, homography, reference, stops, u=None):
     """Shows the frame as the reference's camera would have seen it.
 
@@ -241,17 +223,22 @@ def warp(frame, homography, reference, stops, u=None):
     """
     if u is None and (np.asarray(homography) == np.eye(3)).all():
         return frame
-    height, width = frame.shape[1:]
-    N, out = pixel_units(height, width), torch.empty_like(frame)
-    W, (x, y) = np.linalg.inv(N) @ np.asarray(homography) @ N, axes(height, width, 0, frame.device)
-    rows = max(1, 2 ** 20 // width)     # strips of a million pixels: the grid of a large photograph would take gigabytes
-    for top in range(0, height, rows):
-        strip = slice(top, top + rows)
-        grid, inside = _look_up(W, x, y, strip, (0, 0) if u is None else u[:, strip] * (x[1] - x[0]))
-        image, exposed = between_pixels(frame, grid), exposed_as_frame(reference[:, strip], stops)
-        beyond = torch.where(reference[:, strip] > WHITE, torch.maximum(image, exposed), exposed)
-        out[:, strip] = torch.where(inside, image, beyond)
-    return out
+    (height, width), rows = frame.shape[1:], max(1, STRIP // frame.shape[2])
+    (a, b, c), (d, e, f), (g, h, i) = np.asarray(homography).tolist()
+    planes, shown, out = frame.contiguous().numpy(), reference.numpy(), np.empty(frame.shape, np.float32)
+
+    def fill(top):
+        strip = slice(top, min(top + rows, height))
+        x, y = np.arange(width, dtype=np.float32)[None], np.arange(strip.start, strip.stop, dtype=np.float32)[:, None]
+        if u is not None:
+            x, y = x + u[0, strip].numpy(), y + u[1, strip].numpy()
+        scale = g * x + h * y + i
+        X, Y = (a * x + b * y + c) / scale, (d * x + e * y + f) / scale
+        image, exposed = between_pixels(planes, X, Y), exposed_as_frame(shown[:, strip], stops)
+        beyond = np.where(shown[:, strip] > WHITE, np.maximum(image, exposed), exposed)
+        out[:, strip] = np.where(within(X, Y, height, width) & (scale > 0), image, beyond)
+    in_threads(fill, range(0, height, rows))
+    return torch.from_numpy(out)
 
 
 def check_bracket(ldr, ev):

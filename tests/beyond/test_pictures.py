@@ -8,7 +8,7 @@ from beyond.pictures import regions, sample_images, save_panel, shrunk_bracket
 from beyond.weights import load_weights
 from data import T
 from lfdiff import reconstruct
-from synthetic.dataset import SyntheticBrackets
+from synthetic.dataset import SyntheticBrackets, SyntheticConfig
 
 
 def test_panel_is_a_readable_picture_with_room_for_all(tmp_path):
@@ -23,8 +23,13 @@ def test_panel_is_a_readable_picture_with_room_for_all(tmp_path):
     assert found[:h // 2, :w // 3].any() and found[:h // 2, -w // 3:].any() and found[h // 2:, :w // 3].any() and not found[h // 2:, -w // 3:].any()
 
 
+def photograph():
+    """A synthetic bracket at a step that the weights know: it is seen as it was taken."""
+    return SyntheticBrackets(48, seed=3, config=SyntheticConfig(ev_steps=(2.0,)))[0]
+
+
 def test_equal_seeds_have_no_spread_and_the_spread_of_others_is_their_standard_deviation(trained):
-    model, sample = load_weights(trained[1] / "weights.pt"), SyntheticBrackets(48, seed=3)[0]
+    model, sample = load_weights(trained[1] / "weights.pt"), photograph()
     ldr, ev = sample["ldr"][None], sample["ev"][None]
     mean, spread = sample_images(model, ldr, ev, [4, 4, 4])
     images = [reconstruct(model, ldr, ev, generator=torch.Generator().manual_seed(seed)) for seed in (4, 5, 6)]

@@ -9,7 +9,7 @@ import torch
 
 from brackets import register as module
 from brackets.merge import weighted_merge
-from brackets.register import axes, believable, corner_motion, estimate, in_words, normalise, pixel_units, register, warp
+from brackets.register import believable, corner_motion, estimate, in_words, normalise, pixel_units, register, warp
 from data import T
 
 EV = torch.tensor([0.0, 2.0, 4.0])
@@ -169,15 +169,27 @@ def test_an_image_that_shows_something_in_one_place_only_is_aligned_there():
     assert np.allclose((found @ [150, 120, 1])[:2] / (found @ [150, 120, 1])[2], [156, 116], atol=0.1)
 
 
-def test_a_motion_is_believed_only_if_it_lowers_the_error():
-    R = normalise(photograph(radiance(120, 160), 2).mean(dim=0)[None, None])
-    F = normalise(photograph(radiance(120, 160, homography(120, 160, (2.0, 0.0))), 2).mean(dim=0)[None, None])
-    right, half = np.eye(3), 80
-    right[0, 2] = 2.0 / half
-    coordinates = axes(120, 160)
-    assert believable(R, F, right, *coordinates)
-    assert not believable(R, R, np.eye(3), *coordinates)
-    assert not believable(R, R, right, *coordinates)        # alike enough, but worse than before
+def test_a_motion_is_believed_only_if_it_fits_better_than_its_opposite():
+    R = normalise(photograph(radiance(120, 160), 2).mean(dim=0).numpy())
+    F = normalise(photograph(radiance(120, 160, homography(120, 160, (2.0, 0.0))), 2).mean(dim=0).numpy())
+    assert believable(R, F, homography(120, 160, (2.0, 0.0)))
+    assert not believable(R, F, homography(120, 160, (-2.0, 0.0)))
+    assert not believable(R, R, np.eye(3))
+    assert not believable(R, R, homography(120, 160, (2.0, 0.0)))       # alike enough, but no better than its opposite
+
+
+def dark_and_noisy(seed):
+    """A static bracket of a dark, smooth scene, noisy and in 8 bits, (3, 3, 320, 480)."""
+    y, x = np.mgrid[:320, :480].astype(np.float32) / 4
+    hdr, rng = scene(x, y, seed) / 400, np.random.default_rng(seed)
+    noisy = [light + rng.standard_normal(light.shape) * np.sqrt(6e-5 * light + 4e-7) for light in (hdr * 2.0 ** float(ev) for ev in EV)]
+    return torch.from_numpy(np.stack([np.rint(light.clip(0, 1) ** (1 / 2.2) * 255) / 255 for light in noisy])).float()
+
+
+def test_noise_alone_moves_no_frame():
+    for seed in range(6):
+        ldr = dark_and_noisy(seed)
+        assert torch.equal(register(ldr, EV)[0], ldr)
 
 
 def test_a_motion_that_no_hand_makes_is_not_believed(monkeypatch):
@@ -241,10 +253,19 @@ def test_saturated_areas_stay_saturated_and_nothing_leaves_the_range():
 
 
 def test_a_shift_by_whole_pixels_copies_them_across_all_strips():
-    frame = torch.rand(3, 1100, 1200, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1     # two strips
+    frame = torch.rand(3, 1100, 1200, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1     # three strips
     warped = warp(frame, homography(1100, 1200, (3.0, -2.0)), torch.zeros_like(frame), 0.0)
     assert (warped[:, 3:, :-4] - frame[:, 1:-2, 3:-1]).abs().max() < 0.01     # 1200 pixels in float32: 1e-4 of a pixel
     assert (warped[:, :2] == 0).all() and (warped[:, :, -3:] == 0).all()
+
+
+def test_a_warp_in_one_strip_is_the_warp_in_many_strips_and_threads(monkeypatch):
+    frame, u = torch.rand(3, 64, 48), 6 * torch.randn(2, 64, 48, generator=torch.Generator().manual_seed(0))
+    W, whole = homography(64, 48, (2.4, -1.3), 3.0, tilt=(0.1, 0.0)), []
+    for strip in (64 * 48, 10 * 48):
+        monkeypatch.setattr(module, "STRIP", strip)
+        whole.append(warp(frame, W, frame.flip(2), 1.0, u))
+    assert torch.equal(*whole)
 
 
 def test_a_frame_warped_by_opencv_comes_back():
@@ -275,10 +296,11 @@ def test_it_agrees_with_opencvs_ecc():
 
 
 def test_coordinates_by_hand():
-    x, y = axes(6, 8, level=1)      # pixels 0 and 1 make one at 0.5; the centre is at 3.5 and 2.5, half the longer side is 4
-    assert torch.allclose(x, torch.tensor([-3.0, -1.0, 1.0, 3.0]) / 4) and torch.allclose(y, torch.tensor([-2.0, 0.0, 2.0]) / 4)
-    x, y = axes(7, 8, level=1)      # the last row is left out
-    assert torch.allclose(y, torch.tensor([-2.5, -0.5, 1.5]) / 4)
+    small = module.shrunk(np.arange(35, dtype=np.float32).reshape(5, 7), 2)         # the last row and column are left out
+    assert np.allclose(small, [[4, 6, 8], [18, 20, 22]])
+    W = np.array([[1, 0, 3.0], [0.5, 1, -2.0], [0, 0, 1]])
+    large = module.enlarged_by(2, W) @ [2 * 5 + 0.5, 2 * 4 + 0.5, 1]                # (5, 4) small is (10.5, 8.5) large, and goes to (8, 4.5)
+    assert np.allclose(large, [2 * 8 + 0.5, 2 * 4.5 + 0.5, 1]) and np.allclose(module.enlarged_by(1 / 2, module.enlarged_by(2, W)), W)
     assert np.allclose(pixel_units(6, 8) @ [1, -0.5, 1], [7.5, 0.5, 1])
     assert corner_motion(homography(11, 21, (3.0, 4.0)), 11, 21) == pytest.approx(5)
     assert corner_motion(homography(11, 21, zoom=2.0), 11, 21) == pytest.approx(math.hypot(10, 5))
