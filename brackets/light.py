@@ -22,6 +22,7 @@ BINS, FEWEST, MOST = 40, 20, 1000   # coded values of the brighter frame that ar
 LOW, TOP = 0.05, 0.02           # lowest coded value that tells something; how far below the clip level values must stay
 ENOUGH = 12                     # rows without which nothing is estimated
 COLOURED = 0.1                  # difference between the gains of colours from which it is taken for another white balance, stops
+EXACT, GAMMAS = 0.1, 0.04       # deviations of true exposures from stated ones, stops, and of the logarithm of plain gammas
 LEAST = 0.11                    # gain below which stated exposures are left alone, stops: they are exact to about 0.1
 FAITHLESS = 0.06                # median residual above which the frames do not show one scene, stops
 QUARTILES = torch.tensor([0.25, 0.5, 0.75])
@@ -147,6 +148,17 @@ def _colours(theta, rows, steps):
     return colour
 
 
+def _as_gamma(steps, gains):
+    """Whether another gamma is far more likely than these gains, all that stretches steps by one factor being the same to the frames.
+
+    steps, gains: (2,) stops, of stated steps and about them. Returns: c_1 of curve.py, and the gains that are left beside it.
+    """
+    a = 1 / (1 + gains @ steps / (steps @ steps))                                   # gamma 2.2 a shows these steps as stretched by 1 / a
+    left = (steps + gains) * a - steps
+    doubt = np.square(math.log(a) / GAMMAS) + np.square(left / GAIN).sum()
+    return (math.log(a), left * (np.abs(left).max() > LEAST)) if np.square(gains / EXACT).sum() > 2 * doubt else (0.0, gains)
+
+
 # --- what the others call -----------------------------------------------------------------------------------------------
 
 def estimate(ldr, ev):
@@ -177,6 +189,8 @@ def estimate(ldr, ev):
         theta, model, misfit, colour = np.zeros(CURVE.stop + 2), 0, 0.0, np.zeros((3, 3))
     elif model < 2 and np.abs(theta[CURVE.stop:]).max() < LEAST:
         theta[CURVE.stop:] = 0
+    elif model == 0:
+        theta[CURVE.start], theta[CURVE.stop:] = _as_gamma(np.diff(ev), theta[CURVE.stop:])
     black, curve, gains = theta[0], theta[CURVE], theta[CURVE.stop:]
     if not (curve.any() or gains.any() or black or colour.any() or clip < 1):
         return None

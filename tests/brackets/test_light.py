@@ -1,5 +1,7 @@
 """The light of a bracket: known curves, gains, clip and black levels are found, whatever moves; what is right already is left alone to the bit."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -95,6 +97,19 @@ def test_a_wrong_exposure_is_taken_for_one_and_not_for_a_curve(true):
     same, corrected = apply(ldr, light)
     assert torch.equal(same, ldr) and torch.equal(corrected, light.ev)
     assert f"exposures +0, +{light.ev[1]:.3g}, +{light.ev[2]:.3g} EV (stated +0, +2, +4)" in in_words(light, EV)
+
+
+def test_equal_stretches_of_long_steps_are_taken_for_another_gamma_and_of_short_ones_for_exposures():
+    """Gamma 2.4 and steps that are short by 8 % look alike: 0.25 EV is less likely than that gamma, 0.16 EV is not."""
+    for step, gamma in ((3.0, True), (2.0, False)):
+        ldr, _ = bracket(steps=(step, step), bits=16)
+        stated = torch.tensor([0, step, 2 * step])
+        light = estimate(ldr ** (2.2 / 2.4), stated)
+        assert (light.curve[0] != 0) == gamma and not light.curve[1:].any()
+        if gamma:
+            assert abs(light.curve[0] - math.log(2.4 / 2.2)) < 0.01 and (light.ev - stated).abs().max() < 0.02
+        else:
+            assert (light.ev - stated * 2.2 / 2.4).abs().max() < 0.02
 
 
 def test_what_is_hard_to_believe_is_said():
