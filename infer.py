@@ -80,6 +80,9 @@ def main():
 
     start = time.perf_counter()
     prepared = prepare(sample["ldr"], sample["ev"], model.prepare.overridden(config.register, config.response, config.flow))
+    taken, homographies = (sample["ldr"], prepared.homographies) if hdr is not None else shrunk_bracket(sample["ldr"], prepared.homographies)
+    registered = registered_frames(taken, prepared.stated, homographies, prepared.light)[None]      # what others would merge
+    del sample, taken                                                           # a large bracket takes a gigabyte
     ldr, ev = prepared.ldr[None], prepared.ev[None]                             # (1, 3, 3, H, W), (1, 3)
     tile = tile_for(config.tile, H, W)
     keep_memory(2 ** 26 if tile else 2 ** 30)                                   # only strips where memory is short; what loading needed is gone
@@ -94,8 +97,6 @@ def main():
     out = Path(config.out)
     write_image(out / f"{name}.hdr", hdr_hat[0].permute(1, 2, 0).contiguous().numpy())
     write_image(out / f"{name}.png", (T(hdr_hat[0]).permute(1, 2, 0) * 255).round().byte().numpy())
-    taken, homographies = (sample["ldr"], prepared.homographies) if hdr is not None else shrunk_bracket(sample["ldr"], prepared.homographies)
-    registered = registered_frames(taken, prepared.stated, homographies, prepared.light)[None]      # what others would merge
     save_panel(out / f"{name}_panel.png", *panels(registered, ev, hdr_hat, hdr))
     print(f"{name}: {W}x{H}, {prepared.in_words()}; {seconds:.1f} s on {device} in {str(dtype).removeprefix('torch.')}"
           + steps.in_words(model.steps, prepared.ev))
