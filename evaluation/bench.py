@@ -19,10 +19,10 @@ Paper: Table 2 and Sec. 5, which give 0.72 s at 1000x1500 on an A100, 0.106 s of
     peak            most memory that the case's own process held: resident, weights and libraries included (CUDA: allocated by torch; n/a on
                     Windows and MPS)
 
-The diffusion is the condition net and all steps. Weights are random unless --weights names some: time does not depend on them. Training is
-of stage 1 on synthetic patches without the perceptual term (lam = 0). "waiting" is the share of the time in which the loop has no batch; the
-processes that load data do not count in the peak. Each measurement runs in a process of its own: its peak is its own, and settings do not
-leak into the next.
+Preparation is what brackets/prepare.py does before: registration, light, optical flow. The diffusion is the condition net and all steps.
+Weights are random unless --weights names some: time does not depend on them. Training is of stage 1 on synthetic patches without the
+perceptual term (lam = 0). "waiting" is the share of the time in which the loop has no batch; the processes that load data do not count in
+the peak. Each measurement runs in a process of its own: its peak is its own, and settings do not leak into the next.
 """
 
 import json
@@ -42,12 +42,14 @@ from torch.utils.benchmark import timer
 from beyond.config import BeyondConfig
 from beyond.fast import keep_memory, speed_up
 from beyond.weights import load_weights
+from brackets.prepare import prepare
 from common import autocast, parse, pick_device, pick_precision, run, seed_all, write_atomically
 from data import network_input
 from evaluation.report import cell
 from evaluation.stages import Clock, bare_milliseconds, count_inference, mark_stages, parameters, table
 from lfdiff import LFDiffConfig, Stage1, Stage2, reconstruct
 from loss import reconstruction_loss
+from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig
 from training import TrainingConfig, batches, open_data, to_device
 
 try:
@@ -164,6 +166,21 @@ def time_inference(config, device, precision, size, S, plain=False):
     return {"ms": median, "peak_bytes": peak_bytes(device), "first_pass_ms": passes[0]["total"]}
 
 
+def time_preparation(config, size):
+    """Times registration, light and flow (brackets/prepare.py), which run on the CPU whatever the device. Returns: median milliseconds.
+
+    The bracket is a synthetic one whose camera and things moved, enlarged to the size: what is found depends on the frames, the time hardly.
+    """
+    width, height = read_size(size)
+    taken = SyntheticBrackets((256, 384), seed=1, config=SyntheticConfig(ev_steps=(2.0,), static_camera=0.0, static_scene=0.0, **AS_TAKEN))[0]
+    ldr, times = torch.nn.functional.interpolate(taken["ldr"], size=(height, width), mode="bilinear", align_corners=False), []
+    for _ in range(1 + config.runs):
+        start = timer()
+        prepare(ldr, taken["ev"])
+        times.append(1000 * (timer() - start))
+    return statistics.median(times[1:])
+
+
 def time_bare(config, device, precision, size, S):
     """Times each convolution of the network by itself. Returns: {row: milliseconds}."""
     device = pick_device(device)
@@ -236,7 +253,7 @@ def measure_case(config, planned, device, precision, size, plain):
         ms, plain_ms, bare_ms = ours["ms"].get(name), plain and plain["ms"][name], (before[name] + after[name]) / 2
         rows.append({"stage": name, "ms": ms, "plain_ms": plain_ms, "bare_ms": bare_ms, "plain_over_ours": quotient(plain_ms, ms),
                      "ours_over_bare": quotient(ms, bare_ms), "parameters": count, "macs": planned["macs"][size][name]})
-    return {**dict(zip(("device", "precision", "size", "steps"), job)), "rows": rows,
+    return {**dict(zip(("device", "precision", "size", "steps"), job)), "rows": rows, "preparation_ms": in_own_process(time_preparation, config, size),
             "diffusion_share": (ours["ms"]["condition net"] + ours["ms"]["all steps"]) / ours["ms"]["total"],
             "first_pass_ms": ours["first_pass_ms"], "peak_bytes": ours["peak_bytes"], "plain_peak_bytes": plain and plain["peak_bytes"]}
 
@@ -256,7 +273,8 @@ def print_case(case, compiled):
         cells = [cell(row[name], ",.1f") for name in ("ms", "plain_ms", "bare_ms")]
         cells += [cell(row[name], ".2f") for name in ("plain_over_ours", "ours_over_bare")]
         print(f"{row['stage']:<18}" + "".join(f"{text:>12}" for text in (*cells, f"{row['parameters']:,}", f"{row['macs'] / 1e9:,.3f}")))
-    print(f"diffusion share of total: {100 * case['diffusion_share']:.1f} %", flush=True)
+    print(f"diffusion share of total: {100 * case['diffusion_share']:.1f} %; before it all, preparation of the frames (on the CPU): "
+          f"{case['preparation_ms']:,.0f} ms", flush=True)
 
 
 def print_training(line):

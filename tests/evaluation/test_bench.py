@@ -310,6 +310,7 @@ def test_command_writes_what_it_prints(tmp_path, capsys, monkeypatch, few_proces
         assert row["ms"] > 0 and row["plain_ms"] > 0 and row["plain_over_ours"] == row["plain_ms"] / row["ms"]
         assert row["ours_over_bare"] == (None if name == "network input" else row["ms"] / row["bare_ms"])
         assert f"\n{name:<18}{row['ms']:>12,.1f}" in printed
+    assert case["preparation_ms"] > 1
     assert case["diffusion_share"] == (rows["condition net"]["ms"] + rows["all steps"]["ms"]) / rows["total"]["ms"]
     if sys.platform != "win32":
         assert case["peak_bytes"] > 50e6 and case["plain_peak_bytes"] > 50e6        # Python and torch alone are more
