@@ -25,9 +25,10 @@ from common import count_parameters
 @dataclass
 class DenoiserConfig:
     """The denoising U-Net."""
+    BEFORE = {"unet_window": 0}                     # what checkpoints that are older than the field mean
     unet_width: int = 32                            # features of the first level [assumed A8: meets Table 3's +1.63 M]
     unet_multipliers: tuple[int, ...] = (1, 2, 2)   # width of each level over the first [paper: 3 levels | assumed A8]
-    unet_blocks: int = 2                            # residual blocks a level [paper: Sec. 5.1]
+    unet_blocks: int = 2                            # residual blocks per level [paper: Sec. 5.1]
     unet_window: int = 8                            # side of the windows of the attention, pixels of the lowest level; 0: none [assumed A8: a patch of 128]
 
 
@@ -82,8 +83,7 @@ class PixelAttention(nn.Module):
         m, n = min(self.window or h, h), min(self.window or w, w)
         padding = (0, -w % n, 0, -h % m)                            # the windows at the right and bottom reach beyond the map
         qkv = nnf.pad(self.qkv(self.norm(x)), padding)              # (B, 3C, a m, b n)
-        H, W = qkv.shape[-2:]
-        inside = None
+        (H, W), inside = qkv.shape[-2:], None
         if any(padding):
             inside = windows(nnf.pad(torch.ones(1, 1, h, w, dtype=torch.bool, device=x.device), padding), m, n).transpose(2, 3)
             inside = inside.repeat(len(x), 1, 1, 1)                 # (B a b, 1, 1, m n): what lies beyond is not looked at

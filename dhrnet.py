@@ -123,7 +123,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Eq. 9: each of the C features is told which of the N prior channels to take its low frequencies from.
+    """Eq. 9: each of the C feature channels takes its low frequencies from a mixture of the N prior channels.
 
     A single head: with N = 3 heads each head would hold one key, and Softmax over one key is always 1.
     """

@@ -13,7 +13,7 @@ A prediction is DIR/NAME.hdr, or the one .hdr file in DIR/NAME/, for each scene 
 exposure. The last part of DIR names the method. Values above 1 are clipped, as the truth's are. An .hdr file has 8-bit mantissas: that costs
 a result of 52 dB up to 0.4 dB, one of 42 dB 0.05.
 
-Written to --out: scores.csv, scores.md, figure1.png (mean PSNR-μ against median seconds an image), METHOD_worst.png and METHOD_best.png
+Written to --out: scores.csv, scores.md, figure1.png (mean PSNR-μ against median seconds per image), METHOD_worst.png and METHOD_best.png
 (by PSNR-μ), and for scenes without truth, or with --save, METHOD/SCENE.hdr and .png, which --predictions can read.
 
 Seconds are those of the whole inference from frames in memory to the result in memory; files and metrics are not counted. The seconds of the
@@ -46,7 +46,7 @@ class EvaluateConfig:
     runs: str = "runs"                  # folder of the runs baseline, stage1, stage2_split, stage2_without_dm and stage2, for --table 3
     out: str = "results/evaluate"       # folder for the results
     save: bool = False                  # write every result as .hdr and .png, not only where there is no truth
-    hdrvdp2: bool = True                # measure HDR-VDP-2, which takes seconds an image
+    hdrvdp2: bool = True                # measure HDR-VDP-2, which takes seconds per image
     scenes: int = 0                     # score the first so many; 0: all (synthetic: 8)
     size: int = 256                     # side of a synthetic scene, pixels
     hdr_dir: str = ""                   # folder of .hdr images for the synthetic scenes, as in training

@@ -7,11 +7,11 @@ Paper: Sec. 4.3.
     python infer.py --scene DIR --samples 8               the mean of 8 samples, and where they differ: NAME_spread.png
 
 DIR holds three or more photographs of one scene (TIFF, PNG or JPEG, 8 or 16 bit, any size) and exposure.txt, or EXIF in the
-photographs; see brackets/scenes.py. If a ground truth HDRImg.hdr lies beside them, PSNR is printed too. The frames are prepared as those
-were that the weights were trained on (brackets/prepare.py).
+photographs; see brackets/scenes.py. If a ground truth HDRImg.hdr lies beside them, PSNR is printed too. The frames are prepared like those
+of the training (brackets/prepare.py).
 
-NAME.hdr is linear radiance in units of the shortest exposure, so in [0, 1]; NAME.png is T(H) of Eq. 6, in 8 bits; NAME_panel.png shows
-the frames, a plain merge with its ghosts, our result, and truth and error where there is a truth.
+NAME.hdr is linear radiance in units of the shortest exposure, so in [0, 1]; NAME.png is T(H) of Eq. 6, in 8 bits; NAME_panel.png shows the
+frames, a plain merge with its ghosts, our result, and truth and error where there is a truth.
 """
 
 import time
@@ -74,18 +74,17 @@ def main():
     model = load_weights(config.weights, device)
     if model.variant == "s1" or (config.samples > 1 and model.variant != "s2"):
         raise ValueError(f"--weights {config.weights}: found the variant {model.variant}; use weights of train_stage2.py")
-    if config.compile:
-        for network in model.children():
-            network.compile()
+    for network in model.children() if config.compile else ():
+        network.compile()
 
     start = time.perf_counter()
     prepared = prepare(sample["ldr"], sample["ev"], model.prepare.overridden(config.register, config.response, config.flow))
-    taken, homographies = (sample["ldr"], prepared.homographies) if hdr is not None else shrunk_bracket(sample["ldr"], prepared.homographies)
-    registered = registered_frames(taken, prepared.stated, homographies, prepared.light)[None]      # what others would merge
-    del sample, taken                                                           # a large bracket takes a gigabyte
+    taken = sample.pop("ldr"), prepared.homographies
+    taken = taken if hdr is not None else shrunk_bracket(*taken)                # a large bracket takes a gigabyte, which is let go
+    registered = registered_frames(taken[0], prepared.stated, taken[1], prepared.light)[None]       # what others would merge
     ldr, ev = prepared.ldr[None], prepared.ev[None]                             # (1, 3, 3, H, W), (1, 3)
     tile = tile_for(config.tile, H, W)
-    keep_memory(2 ** 26 if tile else 2 ** 30)                                   # only strips where memory is short; what loading needed is gone
+    keep_memory(2 ** 26 if tile else 2 ** 30)                                   # with tiles only small blocks are kept, for memory is short
     with autocast(device, dtype):
         hdr_hat, spread = sample_images(model, ldr.to(device), ev.to(device), range(config.seed, config.seed + config.samples), tile,
                                         config.steps or None, config.sampler)

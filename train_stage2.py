@@ -76,7 +76,7 @@ def first_networks(config, device):
     else:
         shapes = config_from(DHRNetConfig, saved["config"]["dhrnet"]), config_from(LPENetConfig, saved["config"]["lpenet"])
         network = Stage2(LFDiffConfig(*shapes, config.denoiser, config.diffusion), config.without_dm)
-        network = add_blend(network) if saved["blend"] else network
+        network = add_blend(network) if saved.get("blend") else network
         network.dhrnet.load_state_dict(part_of(saved, "dhrnet", path))
     network = speed_up(add_blend(network) if config.beyond.blend else network)
     lpenet = LPENet(network.config.lpenet)

@@ -26,8 +26,8 @@ from common import load_checkpoint, pick_precision, save_checkpoint, seed_all, s
 from data import Patches, T, psnr
 from synthetic.dataset import AS_TAKEN, VALIDATION_SEED, SyntheticBrackets, SyntheticConfig, validation_set
 
-# What a resumed run may do otherwise than it began; everything else must be as it was
-MAY_CHANGE = {"lr", "epochs", "warmup", "device", "precision", "workers", "compile", "resume", "val_every", "val_scenes", "val_size", "log_every",
+# Settings that may differ when a run is resumed
+MAY_CHANGE = {"lr", "epochs", "device", "precision", "workers", "compile", "resume", "val_every", "val_scenes", "val_size", "log_every",
               "out", "init", "stage1", "vgg"}
 
 
@@ -194,8 +194,7 @@ class Run:
         if self.settings.resume:
             self.resume(out / "last.pt")
         self.log = Log(out / "log.csv", columns, self.step, write=rank == 0)
-        done, whole = self.step * self.settings.batch, steps * self.settings.batch
-        self.bar = tqdm(initial=done, total=whole, unit="patch", disable=rank > 0 or None, smoothing=0.05)
+        self.bar = tqdm(initial=self.step, total=steps, unit="step", disable=rank > 0 or None, smoothing=0.05)
 
     def resume(self, path):
         """Loads a checkpoint.
@@ -207,7 +206,7 @@ class Run:
         if any(saved.get(name) != self.made_of[name] for name in ("variant", "config", "blend")):
             raise ValueError(f"{path}: was trained with another architecture; resume with the flags it was started with, or choose another --out")
         then, now = flags_of(saved["training"]), flags_of(asdict(self.config))
-        changed = [f"--{name.replace('_', '-')}" for name, value in now.items() if name not in MAY_CHANGE and then.get(name) != value]
+        changed = [f"--{name.replace('_', '-')}" for name, value in now.items() if name not in MAY_CHANGE and then.get(name, value) != value]
         if changed:
             raise ValueError(f"{path}: was trained with another {', '.join(changed)}; resume with the flags it was started with")
         for name, part in self.parts.items():
@@ -217,7 +216,7 @@ class Run:
         for group in self.parts["optimiser"].param_groups:
             group["lr"], group["initial_lr"] = group["lr"] * ratio, group["initial_lr"] * ratio
         self.parts["schedule"].base_lrs = [lr * ratio for lr in self.parts["schedule"].base_lrs]
-        self.step, self.best, self.further = saved["step"], saved["best"], {name: saved[name] for name in self.further}
+        self.step, self.best, self.further = saved["step"], saved["best"], {name: saved.get(name, value) for name, value in self.further.items()}
 
     def save(self, name):
         """Writes a checkpoint into the run's folder."""
@@ -232,7 +231,7 @@ class Run:
         settings, self.step = self.settings, step
         if self.average is not self.network:
             follow(self.average, self.network, self.config.beyond.ema, step)
-        self.bar.update(settings.batch)
+        self.bar.update()
         self.log.collect(terms)
         validating = step % settings.val_every == 0 or step == self.last
         if step % settings.log_every and not validating:

@@ -1,1 +1,2 @@
-"""What the paper does not have: the fast path on CPUs, tiles, the blend (D8), further loss terms (D5), weight files and pictures."""
+"""What the paper does not have: the fast path on CPUs, tiles, unknown exposure steps (D11), the blend (D8), further
+loss terms (D5), weight files, logs and pictures."""

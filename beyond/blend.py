@@ -29,7 +29,7 @@ class Blend(nn.Module):
         choices = torch.cat([H_frames, hdr_hat[:, None]], dim=1)                            # (B, 4, 3, H, W)
         weights = self.weigh(nnf.leaky_relu(self.compare(torch.cat([F, T(choices).flatten(1, 2)], dim=1))))
         blended = (torch.softmax(weights.unflatten(1, (4, 3)), dim=1) * choices).sum(dim=1)
-        if self.training:       # every other patch of the whole batch teaches Eq. 10 alone: where the blend does without it, it would unlearn
+        if self.training:       # every other patch trains Eq. 10 alone, which has no gradient where the blend ignores it
             first = dist.get_rank() * len(F) if dist.is_initialized() else 0                # of this process's patches in the whole batch
             blended[(first + 1) % 2::2] = hdr_hat[(first + 1) % 2::2]
         return blended

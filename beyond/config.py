@@ -10,10 +10,10 @@ class BeyondConfig:
     """Beyond the paper: what departs from it. Everything here is off by default, and the run is the paper's."""
     align: bool = False             # prepare the frames in training and validation: registration, tone curve, optical flow [departs D6, D9, D10]
     blend: bool = False             # weigh Eq. 10 and the frames against each other, pixel by pixel [departs D8]
-    ema: float = 0.0                # what stays of a running mean of the weights at each step; the mean is validated and saved; 0: none [departs D7]
+    ema: float = 0.0                # decay of a running mean of the weights, which is then validated and saved; 0: no mean [departs D7]
     linear: float = 0.0             # weight of the L1 distance of linear radiance, added to Eq. 11 [departs D5]
     decibel: tuple[float, float] = (0.0, 0.0)    # weights of the decibels by which PSNR-mu and PSNR-L of a patch fall short of 50 [departs D5]
-    sharp: float = 0.0              # weight of the share of the truth's gradients that is missing [departs D5]
+    sharp: float = 0.0              # weight of a penalty for missing sharpness: the share of the truth's gradients that the result lacks [departs D5]
 
     @property
     def prepare(self):

@@ -50,7 +50,7 @@ def by_strips(f, *maps, halo, shrink=1, plus=None, channels=None, out=None):
         lowest map's, and halo counts its rows.
     plus: a map like the result: the skip connection around f.
     shrink: how much lower than the lowest map the result is; halo counts the result's rows then.
-    channels: of the widest map that f makes on the way, where that is not the first map's.
+    channels: of the widest intermediate map inside f; by default those of the first input.
     out: a map like the result that takes it. It may be `plus`, or an input of which f reads row r alone for row r. Where no strips are
         needed, and so in training, it keeps its values.
     """
@@ -127,7 +127,7 @@ class FastConditionNet(ConditionNet):
         return by_strips(super().forward, X, halo=self.halo(), shrink=self.unshuffle)
 
     def from_frames(self, ldr, ev):
-        """D from the frames, without X_i of the whole image, which takes 72 bytes a pixel. ldr: (1, 3, 3, H, W), ev: (1, 3), as in data.py."""
+        """D from the frames, without X_i of the whole image, which takes 72 bytes per pixel. ldr: (1, 3, 3, H, W), ev: (1, 3), as in data.py."""
         return by_strips(lambda ldr: super(FastConditionNet, self).forward(network_input(ldr, ev)), ldr, halo=self.halo(), shrink=self.unshuffle)
 
 

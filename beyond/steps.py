@@ -1,14 +1,14 @@
-"""Exposure steps that the weights have not seen: the outer frames are shown at steps that they have seen, and the result is scaled back.
+"""Exposure steps that the weights have not seen [departs D11]: the outer frames are shown at steps that they have seen, and the result is scaled back.
 
 A frame taken at another exposure shows the same light times a factor, so its coded values are multiplied by 2^(stops / 2.2). Nothing is lost
 where a step is too small: the short frame becomes darker, and the long one brighter. Where a step is too large, the long frame becomes darker,
-and what it saturates stays white. The short frame becomes brighter, and what that saturates is taken from the short frame itself afterwards.
+and shows the reference where it saturates. The short frame becomes brighter, and what that saturates is taken from the short frame itself afterwards.
 No part of the paper, whose data have steps of 2 and 3 EV only.
 """
 
 import torch
 
-from data import GAMMA, to_radiance
+from data import GAMMA
 
 SLACK = 0.02            # stops by which a step may differ from one of training
 WHITE = 0.97            # coded value from which a frame counts as saturated; from there up to 1 it is believed less and less
@@ -29,7 +29,7 @@ def in_words(known, ev):
     step = nearest_step(known, ev)
     if step is None:
         return ""
-    taken = " and ".join(f"{stops:.2g}" for stops in (ev[1:] - ev[:-1]).tolist())
+    taken = " and ".join(f"{stops:.3g}" for stops in (ev[1:] - ev[:-1]).tolist())
     return f"\nthe exposure steps are {taken} EV; the weights know {', '.join(f'{stops:.2g}' for stops in known)} EV, and were shown {step:.2g} EV"
 
 
@@ -41,8 +41,8 @@ def show_at(step, ldr, ev):
     shown_ev = torch.arange(3).to(ev)[None] * step
     stops = (shown_ev - shown_ev[:, 1:2]) - (ev - ev[:, 1:2])                               # by which each frame is shown brighter
     shown = (ldr * 2 ** (stops / GAMMA)[:, :, None, None, None]).clamp(max=1)
-    if stops[0, 2] < 0:
-        shown[:, 2][ldr[:, 2] >= WHITE] = 1
+    if stops[0, 2] < 0:     # where the long frame saturates it tells nothing, and shows what the reference would at its exposure
+        shown[:, 2] = torch.where(ldr[:, 2] >= WHITE, (ldr[:, 1] * 2 ** (step / GAMMA)).clamp(max=1), shown[:, 2])
     return shown, shown_ev
 
 
@@ -54,5 +54,5 @@ def scale_back(hdr_hat, shown, shown_ev, ldr, ev):
     """
     hdr = (hdr_hat * 2 ** float(shown_ev[0, 1] - ev[0, 1])).clamp(max=1)
     if shown_ev[0, 1] < ev[0, 1] - ev[0, 0]:                                                # the short frame was shown brighter than it is
-        hdr = torch.lerp(hdr, to_radiance(ldr, ev)[:, 0], ((shown[:, 0] - WHITE) / (1 - WHITE)).clamp(0, 1))
+        hdr = torch.lerp(hdr, ldr[:, 0].float() ** GAMMA, ((shown[:, 0] - WHITE) / (1 - WHITE)).clamp(0, 1))
     return hdr

@@ -51,8 +51,10 @@ def part_of(checkpoint, name, path):
 
 def empty_model(checkpoint):
     """A fresh model of the architecture that a checkpoint describes. Returns: Stage1 or Stage2. Raises: ValueError."""
-    model = build(checkpoint["variant"], config_from(LFDiffConfig, checkpoint["config"]))
-    return add_blend(model) if checkpoint.get("blend") else model
+    config = checkpoint["config"]
+    blend = config.get("dhrnet", {}).pop("blend", False)                # older files have it there
+    model = build(checkpoint["variant"], config_from(LFDiffConfig, config))
+    return add_blend(model) if checkpoint.get("blend", blend) else model
 
 
 def load_weights(path, device="cpu", fast=True):

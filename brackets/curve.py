@@ -129,12 +129,12 @@ def start_at(curve, gains):
     return np.concatenate([[0.0], curve, np.zeros(CURVE.stop - 1 - len(curve) + gains)])
 
 
-def compete(rows, steps, deviation):
-    """Fits the three models to rows. rows: of light.comparagram; steps: (n,) stops of each row, as stated; deviation: see GAIN.
+def compete(rows, steps, deviation, gains):
+    """Fits the three models to rows. rows: of light.comparagram; steps: (n,) stops of each row, as stated; deviation: see GAIN;
+    gains: how many pairs of neighbouring frames there are. A pair without rows keeps a gain of 0.
 
     Returns: [(theta, cost) of gamma 2.2, of sRGB, of any curve], each without a black level where that explains little; which is preferred.
     """
-    gains = int(rows[:, 0].max()) + 1
     gain = np.arange(CURVE.stop, CURVE.stop + gains)
     fits = []
     for curve, free, spread in (((0, 0, 0), gain, 10.0), ((0, 0, 1), gain, 10.0), (TYPICAL, np.arange(1, gain[-1] + 1), deviation)):

@@ -25,7 +25,7 @@ from brackets.register import check_bracket, corner_motion, register, warp
 from brackets.scenes import LAYOUTS, load_scene, scene_files
 from common import write_atomically
 
-VERSION = 6     # raise it with every change of what prepare() returns: cached scenes are then prepared anew
+VERSION = 7     # raise it with every change of what prepare() returns: cached scenes are then prepared anew
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def _stated_exposures(folder, frames, name, unit, layout):
     return np.array([exif_ev(p, terms) for p in frames]), ""
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=4096)
 def _estimated_exposures(frames, why):
     """Exposures from the photographs themselves, with a line that says so. frames: tuple of paths. Returns: (n,) stops, one for each."""
     shown = []

@@ -389,7 +389,7 @@ def hdrvdp2(test, reference, encoding="sRGB-display", ppd=23.787357547725868, do
     Returns: Q, float: 100 for equal images, less the more they differ (there is no lower end).
     Raises: ValueError for images of different or small size, NaN, infinite or negative values, an unknown encoding.
     Source: HDR-VDP-2 and HDR-VDP-2.2, see the top of this file.
-    Cost: 350 bytes a pixel on top of the images (0.5 GB at 1000 x 1500, 8 GB at 6000 x 4000), with double 400; measured on one CPU core,
+    Cost: 350 bytes per pixel on top of the images (0.5 GB at 1000 x 1500, 8 GB at 6000 x 4000), with double 400; measured on one CPU core,
         3.3 s at 1000 x 1500 and 26 s at 2000 x 3000, with double no more.
     """
     if encoding not in ENCODINGS:

@@ -37,7 +37,7 @@ def ssim(image_hat, image):
 
     image_hat, image: (3, H, W) or (1, 3, H, W) of one size, H and W at least 11; clipped to [0, 1] and taken times 255, not rounded.
     Returns: float, the mean over pixels and channels; 1 for equal images. Computed in float64, because a variance is the small difference
-        of two means, and channel by channel, which takes 120 bytes a pixel.
+        of two means, and channel by channel, which takes 120 bytes per pixel.
     Raises: ValueError for images of different or small size.
     Source: Wang et al., Image quality assessment: from error visibility to structural similarity, 2004.
     """

@@ -142,7 +142,7 @@ def save_csv(path, rows, hdrvdp2_settings):
 
 
 def plot_figure1(path, means):
-    """PSNR-mu against seconds an image, on Figure 1's axes: a point for each method that has both. Returns: whether there was one."""
+    """PSNR-mu against seconds per image, on Figure 1's axes: a point for each method that has both. Returns: whether there was one."""
     from matplotlib.figure import Figure    # 0.3 s to import: only when a plot is drawn
     points = [(name, row["seconds"], row["psnr_mu"]) for name, row in means.items()
               if "seconds" in row and math.isfinite(row.get("psnr_mu", math.inf))]
@@ -152,7 +152,7 @@ def plot_figure1(path, means):
     axis = figure.subplots()
     for name, seconds, psnr_mu in points:
         axis.plot(seconds, psnr_mu, "o", label=name)
-    axis.set(xscale="log", xlabel="seconds an image", ylabel="PSNR-μ, dB")
+    axis.set(xscale="log", xlabel="seconds per image", ylabel="PSNR-μ, dB")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     save_figure(path, figure, 150)

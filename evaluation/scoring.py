@@ -97,22 +97,20 @@ def open_scenes(config):
 
 
 def readable_folders(root):
-    """root itself if it is a scene, else those of its sub-folders that are; says which are not. Raises: FileNotFoundError."""
+    """The sub-folders of root that are scenes, else root itself; says which are not. Raises: FileNotFoundError."""
     if not root or not Path(root).is_dir():
         raise FileNotFoundError(f"--root {root or '(missing)'}: no such folder; give a scene, or a folder of scenes")
     found, reasons = [], []
-    for folder in [Path(root), *sorted(p for p in Path(root).iterdir() if p.is_dir() and not p.name.startswith("."))]:
+    for folder in [*sorted(p for p in Path(root).iterdir() if p.is_dir() and not p.name.startswith(".")), Path(root)]:
         try:
-            scene_files(folder)
+            if folder != Path(root) or not found:
+                scene_files(folder)
+                found.append(folder)
         except (ValueError, FileNotFoundError) as error:
             reasons.append(str(error))
-            continue
-        found.append(folder)
-        if folder == Path(root):
-            return found
     if not found:
         raise FileNotFoundError(f"--root {root}: neither a scene nor a folder of scenes ({reasons[-1]})")
-    for reason in reasons[1:]:
+    for reason in reasons if found != [Path(root)] else ():
         print(f"skipped: {reason}")
     return found
 

@@ -7,7 +7,7 @@ the counter and the corners are dark. Every shape, texture and figure is made he
     python render_cafe.py                      # the shipped files; see README.md for the minutes it takes
     python render_cafe.py --spp 32 --out /path # a preview
 
-Written into --out: 1.tif 2.tif 3.tif (16-bit RGB, gamma 2.2, rising exposure), exposure.txt (three EV, one a line) and
+Written into --out: 1.tif 2.tif 3.tif (16-bit RGB, gamma 2.2, rising exposure), exposure.txt (three EV, one per line) and
 HDRImg.hdr (linear radiance of frame 2, in [0, 1], in units of the shortest exposure).
 
 How a frame comes about:   H^(i)  scene and camera at the time of frame i, path-traced and denoised

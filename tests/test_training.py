@@ -16,7 +16,7 @@ import training
 from beyond.config import BeyondConfig
 from beyond.weights import load_weights
 from brackets.prepare import UNPREPARED, PrepareConfig
-from lfdiff import Stage2
+from lfdiff import Stage1, Stage2
 from scripts import DATA, DM, NET, PLAIN_BRACKETS, ROOT, column, make_scene, one_line, run_script, same, stage1, stage2, weights
 from synthetic.dataset import SyntheticBrackets
 from training import Run
@@ -199,6 +199,8 @@ def test_two_processes_give_the_weights_of_one_with_the_same_global_batch(script
                     *words, "--out", str(together)], env=environment, check=True, capture_output=True, text=True, timeout=240)
     a, b = (common.load_checkpoint(folder / "last.pt") for folder in (alone, together))
     assert a["optimiser"]["state"].keys() == b["optimiser"]["state"].keys()     # of the diffusion alone: DHRNet has no gradient in both
+    losses = [column(folder, "L_r" if warmup != "1" else "L_diff") for folder in (alone, together)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)                      # the log is of the whole batch, not of one process's share
     gradient = [torch.cat([state["exp_avg"].flatten() for state in saved["optimiser"]["state"].values()]) for saved in (a, b)]
     assert (gradient[0] - gradient[1]).norm() < 1e-4 * gradient[0].norm()
     difference = torch.cat([(a["model"][name] - b["model"][name]).abs().flatten() for name in a["model"] if name.startswith("dhrnet.")])
@@ -261,11 +263,11 @@ def test_every_default_is_the_paper_s():
 
 
 def test_more_epochs_on_resuming_do_not_move_the_end_of_the_warm_up(trained, tmp_path):
-    """4 + 4 steps: the warm-up of half the steps ended after 2, and after it every step has an L_r."""
+    """4 + 12 steps: the warm-up of half the steps ended after 2, and after it every step has an L_r."""
     out = stage2(tmp_path, trained[0], "--epochs", "1", "--warmup", "0.5", "--log-every", "1")
     assert len(column(out, "L_diff")) == 4 and len(column(out, "L_r")) == 2
-    stage2(tmp_path, trained[0], "--epochs", "2", "--warmup", "0.5", "--log-every", "1", "--resume")
-    assert len(column(out, "L_diff")) == 8 and len(column(out, "L_r")) == 6
+    stage2(tmp_path, trained[0], "--epochs", "4", "--warmup", "0.5", "--log-every", "1", "--resume")
+    assert len(column(out, "L_diff")) == 16 and len(column(out, "L_r")) == 14
 
 
 def test_networks_are_in_training_mode_in_the_loop_and_in_evaluation_mode_in_validation(trained, tmp_path, monkeypatch):
@@ -279,6 +281,22 @@ def test_networks_are_in_training_mode_in_the_loop_and_in_evaluation_mode_in_val
     monkeypatch.setattr(Stage2, "rebuild", rebuild_and_note)
     stage2(tmp_path, trained[0], "--epochs", "2", "--warmup", "0")
     assert seen == {"loop": {True}, "validation": {False}}
+
+
+def test_stage_1_too_trains_in_training_mode_and_validates_in_evaluation_mode(tmp_path, monkeypatch):
+    seen, forward = {True: set(), False: set()}, Stage1.forward
+    monkeypatch.setattr(Stage1, "forward", lambda self, *inputs: seen[torch.is_grad_enabled()].add(self.training) or forward(self, *inputs))
+    stage1(tmp_path, "--epochs", "2")
+    assert seen == {True: {True}, False: {False}}
+
+
+def test_a_new_setting_orphans_no_run(tmp_path):
+    stage1(tmp_path, "--epochs", "1")
+    saved = common.load_checkpoint(tmp_path / "last.pt")
+    del saved["training"]["training"]["val_on"]
+    common.save_checkpoint(tmp_path / "last.pt", saved)
+    stage1(tmp_path, "--epochs", "2", "--resume")
+    assert common.load_checkpoint(tmp_path / "last.pt")["step"] == 8
 
 
 def test_a_constant_channel_of_the_prior_is_left_at_its_scale():

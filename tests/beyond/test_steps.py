@@ -49,7 +49,7 @@ def test_a_bracket_is_shown_as_if_it_had_been_taken_so_but_for_what_its_frames_s
     for i in (0, 2):
         as_taken = ldr[:, i] < 0.97
         assert (shown[:, i] - other[:, i])[as_taken].abs().max() < 1e-5
-    assert (shown[:, 2][ldr[:, 2] == 1] == 1).all()                                         # white in the long frame tells nothing more
+    assert (shown[:, 2] - other[:, 2]).abs().max() < 1e-5 or taken < step                   # ... where it shows the reference, which tells it
 
 
 @pytest.mark.parametrize("taken, step", [(1.0, 2.0), (4.0, 3.0)])

@@ -66,9 +66,11 @@ def test_the_blend_comes_back_with_its_weights_and_a_file_that_names_no_preparat
     loaded = load_weights(tmp_path / "weights.pt", fast=False)
     assert type(loaded.dhrnet) is BlendedDHRNet and torch.equal(loaded.dhrnet.blend.weigh.bias, model.dhrnet.blend.weigh.bias)
     checkpoint = torch.load(tmp_path / "weights.pt", weights_only=True)
-    del checkpoint["prepare"]
+    del checkpoint["prepare"], checkpoint["blend"], checkpoint["steps"], checkpoint["config"]["denoiser"]["unet_window"]
+    checkpoint["config"]["dhrnet"]["blend"] = True                      # where it stood in files from before the rooms
     save_checkpoint(tmp_path / "old.pt", checkpoint)
-    assert load_weights(tmp_path / "old.pt").prepare == UNPREPARED
+    old = load_weights(tmp_path / "old.pt")
+    assert old.prepare == UNPREPARED and old.steps is None and hasattr(old.dhrnet, "blend") and old.config.denoiser.unet_window == 0
 
 
 def test_missing_weight_file_is_named(tmp_path):
