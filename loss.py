@@ -30,7 +30,7 @@ VGG19_WIDTHS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)     # 
 @dataclass
 class LossConfig:
     """The losses."""
-    lam: float = 1e-2           # lambda, weight of the perceptual term; 0 leaves VGG19 out [paper: Sec. 4.1]
+    lam: float = 1e-2           # lambda, weight of the perceptual term; 0 leaves VGG19 out [paper: Sec. 4.1 | departs D1: 0]
     phi: tuple[str, ...] = ("1,1", "2,1", "3,1", "4,1")    # (i, j) of phi_ij: j-th convolution after the i-th max-pooling [assumed A12]
     vgg: str = ""               # VGG19 weight file; empty: torch.hub downloads the official one (548 MB) once
 

@@ -57,7 +57,7 @@ def rebuild_in_tiles(rebuild, ldr, z, tile, overlap=OVERLAP):
 
 @torch.no_grad()
 def reconstruct_in_tiles(model, ldr, ev, tile=0, S=None, sampler="ddim", generator=None):
-    """lfdiff.reconstruct, in tiles where the image is larger than one.
+    """lfdiff.reconstruct of one bracket, in tiles where the image is larger than one, and at a step that the weights know (steps.py, D11).
 
     model: Stage2 or the baseline Stage1, after speed_up; tile: side in pixels, 0 is none; the rest, and the result, as there.
     Raises: ValueError for a tile that cannot overlap its neighbour.
