@@ -21,7 +21,7 @@ from common import autocast, parse, pick_device, pick_precision, run, save_figur
 from data import T, psnr
 from infer import InferConfig
 from sharpness import prepared_batch
-from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig
+from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfig
 
 HERE = Path(__file__).resolve().parent
 
@@ -41,7 +41,7 @@ class FigureConfig:
 def hard_scene(config):
     """A bracket of 512x384 pixels with objects in front of highlights. Returns: a sample, see brackets/scenes.py."""
     hard = SyntheticConfig(patches=False, static_camera=0.0, steady=0.0, static_scene=0.0, on_highlight=1.0, objects=(2, 4),
-                           object_motion=(30.0, 80.0), saturated_fraction=(0.2, 0.35), ev_steps=(3.0,), **AS_TAKEN)
+                           object_motion=(30.0, 80.0), saturated_fraction=(0.2, 0.35), ev_steps=(3.0,), iso=FIRST["iso"], **AS_TAKEN)
     return SyntheticBrackets((384, 512), config.seed, config=hard)[config.index]
 
 

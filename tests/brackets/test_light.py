@@ -231,7 +231,7 @@ def test_memory_format_changes_nothing_and_is_kept(curve):
 
 def test_what_tells_nothing_is_left_alone():
     ldr, ev = bracket("real camera")
-    three_scenes = torch.stack([ldr[0].flip(1) * 0.5, ldr[1], (ldr[2].flip(2) * 1.2).clamp(max=1)])
+    three_scenes = torch.stack([ldr[0].flip(1), ldr[1], ldr[2].flip(2)])
     light = estimate(three_scenes, ev)
     assert torch.equal(apply(three_scenes, light)[0], three_scenes) and torch.equal(light.ev, ev)
     assert "Doubtful: the frames contradict each other" in in_words(light, ev)

@@ -295,7 +295,7 @@ def test_command_writes_what_it_prints(tmp_path, capsys, monkeypatch, few_proces
     bench.main()
     case = "cpu", "float32", "60x48", 2
     assert few_processes == [("plan",), ("time_inference", *case, True), ("time_bare", *case), ("time_inference", *case), ("time_bare", *case),
-                             ("time_training", "cpu", "float32", True), ("time_training", "cpu", "float32", False)]
+                             ("time_preparation", case[2]), ("time_training", "cpu", "float32", True), ("time_training", "cpu", "float32", False)]
     printed, found = capsys.readouterr().out, json.loads(path.read_text(encoding="utf-8"))
     assert set(found) == {"machine", "config", "cases", "training"} and len(found["cases"]) == 1
     assert found["machine"]["torch"] == torch.__version__ and found["machine"]["threads"] >= 1
