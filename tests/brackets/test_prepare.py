@@ -200,7 +200,10 @@ def test_a_scene_without_truth_is_refused(tmp_path):
 def test_workers_write_what_one_process_writes_and_a_second_call_does_nothing(tmp_path, monkeypatch):
     taken = SyntheticBrackets(96, seed=3, length=3, config=SyntheticConfig(static_camera=0.0, steady=0.0, static_scene=0.0, **FIRST, **AS_TAKEN))
     folders, caches = export(taken, tmp_path / "scenes"), (tmp_path / "one", tmp_path / "two")
+    pools, pool = [], module.ProcessPoolExecutor
+    monkeypatch.setattr(module, "ProcessPoolExecutor", lambda count, *rest: pools.append(count) or pool(count, *rest))
     found = [cache_scenes(folders, cache, config=PrepareConfig(), workers=workers) for cache, workers in zip(caches, (0, 2))]
+    assert pools == [2]
     assert content(caches[0]) == content(caches[1]) and len(content(caches[0])) == 6
     for (a, ev_a), (b, ev_b), folder in zip(*found, folders, strict=True):
         assert a.name == b.name and a.name.startswith(folder.name) and np.array_equal(ev_a, ev_b)

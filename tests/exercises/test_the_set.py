@@ -98,7 +98,8 @@ def failing(folder, test):
     """Whether a test of another copy of the project fails there, in this process."""
     def mine(name, module):
         file = getattr(module, "__file__", None)
-        return file is not None and (ROOT in Path(file).parents or folder in Path(file).parents)
+        path = Path(file or "/")
+        return "site-packages" not in path.parts and (ROOT in path.parents or folder in path.parents)     # a virtual environment may lie in ROOT
     with modules_of(folder, mine), pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "dont_write_bytecode", True)       # two patches of one file within a second would look the same
