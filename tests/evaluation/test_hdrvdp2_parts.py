@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from evaluation import hdrvdp2 as vdp
-from evaluation.hdrvdp2 import hdrvdp2, pixels_per_degree
+from evaluation.hdrvdp2 import pixels_per_degree
 
 torch.set_num_threads(1)
 
@@ -18,29 +18,6 @@ ROOT = Path(__file__).parents[2]
 HERE = ROOT / "evaluation"
 CONSTANTS = json.loads((HERE / "hdrvdp2.json").read_text(encoding="utf-8"))
 PPD = 23.787357547725868            # 30 inches, 1500 x 1000 pixels, 0.55 m
-
-# Q of release 2.2.2, run under Octave 7.3 on the pairs of reference_pair: (H, W, encoding, Q).
-RELEASE = [
-    (64, 96, "sRGB-display", 74.406502986093), (64, 96, "rgb-bt.709", 51.016729966997),
-    (67, 100, "sRGB-display", 76.694521048734), (67, 100, "rgb-bt.709", 51.178798812106),
-    (130, 200, "sRGB-display", 78.484417090495), (130, 200, "rgb-bt.709", 56.236764814158),
-    (200, 301, "sRGB-display", 78.910120602807), (200, 301, "rgb-bt.709", 53.427831868956),
-    (500, 750, "sRGB-display", 80.144469363777), (500, 750, "rgb-bt.709", 55.557099490237),
-]
-
-
-def reference_pair(H, W, encoding="sRGB-display"):
-    y, x = np.mgrid[:H, :W].astype(np.float64)
-    L = 10 ** (-3 + 3 * (0.5 + 0.5 * np.sin(x / 21) * np.cos(y / 17)))
-    ref = np.stack([L * (1 + 0.4 * np.sin(x / 9)), L, L * (1 + 0.4 * np.cos(y / 7))])
-    ref /= ref.max()
-    test = np.clip(ref * (1 + 0.03 * np.sin(x / 1.7) * np.cos(y / 2.3)) + 0.002 * np.sin(x * y / 50), 0, 1)
-    test, ref = torch.from_numpy(test), torch.from_numpy(ref)
-    return (1000 * test + 0.1, 1000 * ref + 0.1) if encoding == "rgb-bt.709" else (test, ref)
-
-
-def score(H, W, encoding, double=False):
-    return hdrvdp2(*reference_pair(H, W, encoding), encoding, 30 if encoding == "rgb-bt.709" else PPD, double)
 
 
 def random(*shape, seed=0):
