@@ -69,6 +69,7 @@ def true_prior(config, model, hdr):
 
 
 def measure_prior(config):
+    """Prints how well the network rebuilds one bracket with six different priors."""
     model, ldr, ev, hdr = setting(config)
     H, W = hdr.shape[-2:]
     z = true_prior(config, model, hdr)
@@ -84,6 +85,7 @@ def measure_prior(config):
 
 
 def measure_mu(config):
+    """Prints PSNR-μ of two images for four values of μ."""
     model, ldr, ev, hdr = setting(config)
     images = {"LF-Diff": reconstruct(model, ldr, ev, generator=seeded()), "weighted merge": weighted_merge(ldr, ev)}
     print(f"{'PSNR-μ (dB)':<16}" + "".join(f"{f'μ = {mu}':>12}" for mu in (50, 500, 5000, 50000)))
@@ -93,6 +95,7 @@ def measure_mu(config):
 
 
 def measure_upsample(config):
+    """Prints the result with bilinear and with nearest Upsample. Source: Eq. 7."""
     model, ldr, ev, hdr = setting(config)
     heading("Upsample of Eq. 7 and 8")
     for mode in ("bilinear", "nearest"):
@@ -121,6 +124,7 @@ def measure_leak(config):
 
 
 def measure_stops(config):
+    """Prints the result for brackets with steps of 1 to 6 EV."""
     model = load_weights(config.weights)
     heading(f"mean of {config.scenes} brackets, 256x256")
     for stops in range(1, 7):

@@ -48,12 +48,14 @@ def in_torch(step):
 # --- the pictures: lists of (title, yours, wanted); a picture is (3, H, W) or (H, W), curves are (n,) or (n, curves) -------------------
 
 def mu_law():
+    """The μ-law and its inverse as curves. Source: Eq. 6."""
     from data import T, T_inverse
     x = torch.linspace(0, 1, 500)
     return [("T(x)", T(x), np.log(1 + 5000 * x.numpy()) / np.log(5001)), ("T_inverse(x)", T_inverse(x), (5001 ** x.double().numpy() - 1) / 5000)]
 
 
 def input_radiance():
+    """The three frames in linear radiance."""
     from data import to_radiance
     ldr, ev = bracket()
     yours = to_radiance(ldr, ev)[0]
@@ -62,6 +64,7 @@ def input_radiance():
 
 
 def frequencies():
+    """The two frequency parts of a frame. Source: Eq. 7."""
     from dhrnet import split_frequencies
     F = nnf.interpolate(bracket()[0][:, 1], (248, 376))
     F_low, F_high = split_frequencies(F, 4)
@@ -76,6 +79,7 @@ def frequencies():
 
 
 def attention():
+    """The attention maps of frames 1 and 3."""
     from data import network_input
     model, (ldr, ev) = load_weights(ROOT / "weights" / "lfdiff.pt", fast=False).dhrnet.align, bracket()
     f = [nnf.leaky_relu(model.extract(X)) for X in network_input(ldr, ev)[0, :, None]]
@@ -88,6 +92,7 @@ def attention():
 
 
 def noised():
+    """An image after the forward process, for five times t."""
     from ddim import Schedule, DiffusionConfig, diffuse
     z_0 = 4 * (bracket()[0][:, 1] - 0.5)
     eps, shown = torch.randn(z_0.shape, generator=torch.Generator().manual_seed(0)), []
@@ -98,6 +103,7 @@ def noised():
 
 
 def ancestral_paths():
+    """Paths of the ancestral sampler to one of two answers. Source: Eq. 14."""
     from ddim import ancestral_step
     s = schedule()
 
@@ -110,6 +116,7 @@ def ancestral_paths():
 
 
 def ddim_paths():
+    """Paths of DDIM to one of two answers."""
     from ddim import ddim_step
     s, times = schedule(), list(range(200, 0, -20))
 
@@ -121,6 +128,7 @@ def ddim_paths():
 
 
 def ddim_results():
+    """Where DDIM ends, for four numbers of steps."""
     from ddim import ddim
     s, start, shown = schedule(), np.linspace(-2, 2, 200), []
     for S in (1, 3, 10, 50):

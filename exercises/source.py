@@ -19,6 +19,7 @@ LEFT_OUT_AT_TOP = ("data", "runs", "results")
 
 
 def read(path):
+    """Returns the text of a UTF-8 file."""
     return path.read_text(encoding="utf-8")
 
 
@@ -93,6 +94,7 @@ def blanked(text, name, number, keep=0):
 # --- exercises --------------------------------------------------------------------------------------------------------
 
 def folder(root, number):
+    """Returns the folder where an exercise keeps the original functions and yours."""
     return root / KEPT / f"{number:02d}"
 
 
