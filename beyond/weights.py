@@ -6,6 +6,7 @@ VGG19's file for Eq. 11 is read here, too.
 """
 
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 
@@ -15,6 +16,8 @@ from brackets.prepare import UNPREPARED, PrepareConfig
 from common import config_from, load_checkpoint, save_checkpoint
 from lfdiff import LFDiffConfig, build
 from loss import VGG19_URL, VGG19Features
+
+SHIPPED = str(Path(__file__).parent.parent / "weights" / "lfdiff.pt")     # what is used where no other file is named
 
 
 def architecture(model, prepare, steps=None):

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tqdm import tqdm
+from tyro.conf import DisallowNone
 
 from brackets.flow import follow_flow
 from brackets.light import Light, apply, estimate
@@ -41,6 +42,14 @@ class PrepareConfig:
 
 
 UNPREPARED = PrepareConfig(False, False, False)     # frames as they were taken: the paper's way
+
+
+@dataclass
+class AlignmentConfig:
+    """alignment; by default as the weights were trained"""
+    register: DisallowNone[bool | None] = None  # warp the outer frames onto the reference by a homography [departs D6]
+    response: DisallowNone[bool | None] = None  # correct tone curve, exposures and clip level as found in the frames [departs D10]
+    flow: DisallowNone[bool | None] = None      # bring what moved to where the reference shows it, along optical flow [departs D9]
 
 
 @dataclass

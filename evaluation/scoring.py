@@ -23,7 +23,7 @@ from tqdm import tqdm
 from beyond.fast import by_strips, keep_memory
 from beyond.pictures import panels, save_panel
 from beyond.tiles import reconstruct_in_tiles, tile_for
-from beyond.weights import load_weights
+from beyond.weights import SHIPPED, load_weights
 from brackets.files import read_image, write_image
 from brackets.prepare import UNPREPARED, PrepareConfig, prepare
 from brackets.scenes import find_scenes, load_scene, scene_files
@@ -33,7 +33,6 @@ from data import T, network_input
 from evaluation.hdrvdp2 import quality, settings
 from evaluation.metrics import METRICS, score
 from evaluation.report import PAPER_TABLE3, save_csv, training_command
-from infer import InferConfig
 from lfdiff import pad_to_multiple
 from synthetic.dataset import validation_set
 
@@ -143,7 +142,7 @@ def network_method(name, model, config, device, dtype, S=None):
 def weights_methods(config, device, dtype):
     """The Methods of --weights, one for each S of --steps. A file that says nothing (weights.pt) is named after its folder, too."""
     methods = []
-    for path in map(Path, config.weights or (() if config.predictions else (InferConfig().weights,))):
+    for path in map(Path, config.weights or (() if config.predictions else (SHIPPED,))):
         name = f"{path.resolve().parent.name}_{path.stem}" if path.stem in ("weights", "best", "last") else path.stem
         model = load_weights(path, device)
         if config.steps and (model.variant != "s2" or not 1 <= min(config.steps) <= max(config.steps) <= model.schedule.T):

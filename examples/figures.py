@@ -15,11 +15,10 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from beyond.pictures import heat_map, panels, plain_results, sample_images, save_panel, spread_in_words
-from beyond.weights import load_weights
+from beyond.weights import SHIPPED, load_weights
 from brackets.scenes import load_scene
 from common import autocast, parse, pick_device, pick_precision, run, save_figure
 from data import T, psnr
-from infer import InferConfig
 from sharpness import prepared_batch
 from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfig
 
@@ -29,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 @dataclass
 class FigureConfig:
     """The README's pictures."""
-    weights: str = InferConfig.weights      # trained weights
+    weights: str = SHIPPED      # trained weights
     out: str = str(HERE)                    # folder for the pictures
     seed: int = 2_000_003                   # of the set that the harder scene is from
     index: int = 10                         # of the harder scene in that set

@@ -21,13 +21,12 @@ import torch.nn.functional as nnf
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from beyond.losses import gradients, well_exposed
-from beyond.weights import load_weights
+from beyond.weights import SHIPPED, load_weights
 from brackets.prepare import prepare, registered_frames
 from common import autocast, parse, pick_device, pick_precision, run
 from data import T, to_radiance
 from evaluate import EvaluateConfig
 from evaluation.scoring import open_scenes
-from infer import InferConfig
 from lfdiff import reconstruct
 
 AGREE = 0.03            # largest difference of T(H) between frames that show the same
@@ -38,7 +37,7 @@ USABLE = 0.05, 0.95     # range of a gamma-coded value that is neither dark nor 
 class SharpnessConfig:
     """Sharpness of well-exposed static regions."""
     scenes: str = ""                        # folder whose sub-folders are scenes
-    weights: str = InferConfig.weights      # trained weights
+    weights: str = SHIPPED      # trained weights
     device: str = "auto"                    # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"                 # see infer.py
 
