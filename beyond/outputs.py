@@ -10,6 +10,7 @@ import torch
 
 from beyond.pictures import panels, plain_results, save_panel, save_spread, spread_in_words
 from brackets.files import write_image
+from brackets.marks import RESULT
 from brackets.prepare import Prepared
 from data import T, psnr
 
@@ -44,7 +45,7 @@ def write_results(stem, result, config):
 
     hdr_mu, ev = T(result.hdr_hat[0]), result.prepared.ev[None]
     write_image(path(".hdr"), result.hdr_hat[0].permute(1, 2, 0).contiguous().numpy())
-    write_image(path(".png"), (hdr_mu.permute(1, 2, 0) * 255).round().byte().numpy())
+    write_image(path(".png"), (hdr_mu.permute(1, 2, 0) * 255).round().byte().numpy(), RESULT)
     save_panel(path("_panel.png"), *panels(result.registered, ev, result.hdr_hat, result.hdr))
     if result.spread is not None:
         save_spread(path("_spread.png"), hdr_mu, result.spread[0, 0])

@@ -18,6 +18,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from brackets.marks import marked_png, software_exif
 from common import write_atomically
 
 LDR_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
@@ -125,12 +126,12 @@ def read_image(path):
     return np.ascontiguousarray(_upright(image, orientation))
 
 
-def write_image(path, image):
+def write_image(path, image, mark=""):
     """Writes an image file whole or not at all, and makes its folder where there is none.
 
     path: .tif/.tiff (uint8, uint16, float32), .png (uint8, uint16), .jpg/.jpeg (uint8) or .hdr (float32 >= 0; the three
         channels share one exponent, so the error is up to 1/256 of the pixel's brightest channel).
-    image: (H, W, 3) RGB.
+    image: (H, W, 3) RGB. mark: "", or one of marks.py, for .tif, .png and .jpg.
     Raises: ValueError for another shape, dtype or suffix, and for NaN, infinite or negative values in an .hdr.
     """
     path, image = Path(path), np.ascontiguousarray(image)
@@ -151,11 +152,12 @@ def write_image(path, image):
         data = imagecodecs.rgbe_encode(image + half_step, out=room)
     elif suffix == ".png":
         data = imagecodecs.png_encode(image)
+        data = marked_png(data, mark) if mark else data
     elif suffix in (".jpg", ".jpeg"):
-        data = iio.imwrite("<bytes>", image, plugin="pillow", extension=".jpg", quality=95, subsampling=0)
+        data = iio.imwrite("<bytes>", image, plugin="pillow", extension=".jpg", quality=95, subsampling=0, exif=software_exif(mark))
     else:
         write_atomically(path, lambda handle: tifffile.imwrite(
-            handle, image, photometric="rgb", compression="zlib", predictor=image.dtype != np.float32))
+            handle, image, photometric="rgb", compression="zlib", predictor=image.dtype != np.float32, software=mark or None))
         return
     write_atomically(path, lambda handle: handle.write(data))
 

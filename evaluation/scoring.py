@@ -25,6 +25,7 @@ from beyond.pictures import panels, save_panel
 from beyond.tiles import reconstruct_in_tiles, tile_for
 from beyond.weights import SHIPPED, load_weights
 from brackets.files import read_image, write_image
+from brackets.marks import RESULT
 from brackets.prepare import UNPREPARED, PrepareConfig, prepare
 from brackets.scenes import find_scenes, load_scene, scene_files
 from common import autocast, count_parameters, load_checkpoint
@@ -253,7 +254,7 @@ def evaluate_scene(method, scene, sample, config, device, dtype, extremes):
     if config.save or not scene.truth:
         folder = out / file_name(method.name)
         write_image(folder / f"{scene.name}.hdr", hdr_hat[0].permute(1, 2, 0).contiguous().numpy())
-        write_image(folder / f"{scene.name}.png", (T(hdr_hat[0]).permute(1, 2, 0) * 255).round().byte().contiguous().numpy())
+        write_image(folder / f"{scene.name}.png", (T(hdr_hat[0]).permute(1, 2, 0) * 255).round().byte().contiguous().numpy(), RESULT)
     return row
 
 

@@ -1,0 +1,45 @@
+"""Marks on the files that this project makes, so that a result that lies beside its photographs is not taken for one of them.
+
+The mark stands where programs write their own name: in the tag Software (0x0131) of EXIF and TIFF, and in a text chunk "Software" of PNG.
+Writers: write_image(..., mark=RESULT); common.save_figure marks every figure; of other JPEG and TIFF files set that tag to RESULT or ALIGNED.
+"""
+
+import struct
+import zlib
+
+import tifffile
+from PIL import Image
+
+SOFTWARE = 0x0131
+RESULT = "LF-Diff result"           # a picture that was made of a scene: never a frame. common.save_figure writes it, too
+ALIGNED = "LF-Diff aligned frame"   # a frame after alignment: a photograph where the photographs that it was made of are not beside it
+
+
+def marked_png(data, mark):
+    """A PNG file with a mark. data: bytes of a PNG; mark: RESULT or ALIGNED. Returns: bytes."""
+    chunk = b"tEXtSoftware\0" + mark.encode("latin-1")
+    after_header = 33               # signature 8, IHDR 25: the only chunk that has a fixed place
+    return data[:after_header] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[after_header:]
+
+
+def software_exif(mark):
+    """EXIF of a JPEG that holds a mark alone. Returns: bytes, empty for the mark ""."""
+    exif = Image.Exif()
+    exif[SOFTWARE] = mark
+    return exif.tobytes() if mark else b""
+
+
+def mark_of(path):
+    """Reads the mark of an image file. Returns: RESULT, ALIGNED, or "" for a file without one and for what cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            is_tiff = file.read(2) in (b"II", b"MM")
+        if is_tiff:                         # Pillow does not open every TIFF
+            with tifffile.TiffFile(path) as tiff:
+                software = tiff.pages[0].tags.valueof(SOFTWARE)
+        else:
+            with Image.open(path) as image:
+                software = image.info.get("Software") or image.getexif().get(SOFTWARE)
+    except Exception:                       # read_image says what is wrong with such a file
+        return ""
+    return next((mark for mark in (RESULT, ALIGNED) if str(software).startswith(mark)), "")
