@@ -143,7 +143,7 @@ def start_processes(device_name="auto"):
     if device.type == "cuda":
         torch.cuda.set_device(device)
     patience = datetime.timedelta(hours=2)      # rank 0 validates while the others wait
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=patience)
     return dist.get_rank(), dist.get_world_size(), device
 
 
@@ -175,30 +175,6 @@ def write_atomically(path, write):
 def save_figure(path, figure, dpi):
     """Writes a figure of matplotlib as a PNG, atomically, with the mark of brackets/marks.py: it is no photograph."""
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=dpi, metadata={"Software": "LF-Diff result"}))
-
-
-def save_checkpoint(path, checkpoint):
-    """Writes plain dicts, numbers and tensors, atomically."""
-    write_atomically(path, lambda file: torch.save(checkpoint, file))
-
-
-def load_checkpoint(path, device="cpu"):
-    """Reads a checkpoint without running code from it (weights_only).
-
-    Returns: the dict that save_checkpoint was given.
-    Raises: FileNotFoundError; ValueError when the file is not such a checkpoint.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint; train one first, or name another")
-    try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:   # torch.load raises a dozen kinds for a broken file; all mean the same to a user
-        raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}); it may be truncated, copy it again") from None
-    missing = {"variant", "config", "model"} - set(checkpoint if isinstance(checkpoint, dict) else {})
-    if missing:
-        raise ValueError(f"{path}: not a checkpoint of this project (no {', '.join(sorted(missing))} in it)")
-    return checkpoint
 
 
 def describe(config):

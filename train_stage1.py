@@ -17,11 +17,12 @@ from pathlib import Path
 import torch
 
 from beyond.blend import add_blend
+from beyond.checkpoints import load_checkpoint
 from beyond.fast import speed_up
 from beyond.config import BeyondConfig
 from beyond.losses import further_terms, loss_columns
-from beyond.weights import empty_model, load_vgg19, part_of
-from common import autocast, count_parameters, describe, load_checkpoint, parse, run
+from beyond.weights import load_vgg19, model_from
+from common import autocast, count_parameters, describe, parse, run
 from data import network_input
 from lfdiff import LFDiffConfig, Stage1, pad_to_multiple
 from loss import LossConfig, reconstruction_loss
@@ -51,9 +52,7 @@ def first_network(config):
         saved = load_checkpoint(config.init)
         if (saved["variant"] == "baseline") != config.baseline:
             raise ValueError(f"{config.init}: holds variant {saved['variant']}; a baseline goes on from a baseline, and only that")
-        network = empty_model({**saved, "variant": "baseline" if config.baseline else "s1"})
-        for name, part in network.named_children():
-            part.load_state_dict(part_of(saved, name, config.init))
+        network = model_from(saved, config.init, "baseline" if config.baseline else "s1")
     return add_blend(network) if config.beyond.blend else network
 
 

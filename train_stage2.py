@@ -22,18 +22,18 @@ from pathlib import Path
 import torch
 
 from beyond.blend import add_blend
+from beyond.checkpoints import fill, load_checkpoint
 from beyond.fast import speed_up
 from beyond.config import BeyondConfig
 from beyond.losses import further_terms, loss_columns
-from beyond.weights import empty_model, load_vgg19, part_of, save_weights
-from common import autocast, config_from, count_parameters, describe, load_checkpoint, parse, run
+from beyond.weights import load_vgg19, model_from, part_of, save_weights
+from common import autocast, count_parameters, describe, parse, run
 from data import network_input
 from ddim import DiffusionConfig
 from denoiser import DenoiserConfig
-from dhrnet import DHRNetConfig
 from lfdiff import LFDiffConfig, Stage2, pad_to_multiple, reconstruct
 from loss import LossConfig, diffusion_loss, reconstruction_loss
-from lpenet import LPENet, LPENetConfig
+from lpenet import LPENet
 from training import Run, TrainingConfig, batches, distributed, open_data, start, to_device
 
 SCRIPTS = {"s1": "train_stage1.py", "s2": "train_stage2.py", "s2_without_dm": "train_stage2.py --without-dm"}
@@ -71,16 +71,14 @@ def first_networks(config, device):
     if saved.get("variant") != expected:
         raise ValueError(f"{path}: holds variant {saved.get('variant')}, not {expected}; train one with {SCRIPTS[expected]}")
     if config.init:
-        network = empty_model(saved)
-        network.load_state_dict(saved["model"])
+        network = model_from(saved, path)
     else:
-        shapes = config_from(DHRNetConfig, saved["config"]["dhrnet"]), config_from(LPENetConfig, saved["config"]["lpenet"])
-        network = Stage2(LFDiffConfig(*shapes, config.denoiser, config.diffusion), config.without_dm)
+        first = model_from(saved, path)
+        network = Stage2(LFDiffConfig(first.config.dhrnet, first.config.lpenet, config.denoiser, config.diffusion), config.without_dm)
         network = add_blend(network) if saved.get("blend") else network
-        network.dhrnet.load_state_dict(part_of(saved, "dhrnet", path))
+        fill(network.dhrnet, part_of(saved, "dhrnet", path), path)
     network = speed_up(add_blend(network) if config.beyond.blend else network)
-    lpenet = LPENet(network.config.lpenet)
-    lpenet.load_state_dict(part_of(saved, "lpenet", path))
+    lpenet = fill(LPENet(network.config.lpenet), part_of(saved, "lpenet", path), path)
     lpenet.requires_grad_(False)
     network.dhrnet.requires_grad_(not config.split)
     return network.to(device, memory_format=torch.channels_last), lpenet.to(device, memory_format=torch.channels_last)

@@ -16,19 +16,21 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from beyond.checkpoints import load_checkpoint, save_checkpoint
 from beyond.fast import keep_memory
+from beyond.interruptions import catch_signals, goes_on, ignore_signals, job
 from beyond.log import Log
 from beyond.pictures import save_progress_picture
 from beyond.weights import architecture
 from brackets.prepare import cache_scenes, prepared_sample
 from brackets.scenes import find_scenes, load_scene
-from common import load_checkpoint, pick_precision, save_checkpoint, seed_all, start_processes
+from common import pick_precision, seed_all, start_processes
 from data import Patches, T, psnr
 from synthetic.dataset import AS_TAKEN, VALIDATION_SEED, SyntheticBrackets, SyntheticConfig, validation_set
 
 # Settings that may differ when a run is resumed
 MAY_CHANGE = {"lr", "epochs", "device", "precision", "workers", "compile", "resume", "val_every", "val_scenes", "val_size", "log_every",
-              "out", "init", "stage1", "vgg"}
+              "save_every", "out", "init", "stage1", "vgg"}
 
 
 @dataclass
@@ -52,6 +54,7 @@ class TrainingConfig:
     val_scenes: int = 5             # validation scenes; 0: all of the test split (synthetic: 16)
     val_every: int = 1000           # steps between validations
     val_size: int = 256             # side of a synthetic validation scene, pixels
+    save_every: int = 200           # steps between checkpoints; validations and a signal to stop make one, too
     log_every: int = 50             # steps between log lines
     workers: int = 2                # processes that load data; 0 loads in the main one
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
@@ -64,7 +67,7 @@ class TrainingConfig:
 
 def check(config, beyond):
     """Raises: ValueError for a setting out of range. config: TrainingConfig, beyond: BeyondConfig."""
-    for name in ("samples", "batch", "epochs", "decay_epochs", "val_every", "log_every"):
+    for name in ("samples", "batch", "epochs", "decay_epochs", "val_every", "save_every", "log_every"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be 1 or more")
     if not 0 <= beyond.ema < 1:
@@ -117,7 +120,7 @@ def batches(train_set, config, start, stop, rank=0, world=1):
     share = config.batch // world
     first = [step * config.batch + rank * share for step in range(start, stop)]
     return DataLoader(train_set, batch_sampler=[range(i, i + share) for i in first], num_workers=config.workers,
-                      pin_memory=torch.cuda.is_available())
+                      worker_init_fn=ignore_signals, pin_memory=torch.cuda.is_available())
 
 
 def to_device(sample, device):
@@ -129,9 +132,11 @@ def to_device(sample, device):
 
 def start(settings, out):
     """Processes, device, precision, seed. Returns: rank, world size, device, dtype. Raises: ValueError when a run already lives in `out`."""
-    if not settings.resume and (out / "last.pt").exists():
-        raise ValueError(f"{out}: holds a run already; continue it with --resume, choose another --out, or delete it")
     rank, world, device = start_processes(settings.device)
+    if not settings.resume and (out / "last.pt").exists():
+        settings.resume = goes_on(out / "last.pt")
+        if not settings.resume:
+            raise ValueError(f"{out}: holds a run already; continue it with --resume, choose another --out, or delete it")
     seed_all(settings.seed)
     keep_memory()
     return rank, world, device, pick_precision(settings.precision, device)
@@ -191,6 +196,7 @@ class Run:
         self.config, self.settings, self.out, self.network, self.last, self.rank = config, config.training, out, network, steps, rank
         self.average = copy.deepcopy(network).requires_grad_(False) if config.beyond.ema else network      # is validated and saved
         self.parts, self.step, self.best, self.further = {"model": self.average, "trained": network, **parts}, 0, -math.inf, further
+        self.job, self.stop = job(), catch_signals()
         if self.settings.resume:
             self.resume(out / "last.pt")
         self.log = Log(out / "log.csv", columns, self.step, write=rank == 0)
@@ -221,7 +227,8 @@ class Run:
     def save(self, name):
         """Writes a checkpoint into the run's folder."""
         states = {part: of.state_dict() for part, of in self.parts.items()}
-        save_checkpoint(self.out / name, {**self.made_of, "training": asdict(self.config), "step": self.step, "best": self.best, **self.further, **states})
+        save_checkpoint(self.out / name, {**self.made_of, "training": asdict(self.config), "step": self.step, "best": self.best, "job": self.job,
+                                          **self.further, **states})
 
     def finish_step(self, step, terms, val_set, predictors, on_best=lambda: None):
         """After an optimiser step: running mean, log, validation, checkpoints. All processes call it.
@@ -233,8 +240,10 @@ class Run:
             follow(self.average, self.network, self.config.beyond.ema, step)
         self.bar.update()
         self.log.collect(terms)
+        stopped = self.stop.agreed()
         validating = step % settings.val_every == 0 or step == self.last
-        if step % settings.log_every and not validating:
+        saving = validating or stopped or step % settings.save_every == 0
+        if step % settings.log_every and not saving:
             return
         row, scores = {**self.log.row(step, settings.batch), "lr": self.parts["schedule"].get_last_lr()[0]}, {}
         if validating and self.rank == 0:
@@ -247,5 +256,10 @@ class Run:
                 self.best = score
                 self.save("best.pt")
                 on_best()
+        if saving and self.rank == 0:
             self.save("last.pt")
         self.log.restart_clock()
+        if step == self.last:
+            self.stop.release()
+        elif stopped:
+            self.stop.end(stopped, f"stopped at step {step}, which {self.out / 'last.pt'} holds; go on with --resume" if self.rank == 0 else "")

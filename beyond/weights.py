@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 
 from beyond.blend import BlendedDHRNet, add_blend
+from beyond.checkpoints import check_fit, fill, load_checkpoint, save_checkpoint
 from beyond.fast import speed_up
 from brackets.prepare import UNPREPARED, PrepareConfig
-from common import config_from, load_checkpoint, save_checkpoint
+from common import config_from
 from lfdiff import LFDiffConfig, build
 from loss import VGG19_URL, VGG19Features
 
@@ -52,12 +53,27 @@ def part_of(checkpoint, name, path):
     return state
 
 
-def empty_model(checkpoint):
-    """A fresh model of the architecture that a checkpoint describes. Returns: Stage1 or Stage2. Raises: ValueError."""
-    config = checkpoint["config"]
-    blend = config.get("dhrnet", {}).pop("blend", False)                # older files have it there
-    model = build(checkpoint["variant"], config_from(LFDiffConfig, config))
-    return add_blend(model) if checkpoint.get("blend", blend) else model
+def model_from(checkpoint, path, variant=None):
+    """A model of the architecture that a checkpoint describes, with its weights.
+
+    path: of the file, for messages; variant: another than the checkpoint's, whose networks it must hold.
+    Returns: Stage1 or Stage2, float32, on the CPU. Raises: ValueError that names what does not fit. No memory is taken before all of it fits.
+    """
+    dhrnet = checkpoint["config"].get("dhrnet", {})
+    blend = checkpoint.get("blend", dhrnet.get("blend", False))         # older files have it there
+    plain = {key: value for key, value in dhrnet.items() if key != "blend"}
+    try:
+        config = config_from(LFDiffConfig, {**checkpoint["config"], "dhrnet": plain})
+        make = lambda: add_blend(build(variant or checkpoint["variant"], config)) if blend else build(variant or checkpoint["variant"], config)
+        with torch.device("meta"):
+            empty = make()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    state = checkpoint["model"]
+    if variant:
+        state = {f"{name}.{key}": value for name, _ in empty.named_children() for key, value in part_of(checkpoint, name, path).items()}
+    check_fit(empty, state, path)
+    return fill(make(), state, path)
 
 
 def load_weights(path, device="cpu", fast=True):
@@ -69,11 +85,7 @@ def load_weights(path, device="cpu", fast=True):
     Raises: FileNotFoundError; ValueError for a file that is not ours.
     """
     checkpoint = load_checkpoint(path)
-    model = empty_model(checkpoint)
-    try:
-        model.load_state_dict(checkpoint["model"])
-    except RuntimeError as error:
-        raise ValueError(f"{path}: weights do not fit the architecture stored with them ({str(error).splitlines()[-1].strip()})") from None
+    model = model_from(checkpoint, path)
     model.prepare = config_from(PrepareConfig, checkpoint["prepare"]) if "prepare" in checkpoint else UNPREPARED
     model.steps = checkpoint.get("steps")
     model = model.to(device, memory_format=torch.channels_last).eval()

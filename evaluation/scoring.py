@@ -20,6 +20,7 @@ import torch
 from torch.utils.benchmark import timer
 from tqdm import tqdm
 
+from beyond.checkpoints import load_checkpoint
 from beyond.fast import by_strips, keep_memory
 from beyond.pictures import panels, save_panel
 from beyond.tiles import reconstruct_in_tiles, tile_for
@@ -28,7 +29,7 @@ from brackets.files import read_image, write_image
 from brackets.marks import RESULT
 from brackets.prepare import UNPREPARED, PrepareConfig, prepare
 from brackets.scenes import find_scenes, load_scene, scene_files
-from common import autocast, count_parameters, load_checkpoint
+from common import autocast, count_parameters
 from brackets.merge import PLAIN, weighted_merge
 from data import T, network_input
 from evaluation.hdrvdp2 import quality, settings

@@ -16,11 +16,12 @@ from pathlib import Path
 import torch
 from tyro.conf import Positional
 
+from beyond.checkpoints import load_checkpoint
 from beyond.weights import load_weights, part_of
 from brackets.merge import weighted_merge
 from brackets.prepare import prepare
 from brackets.scenes import load_scene
-from common import load_checkpoint, parse, run
+from common import parse, run
 from data import T, network_input, psnr
 from ddim import DiffusionConfig, Schedule, ddim, diffuse
 from dhrnet import FRM

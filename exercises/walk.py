@@ -15,10 +15,11 @@ import torch.nn.functional as nnf
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(globals().get("__file__", "exercises/walk.py")).resolve().parent.parent))
+from beyond.checkpoints import load_checkpoint
 from beyond.weights import load_weights, part_of
 from brackets.prepare import prepare
 from brackets.scenes import load_scene
-from common import load_checkpoint, save_figure
+from common import save_figure
 from data import T, network_input, psnr
 from ddim import ddim_step, predict_z0, sampling_times
 from dhrnet import split_frequencies

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-import common
 import train_stage1
 import train_stage2
+from beyond.checkpoints import load_checkpoint
 from brackets.files import write_image
 from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfig
 
@@ -47,7 +47,7 @@ def column(folder, name):
 
 
 def weights(folder):
-    return common.load_checkpoint(folder / "last.pt")["model"]
+    return load_checkpoint(folder / "last.pt")["model"]
 
 
 def same(a, b):

@@ -1,7 +1,6 @@
-"""common.py: command line from dataclasses, checkpoints, exit codes, precision."""
+"""common.py: command line from dataclasses, exit codes, precision."""
 
 import inspect
-import os
 import random
 import re
 import typing
@@ -12,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from common import (autocast, config_from, count_parameters, describe, load_checkpoint, parse, pick_device, pick_precision, run, save_checkpoint,
-                    seed_all, start_processes, write_atomically)
+from common import (autocast, config_from, count_parameters, describe, parse, pick_device, pick_precision, run, seed_all, start_processes,
+                    write_atomically)
 from ddim import DiffusionConfig
 from denoiser import DenoiserConfig
 from dhrnet import DHRNetConfig
@@ -257,15 +256,6 @@ def test_one_seed_gives_one_sequence_everywhere():
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
-def test_checkpoint_comes_back_as_it_was_saved(tmp_path):
-    path = tmp_path / "new" / "folder" / "last.pt"
-    saved = {"model": {"w": torch.arange(3.0)}, "variant": "s1", "step": 7, "best": float("-inf"), "config": {"frms": (1, 2)}}
-    save_checkpoint(path, saved)
-    loaded = load_checkpoint(path)
-    assert torch.equal(loaded.pop("model")["w"], saved.pop("model")["w"]) and loaded == saved
-    assert [entry.name for entry in path.parent.iterdir()] == ["last.pt"]
-
-
 def test_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
     path = tmp_path / "last.pt"
     write_atomically(path, lambda file: file.write(b"old"))
@@ -282,47 +272,6 @@ def test_old_file_is_there_until_the_new_one_is_whole(tmp_path):
     write_atomically(path, lambda file: file.write(b"old"))
     write_atomically(path, lambda file: (file.write(b"new"), file.flush(), seen.append(path.read_bytes())))
     assert seen == [b"old"] and path.read_bytes() == b"new"
-
-
-def test_missing_checkpoint_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"last\.pt: no such checkpoint; train"):
-        load_checkpoint(tmp_path / "last.pt")
-    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
-        load_checkpoint(tmp_path)
-
-
-class RunsCode:
-    """A pickle that makes a folder when it is read."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
-@pytest.mark.parametrize("kind", ["text", "empty", "truncated", "code"])
-def test_unreadable_checkpoint_is_refused_in_one_line(tmp_path, kind):
-    path, trap = tmp_path / "last.pt", tmp_path / "trap"
-    save_checkpoint(path, {"model": {"w": torch.zeros(1000)}})
-    if kind == "text":
-        path.write_text("<html>not found</html>")
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "truncated":
-        path.write_bytes(path.read_bytes()[:3000])
-    else:
-        torch.save({"model": RunsCode(str(trap))}, path)
-    with pytest.raises(ValueError, match=r"last\.pt: not a readable checkpoint .*; it") as error:
-        load_checkpoint(path)
-    assert "\n" not in str(error.value) and not trap.exists()
-
-
-@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, {"model": {}, "config": {}}, {"variant": "s2", "config": {}}])
-def test_file_of_another_project_is_refused(tmp_path, content):
-    save_checkpoint(tmp_path / "other.pt", content)
-    with pytest.raises(ValueError, match=r"other\.pt: not a checkpoint of this project"):
-        load_checkpoint(tmp_path / "other.pt")
 
 
 def test_parameters_are_counted_without_buffers():

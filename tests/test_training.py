@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-import common
 import train_stage1
 import train_stage2
 import training
+from beyond.checkpoints import load_checkpoint, save_checkpoint
 from beyond.config import BeyondConfig
 from beyond.weights import load_weights
 from brackets.prepare import UNPREPARED, PrepareConfig
@@ -40,7 +40,7 @@ def test_stage_2_trains_the_diffusion_alone_and_then_all_of_it(trained):
     assert column(second, "val_psnr_mu_true") != column(second, "val_psnr_mu_predicted")
     before, after = weights(first), weights(second)
     assert any(not torch.equal(after[name], before[name]) for name in before if name.startswith("dhrnet."))
-    lpenet = common.load_checkpoint(second / "last.pt")["lpenet"]
+    lpenet = load_checkpoint(second / "last.pt")["lpenet"]
     assert all(torch.equal(lpenet[name], before["lpenet." + name]) for name in lpenet)
 
 
@@ -56,7 +56,7 @@ def test_the_prior_is_standardised_by_the_training_set(trained):
 def test_training_goes_on_from_weights_with_their_architecture(trained, tmp_path):
     first, second = trained
     file = second / "weights.pt"
-    shipped = common.load_checkpoint(file)
+    shipped = load_checkpoint(file)
     run_script(train_stage1, *DATA, "--init", file, "--epochs", "1", "--lr", "1e-9", "--out", tmp_path / "one")     # no --channels: the file knows
     run_script(train_stage2, *DATA, "--init", file, "--epochs", "1", "--lr", "1e-9", "--out", tmp_path / "two")
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
@@ -65,13 +65,13 @@ def test_training_goes_on_from_weights_with_their_architecture(trained, tmp_path
         assert not name.startswith("dhrnet.") or torch.allclose(one[name], value.float(), atol=1e-6), name
     for name, value in shipped["lpenet"].items():
         assert torch.allclose(one["lpenet." + name], value.float(), atol=1e-6), name
-    assert common.load_checkpoint(tmp_path / "one" / "last.pt")["config"] == shipped["config"]
+    assert load_checkpoint(tmp_path / "one" / "last.pt")["config"] == shipped["config"]
 
 
 def test_stage_2_gives_a_blend_to_a_dhrnet_that_has_none_and_keeps_the_rest(trained, tmp_path):
     first, second = trained
     run_script(train_stage2, *DATA, "--init", second / "weights.pt", "--blend", "--epochs", "2", "--lr", "1e-3", "--warmup", "0", "--out", tmp_path / "two")
-    saved = common.load_checkpoint(tmp_path / "two" / "last.pt")
+    saved = load_checkpoint(tmp_path / "two" / "last.pt")
     assert saved["blend"] and saved["model"]["dhrnet.blend.weigh.weight"].abs().max() > 0       # and it learns
     run_script(train_stage2, *DATA, "--init", tmp_path / "two" / "weights.pt", "--epochs", "1", "--lr", "1e-9", "--out", tmp_path / "three")
     assert "dhrnet.blend.weigh.weight" in weights(tmp_path / "three")
@@ -79,7 +79,7 @@ def test_stage_2_gives_a_blend_to_a_dhrnet_that_has_none_and_keeps_the_rest(trai
     with pytest.raises(ValueError, match="--split, --blend"):
         train_stage2.first_networks(replace(config, split=True), torch.device("cpu"))
     network, _ = train_stage2.first_networks(config, torch.device("cpu"))
-    shipped = common.load_checkpoint(second / "weights.pt")["model"]
+    shipped = load_checkpoint(second / "weights.pt")["model"]
     assert all(torch.equal(network.state_dict()[name], value.float()) for name, value in shipped.items())
 
 
@@ -114,7 +114,7 @@ def test_without_a_diffusion_model_there_is_no_denoiser_and_no_noise_loss(traine
 
 def test_the_baseline_trains_without_a_prior(tmp_path):
     out = stage1(tmp_path, "--epochs", "1", "--baseline")
-    assert not any("lpenet" in name or "low.k" in name for name in weights(out)) and common.load_checkpoint(out / "last.pt")["variant"] == "baseline"
+    assert not any("lpenet" in name or "low.k" in name for name in weights(out)) and load_checkpoint(out / "last.pt")["variant"] == "baseline"
 
 
 @pytest.mark.parametrize(("script", "ema"), [(train_stage1, 0), (train_stage1, 0.9), (train_stage2, 0.9)])
@@ -134,13 +134,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(script, ema, trai
         train(tmp_path / "cut")
     monkeypatch.undo()
     cut = train(tmp_path / "cut", "--resume")
-    assert common.load_checkpoint(cut / "last.pt")["step"] == 8
+    assert load_checkpoint(cut / "last.pt")["step"] == 8
     assert same(weights(whole), weights(cut))
-    trained_weights = [common.load_checkpoint(folder / "last.pt")["trained"] for folder in (whole, cut)]
+    trained_weights = [load_checkpoint(folder / "last.pt")["trained"] for folder in (whole, cut)]
     assert same(*trained_weights) and same(trained_weights[0], weights(whole)) == (not ema)
-    best = [common.load_checkpoint(folder / "best.pt") for folder in (whole, cut)]
+    best = [load_checkpoint(folder / "best.pt") for folder in (whole, cut)]
     assert best[0]["step"] == best[1]["step"] and same(best[0]["model"], best[1]["model"])
-    saved = [common.load_checkpoint(folder / "last.pt")["optimiser"]["state"] for folder in (whole, cut)]
+    saved = [load_checkpoint(folder / "last.pt")["optimiser"]["state"] for folder in (whole, cut)]
     assert all(torch.equal(saved[0][i]["exp_avg_sq"], saved[1][i]["exp_avg_sq"]) for i in saved[0])
     assert column(cut, "lr") == column(whole, "lr") == pytest.approx([1e-5, 1e-6])
 
@@ -173,7 +173,7 @@ def test_the_mean_of_the_weights_is_its_sum_written_out():
 
 def test_what_is_saved_is_the_mean_of_the_weights(trained, tmp_path):
     out = stage2(tmp_path / "mean", trained[0], "--epochs", "2", "--lr", "1e-3", "--warmup", "0", "--ema", "0.9")
-    last, best, saved = (common.load_checkpoint(out / name) for name in ("last.pt", "best.pt", "weights.pt"))
+    last, best, saved = (load_checkpoint(out / name) for name in ("last.pt", "best.pt", "weights.pt"))
     assert not same(last["model"], last["trained"])
     assert same(saved["model"], {name: value.half() for name, value in best["model"].items()})
 
@@ -195,9 +195,10 @@ def test_two_processes_give_the_weights_of_one_with_the_same_global_batch(script
     alone, together = tmp_path / "alone", tmp_path / "together"
     run_script(script, *words, "--out", alone)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ROOT / f"{script.__name__}.py"),
-                    *words, "--out", str(together)], env=environment, check=True, capture_output=True, text=True, timeout=240)
-    a, b = (common.load_checkpoint(folder / "last.pt") for folder in (alone, together))
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ROOT / f"{script.__name__}.py"),
+                           *words, "--out", str(together)], env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    a, b = (load_checkpoint(folder / "last.pt") for folder in (alone, together))
     assert a["optimiser"]["state"].keys() == b["optimiser"]["state"].keys()     # of the diffusion alone: DHRNet has no gradient in both
     losses = [column(folder, "L_r" if warmup != "1" else "L_diff") for folder in (alone, together)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)                      # the log is of the whole batch, not of one process's share
@@ -245,7 +246,7 @@ def test_the_further_terms_and_the_alignment_are_off_by_default_and_reach_where_
     for name, flags in (("paper", []), ("beyond", ["--linear", "3", "--decibel", "0.5", "0.75", "--sharp", "0.25", "--align"])):
         words = ["--epochs", "1", *flags]
         out = stage1(tmp_path / name, *words) if script is train_stage1 else stage2(tmp_path / name, trained[0], "--warmup", "0", *words)
-        assert common.load_checkpoint(out / "last.pt")["prepare"] == asdict(PrepareConfig() if flags else UNPREPARED)
+        assert load_checkpoint(out / "last.pt")["prepare"] == asdict(PrepareConfig() if flags else UNPREPARED)
         assert (len(column(out, "soft")) if flags else "soft" not in (out / "log.csv").read_text()) == 1
     assert set(asked) == {(0.0, (0.0, 0.0), 0.0), (3.0, (0.5, 0.75), 0.25)} and prepared == [UNPREPARED, PrepareConfig()]
 
@@ -292,11 +293,11 @@ def test_stage_1_too_trains_in_training_mode_and_validates_in_evaluation_mode(tm
 
 def test_a_new_setting_orphans_no_run(tmp_path):
     stage1(tmp_path, "--epochs", "1")
-    saved = common.load_checkpoint(tmp_path / "last.pt")
+    saved = load_checkpoint(tmp_path / "last.pt")
     del saved["training"]["training"]["val_on"]
-    common.save_checkpoint(tmp_path / "last.pt", saved)
+    save_checkpoint(tmp_path / "last.pt", saved)
     stage1(tmp_path, "--epochs", "2", "--resume")
-    assert common.load_checkpoint(tmp_path / "last.pt")["step"] == 8
+    assert load_checkpoint(tmp_path / "last.pt")["step"] == 8
 
 
 def test_a_constant_channel_of_the_prior_is_left_at_its_scale():

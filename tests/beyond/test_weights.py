@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from beyond.blend import BlendedDHRNet, add_blend
+from beyond.checkpoints import save_checkpoint
 from beyond.weights import load_weights, save_weights
 from brackets.prepare import UNPREPARED, PrepareConfig
-from common import save_checkpoint
 from lfdiff import reconstruct
 from slow import SMALL, VARIANTS, bracket, fresh, normal
 

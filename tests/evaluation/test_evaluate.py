@@ -14,6 +14,7 @@ import torch
 
 import common
 import evaluate
+from beyond.checkpoints import save_checkpoint
 from beyond.config import BeyondConfig
 from beyond.weights import architecture, save_weights
 from brackets.files import read_image, write_image
@@ -283,7 +284,7 @@ def test_kalantaris_test_scenes_are_found_and_those_of_one_name_told_apart(world
 def write_run(folder, variant, config, model=None):
     """best.pt as the train scripts write it."""
     model = model or tiny(variant)
-    common.save_checkpoint(folder / "best.pt", {**architecture(model, PrepareConfig()), "training": asdict(config), "step": 7, "best": 1.0,
+    save_checkpoint(folder / "best.pt", {**architecture(model, PrepareConfig()), "training": asdict(config), "step": 7, "best": 1.0,
                                                 "model": model.state_dict()})
     return model
 

@@ -1,0 +1,83 @@
+"""Checkpoints: plain dicts, numbers and tensors. A file is checked before anything is built from it, and no code in it is run.
+
+PyTorch writes a zip archive with a checksum for each tensor, but does not look at the checksums when it reads. This file does.
+"""
+
+import zipfile
+from pathlib import Path
+
+import torch
+
+from common import write_atomically
+
+
+def save_checkpoint(path, checkpoint):
+    """Writes plain dicts, numbers and tensors, atomically."""
+    write_atomically(path, lambda file: torch.save(checkpoint, file))
+
+
+def _check_archive(path):
+    """Raises: ValueError for a damaged archive, or one whose contents would need more memory than the file has bytes."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError(f"{path}: holds more than its size says; it is not a checkpoint of this project, use another")
+        damaged = archive.testzip()
+    if damaged:
+        raise ValueError(f"{path}: is damaged, {damaged} does not match its checksum; copy it again")
+
+
+def load_checkpoint(path):
+    """Reads a checkpoint onto the CPU.
+
+    Returns: the dict that save_checkpoint was given.
+    Raises: FileNotFoundError; ValueError when the file is damaged, or not such a checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint; train one first, or name another")
+    try:
+        _check_archive(path)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (PermissionError, MemoryError):
+        raise
+    except ValueError as error:
+        raise error if str(path) in str(error) else ValueError(f"{path}: not a readable checkpoint ({error}); use another file") from None
+    except Exception as error:   # zipfile and torch.load raise a dozen kinds for a broken file; all mean the same to a user
+        raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}); it may be truncated, copy it again") from None
+    kinds = {"variant": str, "config": dict, "model": dict}
+    missing = sorted(set(kinds) - set(checkpoint if isinstance(checkpoint, dict) else {}))
+    if missing:
+        raise ValueError(f"{path}: not a checkpoint of this project (no {', '.join(missing)} in it); name another file")
+    for name, kind in kinds.items():
+        if not isinstance(checkpoint[name], kind):
+            raise ValueError(f"{path}: its {name} is of type {type(checkpoint[name]).__name__}, not {kind.__name__}; name another file")
+    return checkpoint
+
+
+def check_fit(module, state, path):
+    """Compares a state dict with the network that is to take it, which may be on the meta device. path: of the file, for the message.
+
+    Raises: ValueError that names the first tensor that is missing, left over, of another shape or not finite.
+    """
+    wanted = module.state_dict()
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path}: its weights are not tensors by name; name another file")
+    for name in [*wanted, *sorted(map(str, state.keys() - wanted.keys()))]:
+        if name not in state or name not in wanted:
+            raise ValueError(f"{path}: {name} is {'missing' if name in wanted else 'left over'}; the weights do not fit the architecture stored with them, "
+                             "use another file")
+        if state[name].shape != wanted[name].shape:
+            raise ValueError(f"{path}: {name} has the shape {tuple(state[name].shape)}, the network's is {tuple(wanted[name].shape)}; the weights do not "
+                             "fit the architecture stored with them, use another file")
+        if state[name].untyped_storage().nbytes() < state[name].numel() * state[name].element_size():
+            raise ValueError(f"{path}: {name} claims more values than the file holds; use another file")
+        if not state[name].isfinite().all():
+            raise ValueError(f"{path}: {name} holds values that are not finite; use an earlier checkpoint")
+
+
+def fill(module, state, path):
+    """Loads a state dict into a network. Raises: ValueError as check_fit. Returns: the network."""
+    check_fit(module, state, path)
+    module.load_state_dict(state)
+    return module
