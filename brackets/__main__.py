@@ -10,8 +10,9 @@ from tyro.conf import Positional
 
 from brackets import light
 from brackets.curve import phi
-from brackets.files import read_image
+from brackets.files import read_image, read_stored
 from brackets.flow import SMALLEST, find_flow
+from brackets.kinds import kind_of
 from brackets.prepare import PrepareConfig, prepare
 from brackets.register import in_words
 from brackets.scenes import load_scene, scene_files
@@ -31,10 +32,12 @@ def print_files(config, sample):
     height, width = sample["ldr"].shape[-2:]
     print(f"{sample['name']}: {width}x{height}")
     for path, stops, frame in zip(paths, ev, sample["ldr"]):
-        saturated = 100 * (frame.amax(dim=0) >= 1).float().mean()
-        print(f"  {path.name:24s} {read_image(path).dtype!s:8s} +{stops:.2f} EV  mean {frame.mean():.3f}, {saturated:.1f} % saturated")
+        saturated, unseen = (100 * where.float().mean() for where in (frame.amax(dim=0) >= 1, frame[0].isnan()))
+        print(f"  {path.name:24s} {kind_of(path):5s} {read_stored(path).pixels.dtype!s:8s} +{stops:.2f} EV  mean {frame.nanmean():.3f}, "
+              f"{saturated:.1f} % saturated" + (f", {unseen:.1f} % transparent" if unseen else ""))
     if truth:
-        print(f"  {truth.name:24s} float32  truth      mean {sample['hdr'].mean():.4f}, largest {read_image(truth).max():.4f} before clipping at 1")
+        print(f"  {truth.name:24s} {kind_of(truth)} float32  truth      mean {sample['hdr'].mean():.4f}, "
+              f"largest {read_image(truth).max():.4f} before clipping at 1")
 
 
 def print_motion(prepared):

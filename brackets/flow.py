@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as nnf
 
 from brackets.light import apply
-from brackets.register import at_one_exposure, box_mean, enlarged_by, exposed_as_frame, in_threads, warp, within
+from brackets.register import at_one_exposure, box_mean, enlarged_by, exposed_as_frame, filled_reference, in_threads, onto_reference, warp, within
 
 LARGEST = 1_600_000     # pixels of the image that flow is looked for in; a larger photograph is shrunk by a whole number
 SMALLEST = 32           # side below which a frame is left as it is, pixels: DIS compares patches of 8, over several scales
@@ -114,9 +114,10 @@ def follow_flow(ldr, ev, homographies=None, light=None):
     Returns: the same shape. Of the reference only the light is corrected, and of a bracket of fewer than SMALLEST pixels a side.
     """
     aligned, ev = (ldr.clone(), ev) if light is None else apply(ldr, light)
-    if min(ldr.shape[2:]) < SMALLEST:                                           # register.py leaves these alone, too
-        return aligned
     homographies = torch.eye(3).expand(3, 3, 3) if homographies is None else homographies
+    if min(ldr.shape[2:]) < SMALLEST:                                           # register.py leaves these alone, too
+        return onto_reference(aligned, ev, homographies)
+    aligned[1] = filled_reference(aligned, ev, homographies)
     for i in (0, 2):
         stops = float(ev[1] - ev[i])
         pair, k = shrunk_pair(aligned[1], aligned[i], stops, homographies[i])

@@ -42,10 +42,11 @@ class Light:
 # --- which values belong together ---------------------------------------------------------------------------------------
 
 def _blocks(ldr):
-    """Blocks all over the frames, (3, 3, n, 16), n up to about BLOCKS."""
+    """Blocks all over the frames, (3, 3, n, 16), n up to about BLOCKS, where no frame is NaN."""
     h, w = (side // BLOCK for side in ldr.shape[2:])
     apart = BLOCK * max(1, round(math.sqrt(h * w / BLOCKS)))
-    return ldr.unfold(2, BLOCK, apart).unfold(3, BLOCK, apart).reshape(*ldr.shape[:2], -1, BLOCK * BLOCK).float().cpu()
+    blocks = ldr.unfold(2, BLOCK, apart).unfold(3, BLOCK, apart).reshape(*ldr.shape[:2], -1, BLOCK * BLOCK).float().cpu()
+    return blocks[:, :, ~blocks.isnan().any(dim=3).any(dim=1).any(dim=0)]
 
 
 def find_clip(blocks):
@@ -219,7 +220,7 @@ def apply(ldr, light):
         for c, plane in enumerate(frame):                                           # a large photograph's planes, not all at once
             table = torch.from_numpy(_table(light, i, c)).to(ldr)
             place = plane * (len(table) - 1)
-            low = place.int().clamp(max=len(table) - 2)
+            low = place.int().clamp(0, len(table) - 2)                          # NaN becomes any number, and stays NaN below
             plane.copy_(torch.lerp(table[low], table[low + 1], place - low))
     return out, light.ev.clone()
 

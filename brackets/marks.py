@@ -39,7 +39,7 @@ def mark_of(path):
                 software = tiff.pages[0].tags.valueof(SOFTWARE)
         else:
             with Image.open(path) as image:
-                software = image.info.get("Software") or image.getexif().get(SOFTWARE)
+                software = image.info.get("Software") or Image.Image.getexif(image).get(SOFTWARE)     # PngImageFile's own decodes all pixels
     except Exception:                       # read_image says what is wrong with such a file
         return ""
     return next((mark for mark in (RESULT, ALIGNED) if str(software).startswith(mark)), "")

@@ -22,11 +22,11 @@ from tyro.conf import DisallowNone
 from brackets.flow import follow_flow
 from brackets.light import Light, apply, estimate
 from brackets.light import in_words as light_in_words
-from brackets.register import check_bracket, corner_motion, register, warp
+from brackets.register import all_seen, check_bracket, corner_motion, onto_reference, register
 from brackets.scenes import LAYOUTS, load_scene, scene_files
 from common import write_atomically
 
-VERSION = 7     # raise it with every change of what prepare() returns: cached scenes are then prepared anew
+VERSION = 8     # raise it with every change of what prepare() returns: cached scenes are then prepared anew
 
 
 @dataclass(frozen=True)
@@ -74,25 +74,27 @@ def registered_frames(ldr, ev, homographies, light):
     ldr: (3, 3, H, W) as taken; ev: (3,) stops, as stated; homographies, light: as the fields of Prepared.
     Returns: a new bracket of the same shape.
     """
-    ldr, ev = (ldr.clone(), ev) if light is None else apply(ldr, light)
-    for i in (0, 2):
-        ldr[i] = warp(ldr[i], homographies[i], ldr[1], float(ev[1] - ev[i]))
-    return ldr
+    return onto_reference(*((ldr.clone(), ev) if light is None else apply(ldr, light)), homographies)
 
 
 @torch.no_grad()
 def prepare(ldr, ev, config=None):
     """Prepares a bracket for the network.
 
-    ldr: (3, 3, H, W) float32, coded in [0, 1]: frame, then RGB channel; exposure rises, frame 1 is the reference. ev: (3,) stops.
-    config: PrepareConfig; None does all steps.
-    Returns: Prepared. Its ldr is the given tensor where every step is left out.
+    ldr: (3, 3, H, W) float32, coded in [0, 1]: frame, then RGB channel; exposure rises, frame 1 is the reference. NaN where a frame does not
+        show the scene. ev: (3,) stops. config: PrepareConfig; None does all steps.
+    Returns: Prepared. Its ldr has no NaN. It is the given tensor where every step is left out and nothing was NaN.
     Raises: ValueError for another shape.
     """
     config = config or PrepareConfig()
     check_bracket(ldr, ev)
-    registered, homographies = register(ldr, ev) if config.register else (ldr, torch.eye(3, dtype=torch.float64).repeat(3, 1, 1))
-    light = estimate(registered, ev) if config.response else None
+    whole, registered, homographies = all(map(all_seen, ldr)), ldr, torch.eye(3, dtype=torch.float64).repeat(3, 1, 1)
+    if config.register:
+        registered, homographies = register(ldr, ev)
+    elif not whole:
+        registered = onto_reference(ldr.clone(), ev, homographies)
+    # What was filled in says gamma 2.2, for it is made so. Frames with transparent rims hardly move.
+    light = estimate(registered if whole else torch.where(ldr.isnan(), ldr, registered), ev) if config.response else None
     if light is not None or config.flow:
         del registered                                          # a large bracket takes a gigabyte
         registered = (follow_flow if config.flow else registered_frames)(ldr, ev, homographies, light)

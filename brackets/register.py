@@ -12,6 +12,8 @@ The homography W takes points x of the reference to the frame. It minimises
 over a pyramid, coarse to fine. The coarsest level tries all translations. From then on, W <- W (I + dW) with Gauss-Newton's dW from the
 mean of both images' gradients: first a similarity, then an affinity, at last all of it.
 W is kept if E(W) is clearly below E(W⁻¹). The motion and its opposite blur F alike. If nothing moved, noise makes both equally good.
+
+A pixel of a frame may be NaN: the photograph does not show the scene there, as beyond its rim. It has no part in E, and is filled like a rim.
 """
 
 import math
@@ -78,12 +80,23 @@ def box_mean(image, side):
     return cv2.blur(image, (side, side))
 
 
+def with_nearest(planes):
+    """Planes (C, h, w) in which the nearest pixel that is seen stands where they are NaN, as cv2.BORDER_REPLICATE does beyond a rim."""
+    seen = ~np.isnan(planes[0])
+    if seen.all() or not seen.any():
+        return planes
+    labels = cv2.distanceTransformWithLabels((~seen).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1]
+    places = np.empty(labels.max() + 1, np.int64)
+    places[labels[seen]] = np.flatnonzero(seen)
+    return planes.reshape(len(planes), -1)[:, places[labels]]
+
+
 def normalise(grey):
-    """n(g) of the header, of g smoothed over 3x3 pixels. grey: (h, w) float32 array, coded. Returns: the same shape, mostly within -3 to 3."""
-    grey = box_mean(grey, 3)
+    """n(g) of the header, of g smoothed over 3x3 pixels. grey: (h, w) float32 array, coded. Returns: the same shape, mostly within -3 to 3; NaN stays."""
+    unseen, grey = np.isnan(grey), box_mean(with_nearest(grey[None])[0], 3)
     mean = box_mean(grey, WINDOW)
     var = (box_mean(grey ** 2, WINDOW) - mean ** 2).clip(min=0)
-    return (grey - mean) / np.sqrt(var + FLOOR ** 2)
+    return np.where(unseen, np.float32(np.nan), (grey - mean) / np.sqrt(var + FLOOR ** 2))
 
 
 def at_one_exposure(reference, frame, stops):
@@ -106,16 +119,16 @@ def shrunk(image, k):
 def search(R, F):
     """The translation by whole pixels, up to REACH, that correlates best. R, F: (h, w) from normalise(). Returns: (3, 3) float64."""
     x, y = (min(math.ceil(REACH * max(R.shape)), n // 2) for n in R.shape[::-1])
-    R, F = R.clip(-SEARCHED, SEARCHED), F.clip(-SEARCHED, SEARCHED)
+    R, F = (np.where(np.isnan(n), 0, n.clip(-SEARCHED, SEARCHED)) for n in (R, F))
     _, _, _, (left, top) = cv2.minMaxLoc(cv2.matchTemplate(cv2.copyMakeBorder(F, y, y, x, x, cv2.BORDER_CONSTANT), R, cv2.TM_CCORR_NORMED))
     return np.array([[1, 0, left - x], [0, 1, top - y], [0, 0, 1.0]])
 
 
 def _warped(F, W):
-    """F(W x) (h, w), and where that is inside of the frame."""
-    size, to_W = F.shape[::-1], cv2.WARP_INVERSE_MAP
-    inside = cv2.warpPerspective(np.full(F.shape, 255, np.uint8), W, size, flags=cv2.INTER_NEAREST | to_W) > 0
-    return cv2.warpPerspective(F, W, size, flags=cv2.INTER_CUBIC | to_W, borderMode=cv2.BORDER_REPLICATE), inside
+    """F(W x) (h, w), and where that is seen, inside of the frame."""
+    size, to_W, unseen = F.shape[::-1], cv2.WARP_INVERSE_MAP, np.isnan(F)
+    inside = cv2.warpPerspective(np.where(unseen, 0, 255).astype(np.uint8), W, size, flags=cv2.INTER_NEAREST | to_W) > 0
+    return cv2.warpPerspective(np.where(unseen, 0, F), W, size, flags=cv2.INTER_CUBIC | to_W, borderMode=cv2.BORDER_REPLICATE), inside
 
 
 def refine(R, F, W, model, steps):
@@ -127,8 +140,10 @@ def refine(R, F, W, model, steps):
     (height, width), N = R.shape, pixel_units(*R.shape)         # dW is found in N's units, in which its numbers are of one size
     half, (X, Y) = N[0, 0], (((np.arange(n) - (n - 1) / 2) / N[0, 0]).astype(np.float32) for n in (width, height))
     Y, slope, B = Y[:, None], np.float32([[-0.5, 0, 0.5]]), MODELS[model]
+    shown, R = ~np.isnan(R), np.where(np.isnan(R), 0, R)
     for _ in range(steps):
         warped, inside = _warped(F, W)
+        inside = inside & shown
         r = warped - R
         seen = r[inside & (np.abs(warped) + np.abs(R) > SEEN)]  # of flat pixels alone, the median would be 0
         if seen.size < 4 * BLOCK ** 2:
@@ -154,6 +169,7 @@ def believable(R, F, W):
     Blocks of pixels are compared, as neighbours are not independent: the mean fall of their errors must be SURE of its standard errors.
     """
     (there, inside), (back, inside_back) = _warped(F, W), _warped(F, np.linalg.inv(W))
+    inside, R = inside & ~np.isnan(R), np.where(np.isnan(R), 0, R)
     both = (inside & inside_back).astype(np.float32)
     fall = np.square(back - R).clip(max=LIMIT) - np.square(there - R).clip(max=LIMIT)
     share, fall = (shrunk(image, BLOCK) for image in (both, fall * both))
@@ -217,15 +233,17 @@ def warp(frame, homography, reference, stops, u=None):
 
     frame, reference: (3, H, W) coded in [0, 1]; homography: (3, 3), the reference's pixels to the frame's; stops: as in estimate(); u: None, or
         a flow (2, H, W), pixels to the right and down to go before the homography: both at once, for interpolated twice a frame is blurred.
-    Returns: (3, H, W) float32 in [0, 1], as between_pixels() finds it. What lies outside of the frame is the
+    Returns: (3, H, W) float32 in [0, 1], as between_pixels() finds it. What lies outside of the frame, or where it is NaN, is the
         reference, exposed as the frame is: clip(H_2 t_i, 0, 1)^(1/2.2), which leaves no ghost. Where the reference is saturated, that
         is only a lower bound, and the nearest value inside of the frame is taken if it is higher. With the identity and no flow, the frame itself.
     """
-    if u is None and (np.asarray(homography) == np.eye(3)).all():
+    whole = all_seen(frame)
+    if u is None and whole and (np.asarray(homography) == np.eye(3)).all():
         return frame
     (height, width), rows = frame.shape[1:], max(1, STRIP // frame.shape[2])
     (a, b, c), (d, e, f), (g, h, i) = np.asarray(homography).tolist()
     planes, shown, out = frame.contiguous().numpy(), reference.numpy(), np.empty(frame.shape, np.float32)
+    seen, planes = (None, planes) if whole else ((~np.isnan(planes[0])).astype(np.float32), with_nearest(planes))
 
     def fill(top):
         strip = slice(top, min(top + rows, height))
@@ -236,9 +254,43 @@ def warp(frame, homography, reference, stops, u=None):
         X, Y = (a * x + b * y + c) / scale, (d * x + e * y + f) / scale
         image, exposed = between_pixels(planes, X, Y), exposed_as_frame(shown[:, strip], stops)
         beyond = np.where(shown[:, strip] > WHITE, np.maximum(image, exposed), exposed)
-        out[:, strip] = np.where(within(X, Y, height, width) & (scale > 0), image, beyond)
+        inside = within(X, Y, height, width) & (scale > 0)
+        if seen is not None:
+            inside &= cv2.remap(seen, X, Y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) > 0.999
+        out[:, strip] = np.where(inside, image, beyond)
     in_threads(fill, range(0, height, rows))
     return torch.from_numpy(out)
+
+
+def all_seen(frame):
+    """Whether no pixel of a tensor is NaN."""
+    return not bool(frame.sum().isnan())
+
+
+def filled_reference(ldr, ev, homographies):
+    """The reference without NaN: there, what the long frame shows, where that is saturated or does not reach the short one, or else the nearest pixel.
+
+    ldr: (3, 3, H, W) coded in [0, 1]; ev: (3,) stops; homographies: (3, 3, 3) from the reference's pixels to each frame's. Returns: (3, H, W).
+    """
+    if all_seen(ldr[1]):
+        return ldr[1]
+    reference = torch.from_numpy(with_nearest(ldr[1].contiguous().numpy()))
+    for i in (0, 2):
+        frame = warp(ldr[i], homographies[i], ldr[1], float(ev[1] - ev[i]))     # NaN where it does not show what the reference does not show
+        better = ldr[1].isnan() & ~frame.isnan() & (frame.amax(dim=0) < (WHITE if i == 2 else 2))
+        reference = torch.where(better, exposed_as_frame(frame, float(ev[i] - ev[1])), reference)
+    return reference
+
+
+def onto_reference(ldr, ev, homographies):
+    """Warps the outer frames of a bracket onto the reference, and fills what a frame does not show. Arguments as of filled_reference; ldr is changed.
+
+    Returns: ldr.
+    """
+    ldr[1] = filled_reference(ldr, ev, homographies)
+    for i in (0, 2):
+        ldr[i] = warp(ldr[i], homographies[i], ldr[1], float(ev[1] - ev[i]))
+    return ldr
 
 
 def check_bracket(ldr, ev):
@@ -257,14 +309,12 @@ def register(ldr, ev):
     Raises: ValueError for another shape.
     """
     check_bracket(ldr, ev)
-    registered, homographies = ldr.clone(), torch.eye(3, dtype=torch.float64).repeat(3, 1, 1)
+    homographies = torch.eye(3, dtype=torch.float64).repeat(3, 1, 1)
     for i in (0, 2):
-        stops = float(ev[1] - ev[i])
-        homography = estimate(ldr[1], ldr[i], stops)
+        homography = estimate(ldr[1], ldr[i], float(ev[1] - ev[i]))
         if homography is not None:
-            registered[i] = warp(ldr[i], homography, ldr[1], stops)
             homographies[i] = torch.from_numpy(homography)
-    return registered, homographies
+    return onto_reference(ldr.clone(), ev, homographies), homographies
 
 
 def in_words(homography, height, width):

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from brackets.files import LDR_SUFFIXES, exif_ev, read_exif, read_exposures, read_image, to_float
+from brackets.exposures import exif_exposures, read_exposures
+from brackets.files import as_frame, read_image, read_stored
+from brackets.folders import named, names, natural, other_than_named, photographs, say
 from brackets.light import estimate_exposures
 
 # layout: (file of the exposures, its unit, file of the truth, pattern of the frames' names)
@@ -35,35 +37,13 @@ WHERE_TO_GET = {  # data set: (what find_scenes looks for, the page of its autho
 
 
 LEAST, MOST = 0.1, 20.0     # stops between neighbouring exposures, and from the shortest to the longest, that are believed
-_USABLE = f"{LEAST:g} stops apart or more, and within {MOST:g}"
 SEEN = 1_000_000            # pixels of a photograph from which exposures are estimated
 
 
-def _natural(path):
-    """A sort key that puts 2 before 10, in upper or lower case."""
-    return [int(part) if i % 2 else part.lower() for i, part in enumerate(re.split(r"(\d+)", path.name))]
-
-
-def _frames(folder):
-    """The photographs in a folder, by name. Hidden files (._x.jpg) and pictures that infer.py wrote are left out."""
-    files = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
-    made = {p.stem.lower() for p in files if p.suffix.lower() == ".hdr"}  # NAME.hdr stands beside NAME.png
-    return sorted((p for p in files if p.suffix.lower() in LDR_SUFFIXES and not p.stem.lower().endswith("_panel")
-                   and not (p.suffix.lower() == ".png" and p.stem.lower() in made)), key=_natural)
-
-
-def _named(folder, name):
-    """The file of that name in upper or lower case, or None."""
-    return next((p for p in sorted(folder.iterdir()) if name and p.name.lower() == name.lower()), None)
-
-
-def _guess_layout(folder, frames):
-    if _named(folder, "input_exp.txt"):
-        return "hu"
-    if _named(folder, "exposures.txt"):
-        return "sen"
-    if _named(folder, "exposure.txt"):
-        return "tursun" if frames and all(p.suffix.lower() == ".tiff" for p in frames) else "kalantari"
+def _guess_layout(folder):
+    for layout in ("hu", "sen", "kalantari"):       # tursun's exposure.txt has kalantari's name; see _stated_exposures
+        if named(folder, LAYOUTS[layout][0]):
+            return layout
     return "photos"
 
 
@@ -79,19 +59,24 @@ def scene_files(folder, layout="auto"):
         raise FileNotFoundError(f"{folder}: no such folder; give a folder with three or more photographs of one scene")
     if layout != "auto" and layout not in LAYOUTS:
         raise ValueError(f"scene_files: unknown layout {layout!r}; use auto, {', '.join(LAYOUTS)}")
-    frames = _frames(folder)
-    layout = _guess_layout(folder, frames) if layout == "auto" else layout
-    exposure_name, unit, truth_name, pattern = LAYOUTS[layout]
+    frames, left_out = photographs(folder)
+    why = "".join(f"; left out {names(paths)}: {reason}" for reason, paths in left_out.items())
+    exposure_name, unit, truth_name, pattern = LAYOUTS[_guess_layout(folder) if layout == "auto" else layout]
     frames = [p for p in frames if re.fullmatch(pattern, p.name.lower())]
     if len(frames) < 3:
-        raise FileNotFoundError(f"{folder}: found {len(frames)} photographs; give three or more (.tif .png .jpg) of different exposure")
+        raise FileNotFoundError(f"{folder}: found {len(frames)} photographs{why}; give three or more of different exposure (TIFF, PNG, JPEG, WebP or RAW)")
+    notes = why + "".join(f"; {names(paths)}: {kind} inside, and read as such" for kind, paths in other_than_named(frames).items())
+    if notes:
+        say(f"{folder}{notes.replace(';', ':', 1)}")
     stated, why = _stated_exposures(folder, frames, exposure_name, unit, layout)
     if not why:
         paths, ev = _middle_three(frames, stated)
-        why = f"the exposures {', '.join(f'{e:g}' for e in stated)} are not {_USABLE}" if not np.ptp(stated) <= MOST or np.diff(ev).min() < LEAST else ""
+        why = "" if _usable(ev, stated) else f"the exposures {', '.join(f'{e:g}' for e in stated)} are not {LEAST:g} stops apart or more, and within {MOST:g}"
+        if why and stated.max() > MOST and (stated == stated.round()).all() and stated.min() > 0:
+            why += f" (shutter speeds are written 1/{stated[0]:g}s)"
     if why:
         paths, ev = _middle_three(frames, _estimated_exposures(tuple(frames), why))
-    return paths, (ev - ev[0]).astype(np.float32), _named(folder, truth_name)
+    return paths, (ev - ev[0]).astype(np.float32), named(folder, truth_name)
 
 
 def _middle_three(frames, ev):
@@ -100,23 +85,28 @@ def _middle_three(frames, ev):
     return [frames[i] for i in order], ev[order]
 
 
+def _usable(ev, everything):
+    """Whether exposures can be believed. ev: those of the chosen frames, rising; everything: of all. Both in stops."""
+    return np.diff(ev).min() >= LEAST and np.ptp(everything) <= MOST
+
+
 def _stated_exposures(folder, frames, name, unit, layout):
     """The exposures that files or photographs state, in stops, and ""; or None and why there are none."""
-    exposure_file = _named(folder, name)
-    if exposure_file:
-        ev = read_exposures(exposure_file, unit)
-        if len(ev) != len(frames):
-            raise ValueError(f"{exposure_file}: {len(ev)} exposures for {len(frames)} photographs ({', '.join(p.name for p in frames)}); "
-                             "write one for each, in the order of their names")
-        return ev, ""
-    if layout != "photos":
-        raise FileNotFoundError(f"{folder}: {name} is missing; write the exposures into it, one per line")
-    exif = [read_exif(p) for p in frames]
-    terms = ["time"] + [term for term in ("f_number", "iso") if any(e[term] for e in exif)]
-    missing = {term: [p.name for p, e in zip(frames, exif) if e[term] is None] for term in terms}
-    if any(missing.values()):
-        return None, "; ".join(f"no {term} in the EXIF of {', '.join(names)}" for term, names in missing.items() if names)
-    return np.array([exif_ev(p, terms) for p in frames]), ""
+    exposure_file = named(folder, name)
+    if not exposure_file:
+        if layout not in ("auto", "photos"):
+            raise FileNotFoundError(f"{folder}: {name} is missing; write the exposures into it, one per line")
+        return exif_exposures(frames)
+    ev = read_exposures(exposure_file, unit)
+    if len(ev) != len(frames):
+        raise ValueError(f"{exposure_file}: {len(ev)} exposures for {len(frames)} photographs ({names(frames)}); "
+                         "write one for each, in the order of their names")
+    if layout == "auto" and ev.min() > 0 and np.diff(np.sort(ev)).min() < LEAST:        # no stops, but perhaps times, such as 1/250 or 0.004
+        seconds = read_exposures(exposure_file, "seconds")
+        if (seconds != ev).any() and _usable(np.sort(seconds), seconds):
+            say(f"{exposure_file}: the numbers differ by less than {LEAST:g}, so they are seconds and not stops")
+            return seconds, ""
+    return ev, ""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -124,9 +114,9 @@ def _estimated_exposures(frames, why):
     """Exposures from the photographs themselves, with a line that says so. frames: tuple of paths. Returns: (n,) stops, one for each."""
     shown = []
     for path in frames:
-        image = read_image(path)
+        image = as_frame(read_stored(path))
         step = max(1, round((image.shape[0] * image.shape[1] / SEEN) ** 0.5))     # some pixels of a large photograph tell enough
-        shown.append(_to_chw(to_float(image[::step, ::step])))
+        shown.append(_to_chw(image[::step, ::step]))
     try:
         ev = estimate_exposures(shown)
     except ValueError as error:
@@ -136,17 +126,43 @@ def _estimated_exposures(frames, why):
     return ev
 
 
+def _orientations(folder, paths, stored):
+    """The orientation of each frame: its own, or that of most where one contradicts the others. stored: list of Stored, of paths."""
+    own = [frame.orientation for frame in stored]
+    usual = max(set(own), key=own.count)
+    if len(set(own)) == 1 or len({frame.pixels.shape for frame in stored}) > 1:     # frames of other sides were turned by a program, and their tags with them
+        return own
+    if 2 * own.count(usual) <= len(own):
+        raise ValueError(f"{folder}: the orientation tags are {', '.join(f'{o} ({p.name})' for p, o in zip(paths, own))}; correct them, most must agree")
+    odd = ", ".join(f"{path.name} says {orientation}" for path, orientation in zip(paths, own) if orientation != usual)
+    say(f"{folder}: the orientation tag of {odd}, of the others {usual}; all are taken to be {usual}")
+    return [usual] * len(own)
+
+
+def _read_frames(folder, paths):
+    """Returns: (H, W, 3) float32 arrays of photographs, as load_scene describes them."""
+    stored = [read_stored(path) for path in paths]
+    for path, frame in zip(paths, stored):
+        if frame.pixels.dtype == np.float32 and not (frame.pixels.min() >= 0 and frame.pixels.max() <= 1):  # NaN fails both
+            raise ValueError(f"{path}: floating point from {frame.pixels.min():g} to {frame.pixels.max():g}; a frame must be gamma-coded in [0, 1]")
+        if frame.seen is not None and not frame.seen.any():
+            raise ValueError(f"{path}: no pixel is opaque; save it again without transparency")
+    for note in {frame.note for frame in stored} - {""}:
+        say(f"{folder}: {names(path for path, frame in zip(paths, stored) if frame.note == note)}: {note}, coded with gamma 2.2")
+    return [as_frame(*frame) for frame in zip(stored, _orientations(folder, paths, stored))]
+
+
 def _decode(folder, layout):
-    """Returns: three (H, W, 3) arrays as stored, (3,) stops, (H, W, 3) float32 truth in [0, 1] or None."""
+    """Returns: three (H, W, 3) float32 frames, (3,) stops, (H, W, 3) float32 truth in [0, 1] or None."""
     paths, ev, truth = scene_files(folder, layout)
-    frames = [read_image(p) for p in paths]
+    frames = _read_frames(folder, paths)
     hdr = read_image(truth) if truth else None
     sizes = {p.name: f"{image.shape[1]}x{image.shape[0]}" for p, image in zip(paths + [truth] * bool(truth), frames + [hdr] * bool(truth))}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"{folder}: the images differ in size ({', '.join(f'{n} {s}' for n, s in sizes.items())}); give images of one size")
-    for path, image in zip(paths, frames):
-        if image.dtype == np.float32 and not (image.min() >= 0 and image.max() <= 1):  # NaN fails both
-            raise ValueError(f"{path}: floating point from {image.min():g} to {image.max():g}; a frame must be gamma-coded in [0, 1]")
+    if hdr is not None and hdr.max() > 1:
+        share = 100 * (hdr.max(axis=2) > 1).mean()
+        say(f"{truth}: {share:.2g} % of the pixels are above 1, up to {hdr.max():.3g}; they are clipped, for white is 1")
     return frames, ev, None if hdr is None else hdr.clip(0, 1)
 
 
@@ -163,14 +179,15 @@ def load_scene(folder, layout="auto"):
         kalantari  exposure.txt, stops; truth HDRImg.hdr          hu      input_exp.txt, stops; ref_hdr_aligned_linear.hdr
         sen        exposures.txt, log2 of times                   tursun  exposure.txt, seconds
         photos     exposure.txt, stops, or else EXIF; truth HDRImg.hdr if there is one
-        auto       by the name of that file. Kalantari and Tursun share one name: it holds seconds where all images end in
-                   .tiff (Tursun's do), else stops. The values never decide; a unit in the file, as in 1/60s or -2EV, does.
+        auto       by the name of that file. exposure.txt holds stops, unless they would differ by less than LEAST and are plausible as
+                   seconds, or a unit in the file, as in 1/60s or -2EV, says otherwise. Other seconds need the layout tursun.
     Returns: a sample, see the top of this file, with the folder's name as "name". It has no "hdr" where there is no truth.
+        A frame is NaN where its photograph is transparent: it does not show the scene there. prepare.prepare fills that in.
         Truth above 1 is clipped, because H is at most 1 by definition.
     Raises: FileNotFoundError, ValueError: what is missing or wrong, and what to do.
     """
     frames, ev, hdr = _decode(folder, layout)
-    sample = {"ldr": torch.stack([_to_chw(to_float(image)) for image in frames]),  # (3, 3, H, W)
+    sample = {"ldr": torch.stack([_to_chw(frame) for frame in frames]),  # (3, 3, H, W)
               "ev": torch.from_numpy(ev), "name": Path(folder).resolve().name}
     if hdr is not None:
         sample["hdr"] = _to_chw(hdr)
@@ -182,8 +199,8 @@ def _scene_folders(parent, depth=2):
     if parent is None or not parent.is_dir():
         return []
     found = []
-    for folder in sorted((p for p in parent.iterdir() if p.is_dir() and not p.name.startswith(".")), key=_natural):
-        found += [folder] if _frames(folder) else _scene_folders(folder, depth - 1) if depth > 1 else []
+    for folder in sorted((p for p in parent.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural):
+        found += [folder] if photographs(folder)[0] else _scene_folders(folder, depth - 1) if depth > 1 else []
     return found
 
 
@@ -201,7 +218,7 @@ def find_scenes(data, root, split):
         raise ValueError(f"find_scenes: {data} has no ground truth to train on; use it for testing, train on kalantari, hu or synthetic")
     root = Path(root)
     if data == "kalantari":
-        scenes = _scene_folders(_named(root, "Training" if split == "train" else "Test")) if root.is_dir() else []
+        scenes = _scene_folders(named(root, "Training" if split == "train" else "Test")) if root.is_dir() else []
     else:
         scenes = _scene_folders(root)
         scenes = scenes if data != "hu" else scenes[:85] if split == "train" else scenes[85:]

@@ -1,8 +1,11 @@
 """Photographs and scenes on the disk, which several test files make and read."""
 
 import io
+import struct
+import zlib
 
 import cv2
+import imagecodecs
 import numpy as np
 import tifffile
 from PIL import Image
@@ -28,6 +31,21 @@ def jpeg_bytes(image=SMOOTH8, orientation=None, time=None, f_number=None, iso=No
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, fmt, exif=exif.tobytes(), **({"quality": 95} if fmt == "JPEG" else {}))
     return buffer.getvalue()
+
+
+def png_chunk(name, content):
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def png_bytes(image, *chunks):
+    """A PNG with chunks, (name, content) each, before its pixels."""
+    data = bytes(imagecodecs.png_encode(np.ascontiguousarray(image)))
+    return data[:33] + b"".join(png_chunk(*chunk) for chunk in chunks) + data[33:]
+
+
+def linear_png(image):
+    """A PNG that says that its samples are light."""
+    return png_bytes(image, (b"gAMA", struct.pack(">I", 100_000)))
 
 
 def frame(k, dtype=np.uint16, size=(24, 40), seed=0):

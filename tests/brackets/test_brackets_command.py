@@ -1,6 +1,7 @@
 """python -m brackets: files, motion of the camera, tone curve and motion of things, of scenes where they are known."""
 
 import runpy
+import struct
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ import pytest
 import test_light
 import test_register
 from brackets.files import write_image
+from brackets.marks import RESULT
 from brackets.prepare import PrepareConfig, prepare
 from brackets.scenes import load_scene
-from photographs import kalantari_scene
+from photographs import frame, kalantari_scene, png_bytes
 
 
 @pytest.fixture
@@ -28,8 +30,8 @@ def command(monkeypatch, capsys):
 
 
 def write_scene(folder, ldr):
-    for i, frame in enumerate(ldr, 1):
-        write_image(folder / f"{i}.tif", np.asarray(frame * 65535).round().astype(np.uint16).transpose(1, 2, 0))
+    for i, image in enumerate(ldr, 1):
+        write_image(folder / f"{i}.tif", np.asarray(image * 65535).round().astype(np.uint16).transpose(1, 2, 0))
     (folder / "exposure.txt").write_text("0\n2\n4\n", encoding="utf-8")
     return folder
 
@@ -37,9 +39,21 @@ def write_scene(folder, ldr):
 def test_the_files_come_first_and_frames_too_small_for_flow_are_said_to_be(command, tmp_path):
     lines = command(kalantari_scene(tmp_path / "scene"))
     assert lines[0] == "scene: 40x24" and [line.split()[0] for line in lines[1:5]] == ["262A0001.tif", "262A0002.tif", "262A0003.tif", "HDRImg.hdr"]
-    assert lines[2].split()[1:5] == ["uint16", "+2.00", "EV", "mean"] and lines[2].endswith(", 0.0 % saturated")
+    assert lines[2].split()[1:6] == ["TIFF", "uint16", "+2.00", "EV", "mean"] and lines[2].endswith(", 0.0 % saturated")
     mean = load_scene(tmp_path / "scene")["hdr"].mean()
     assert f"truth      mean {mean:.4f}, largest " in lines[4] and lines[-1].endswith("not looked for in frames of fewer than 32 pixels a side")
+
+
+def test_what_was_left_out_recoded_and_is_not_seen_is_said(command, tmp_path):
+    kalantari_scene(tmp_path)
+    write_image(tmp_path / "result.png", frame(1), RESULT)
+    alpha = np.full((24, 40, 1), 65535, np.uint16)
+    alpha[:, :10] = 0
+    (tmp_path / "262A0003.tif").write_bytes(png_bytes(np.concatenate([frame(3), alpha], axis=2), (b"gAMA", struct.pack(">I", 100_000))))
+    said = command(tmp_path)
+    assert said[:2] == [f"{tmp_path}: left out result.png: made by this project; 262A0003.tif: PNG inside, and read as such",
+                        f"{tmp_path}: 262A0003.tif: linear light, coded with gamma 2.2"]
+    assert said[5].split()[:3] == ["262A0003.tif", "PNG", "float32"] and said[5].endswith("0.0 % saturated, 25.0 % transparent")
 
 
 def test_an_error_is_one_line(command, tmp_path):

@@ -218,7 +218,7 @@ def test_workers_write_what_one_process_writes_and_a_second_call_does_nothing(tm
 def test_a_scene_that_fails_in_a_worker_is_one_line_in_the_parent(tmp_path):
     folders = two_scenes(tmp_path)
     (folders[1] / "262A0003.tif").write_bytes(b"II*\0\x08\0\0\0")
-    with pytest.raises(ValueError, match="262A0003.tif: cannot be read.*; save it again") as caught:
+    with pytest.raises(ValueError, match="262A0003.tif: damaged.*; copy it again") as caught:
         cache_scenes(folders, tmp_path / "cache", workers=2)
     assert "\n" not in str(caught.value)
 

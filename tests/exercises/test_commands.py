@@ -15,7 +15,7 @@ from exercises import show, source
 from exercises.bugs import bug, names_the_equation, names_the_file
 from exercises.catalog import EXERCISES, ROOT, exercise, place
 
-FILES = sorted({place(name)[0] for task in EXERCISES for name in task.functions} | {"brackets/files.py"})
+FILES = sorted({place(name)[0] for task in EXERCISES for name in task.functions} | {"brackets/exposures.py"})
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_bug_does_not_go_into_a_blank_function_and_an_edited_line_is_not_overw
 
 
 def test_a_place_may_be_written_in_several_ways():
-    assert all(names_the_file(bug(3), path) for path in ("files.py", "brackets/files.py", "files")) and not names_the_file(bug(3), "scenes.py")
+    assert all(names_the_file(bug(3), path) for path in ("exposures.py", "brackets/exposures.py", "exposures")) and not names_the_file(bug(3), "scenes.py")
     assert all(names_the_equation(bug(10), words) for words in ("14", "eq14", "Eq. 14", "4")) and not names_the_equation(bug(10), "2")
     assert names_the_equation(bug(3), "Sec. 4.1") and not names_the_equation(bug(3), "here")
 

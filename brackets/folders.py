@@ -1,0 +1,105 @@
+"""Which files of a folder are photographs of its scene, and which are left out: results of this project, and photographs that stand there twice."""
+
+import functools
+import re
+
+import numpy as np
+import torch
+from PIL import Image
+
+from brackets.files import read_image
+from brackets.kinds import PHOTOGRAPHS, SUFFIXES, kind_of
+from brackets.marks import ALIGNED, RESULT, mark_of
+from data import T
+
+FRAMES = tuple(suffix for kind in PHOTOGRAPHS for suffix in SUFFIXES[kind])
+PICTURES = ("GIF", "BMP", "Photoshop", "PPM", "JPEG XL", "JPEG 2000", "AVIF", "HEIC")   # may be photographs, but are not read
+
+
+@functools.cache
+def say(line):
+    """Prints a line, once in the life of a process: scenes are looked at several times."""
+    print(line)
+
+
+def natural(path):
+    """A sort key that puts 2 before 10, in upper or lower case."""
+    return [int(part) if i % 2 else part.lower() for i, part in enumerate(re.split(r"(\d+)", path.name))]
+
+
+def named(folder, name):
+    """The file of that name in upper or lower case, or None."""
+    return next((p for p in sorted(folder.iterdir()) if name and p.name.lower() == name.lower()), None)
+
+
+def _kind(path):
+    """kind_of, but "" for what cannot be opened: read_image says why, where the file turns out to be needed."""
+    try:
+        return kind_of(path)
+    except OSError:
+        return ""
+
+
+def _is_unmarked_result(path, radiance):
+    """Whether a PNG was written by this project before it marked its results: a figure by name and writer, or T of the .hdr of its name.
+
+    radiance: the Radiance files of the folder.
+    """
+    if path.stem.lower().endswith(("_panel", "_spread")):
+        with Image.open(path) as image:
+            return str(image.info.get("Software", "")).startswith("Matplotlib")
+    hdr_file = next((p for p in radiance if p.stem == path.stem), None)
+    if hdr_file is None:
+        return False
+    shown, hdr = read_image(path), read_image(hdr_file)
+    if shown.dtype != np.uint8 or shown.shape != hdr.shape or not hdr.max() <= 1:
+        return False
+    step = hdr.max(axis=2, keepdims=True) / 128             # of the shared exponent
+    low, high = (255 * T(torch.from_numpy((hdr + sign * step).clip(0, 1))).numpy() for sign in (-1, 1))
+    return bool(((shown > low - 1) & (shown < high + 1)).mean() > 0.99)
+
+
+def _why_left_out(path, kinds, marks):
+    """Why a file is no photograph of the scene, or "". kinds: {path: kind} of all files of the folder; marks: {path: mark} of those that may be."""
+    if marks[path] == RESULT or (marks[path] == ALIGNED and "" in marks.values()):
+        return "made by this project"
+    if kinds[path] in PICTURES:
+        return f"{kinds[path]} files are not read"
+    developed = [p for p in marks if p.stem == path.stem and kinds[p] in PHOTOGRAPHS and kinds[p] != "RAW"]
+    if developed and (kinds[path] == "RAW" or path.suffix.lower() in SUFFIXES["RAW"]):
+        return "the photograph is there in another file, too"
+    try:
+        made = kinds[path] == "PNG" and _is_unmarked_result(path, [p for p, kind in kinds.items() if kind == "Radiance"])
+    except Exception:                                       # a damaged file is no result; read_image says what is wrong with it
+        made = False
+    return "made by this project" if made else ""
+
+
+def photographs(folder):
+    """The photographs in a folder: by content whatever their names, and files that are named like photographs whatever they hold.
+
+    folder: Path. Hidden files (._x.jpg) are passed over.
+    Returns: list of paths, in natural order; {reason: [paths that are left out]}.
+    """
+    files = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=natural)
+    kinds = {p: _kind(p) for p in files}
+    marks = {p: mark_of(p) for p in files if kinds[p] in PHOTOGRAPHS + PICTURES or p.suffix.lower() in FRAMES}
+    kept, left_out = [], {}
+    for path in marks:
+        why = _why_left_out(path, kinds, marks)
+        (left_out.setdefault(why, []) if why else kept).append(path)
+    return kept, left_out
+
+
+def other_than_named(paths):
+    """{kind: [files whose names say something else]}. paths: photographs that are read."""
+    found = {}
+    for path in paths:
+        kind = _kind(path)
+        if kind and path.suffix.lower() not in SUFFIXES[kind]:
+            found.setdefault(kind, []).append(path)
+    return found
+
+
+def names(paths):
+    return ", ".join(path.name for path in paths)

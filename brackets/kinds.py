@@ -1,0 +1,66 @@
+"""What kind of file an image is: its first bytes tell, its name only for RAW files that are TIFF inside.
+
+A file that cannot be read is one of few cases, and each has one sentence: missing, unreadable (permission, folder, disk), no image, unsupported,
+too large, damaged. Readers raise Unsupported and TooLarge with the whole sentence; any other error of a reader means that the file is damaged.
+"""
+
+import errno
+from pathlib import Path
+
+LARGEST = 2 ** 28           # pixels of the largest image that is read: what a false header claims must not take all memory
+SUFFIXES = {                # kinds that are read, and what their names may end in
+    "TIFF": (".tif", ".tiff"), "PNG": (".png",), "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "WebP": (".webp",), "Radiance": (".hdr", ".pic"),
+    "RAW": (".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw", ".3fr", ".fff", ".erf", ".kdc",
+            ".dcr", ".mef", ".mos", ".mrw", ".iiq", ".rwl", ".x3f", ".gpr")}
+PHOTOGRAPHS = ("TIFF", "PNG", "JPEG", "WebP", "RAW")
+SIGNATURES = (              # (offset, bytes, kind)
+    (0, b"\xff\xd8\xff", "JPEG"), (0, b"\x89PNG\r\n\x1a\n", "PNG"), (8, b"WEBP", "WebP"), (0, b"#?RADIANCE", "Radiance"), (0, b"#?RGBE", "Radiance"),
+    (8, b"CR\x02", "RAW"), (4, b"ftypcrx ", "RAW"), (0, b"FUJIFILMCCD-RAW", "RAW"), (0, b"IIRO", "RAW"), (0, b"IIRS", "RAW"), (0, b"MMOR", "RAW"),
+    (0, b"IIU\0", "RAW"), (0, b"FOVb", "RAW"), (0, b"\0MRM", "RAW"), (6, b"HEAPCCDR", "RAW"),
+    (0, b"II*\0", "TIFF"), (0, b"MM\0*", "TIFF"), (0, b"II+\0", "TIFF"), (0, b"MM\0+", "TIFF"),
+    (0, b"GIF8", "GIF"), (0, b"BM", "BMP"), (0, b"\x76\x2f\x31\x01", "OpenEXR"), (0, b"8BPS", "Photoshop"), (0, b"%PDF", "PDF"), (0, b"P6", "PPM"),
+    (0, b"\xff\x0a", "JPEG XL"), (4, b"JXL ", "JPEG XL"), (4, b"jP  ", "JPEG 2000"), (4, b"ftypavif", "AVIF"), (4, b"ftypheic", "HEIC"),
+    (4, b"ftypheix", "HEIC"), (4, b"ftypmif1", "HEIC"))
+
+
+class Unsupported(ValueError):
+    """A sound image of a sort that is not read. Its text says what was found and what to do."""
+
+
+class TooLarge(ValueError):
+    """An image of more than LARGEST pixels. Its text says what was found and what to do."""
+
+
+def kind_of(path):
+    """Which kind of file it is, by its content. Returns: a key of SUFFIXES, the name of a kind that is not read, or "". Raises: OSError."""
+    with open(path, "rb") as file:
+        head = file.read(32)
+    kind = next((kind for offset, signature, kind in SIGNATURES if head[offset:].startswith(signature)), "")
+    return "RAW" if kind == "TIFF" and Path(path).suffix.lower() in SUFFIXES["RAW"] else kind
+
+
+def check_size(width, height):
+    """Raises: TooLarge, ValueError for an image that has no pixels."""
+    if width <= 0 or height <= 0:
+        raise ValueError(f"it says {width}x{height} pixels")
+    if width * height > LARGEST:
+        raise TooLarge(f"it says {width}x{height} pixels, more than are read ({LARGEST // 10 ** 6} million); make it smaller")
+
+
+def in_a_sentence(path, error):
+    """What an error of a reader means to the owner of the file. error: any exception. Returns: FileNotFoundError or ValueError, to be raised."""
+    code = getattr(error, "errno", None)
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(f"{path}: no such file; check the name")
+    if isinstance(error, (Unsupported, TooLarge)):
+        return ValueError(f"{path}: {error}")
+    if Path(path).is_dir():
+        return ValueError(f"{path}: this is a folder; name a file")
+    if code in (errno.EACCES, errno.EPERM):
+        return ValueError(f"{path}: may not be opened; allow it to be read")
+    if code:
+        return ValueError(f"{path}: the disk did not give it ({error.strerror}); try again, or copy it to another disk")
+    if isinstance(error, MemoryError):
+        return ValueError(f"{path}: too large for the memory of this machine; make it smaller")
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    return ValueError(f"{path}: damaged ({reason}); copy it again, or export it again")

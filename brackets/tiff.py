@@ -1,0 +1,139 @@
+"""Reads TIFF files: the picture and not its thumbnail, all of it or nothing.
+
+tifffile decodes. It leaves black what is not there, and walks through as many strips as a file claims to have: what a file claims is compared
+with what it holds first, and every strip must fill its place. YCbCr without JPEG compression, which tifffile takes for RGB, is converted here.
+"""
+
+import logging
+from itertools import islice
+
+import numpy as np
+import tifffile
+
+from brackets.kinds import Unsupported, check_size
+from brackets.raw import read_raw
+
+MOST_PAGES = 64
+REDUCED_OR_MASK = 5             # bits of NewSubfileType
+RAW = 32803, 34892              # photometric: what a colour filter array saw, and the same after interpolation
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
+UNCOMPRESSED, LZW, DEFLATE, JPEG, PACKBITS = 1, 5, (8, 32946), (6, 7), 32773
+MOST_PER_BYTE = 2000            # bytes that LZW can make of one; deflate and PackBits make fewer
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)    # what it logs about a damaged file is raised here
+
+
+def pages_of(tiff):
+    """The pages of a TiffFile and those below them (SubIFDs), MOST_PAGES of each at most."""
+    for page in islice(tiff.pages, MOST_PAGES):
+        yield page
+        yield from islice(page.pages or (), MOST_PAGES)
+
+
+def picture_of(tiff):
+    """The page that holds the picture: the largest that is no thumbnail and no mask, of several the first."""
+    pages = list(pages_of(tiff))
+    if not pages:
+        raise ValueError("it holds no image")
+    return max([page for page in pages if not page.subfiletype & REDUCED_OR_MASK] or pages, key=lambda page: page.imagewidth * page.imagelength)
+
+
+def tag_of(tiff, code):
+    """A tag of the picture, or of the first page where the picture has none: there it is of the whole file."""
+    value = picture_of(tiff).tags.valueof(code)
+    return tiff.pages[0].tags.valueof(code) if value is None else value
+
+
+def _check(page, size):
+    """Raises: ValueError where a page claims more than the file, of so many bytes, holds; Unsupported, TooLarge."""
+    kind, bits, width, height = page.photometric, page.bitspersample, page.imagewidth, page.imagelength
+    if kind not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR):
+        raise Unsupported(f"its colours are {getattr(kind, 'name', kind)}, not RGB or grey; save it again as RGB")
+    if bits not in (8, 16, 32, 64) or page.dtype is None or np.dtype(page.dtype).name not in ("uint8", "uint16", "float16", "float32", "float64"):
+        raise Unsupported(f"its values are {page.dtype or ''} of {bits} bits, whose white level is uncertain; save it again with 8 or 16 bits")
+    if kind == WHITE_IS_ZERO and page.dtype.kind == "f":
+        raise Unsupported("its white is zero in floating point; save it again with 8 or 16 bits")
+    check_size(width, height)
+    samples = page.samplesperpixel
+    if samples < (3 if kind in (RGB, YCBCR) else 1) or samples > 64 or page.imagedepth != 1:
+        raise ValueError(f"it has {samples} samples and {page.imagedepth} layers")
+    across, down = (page.tilewidth, page.tilelength) if page.is_tiled else (width, min(page.rowsperstrip, height))
+    pieces = -(-width // max(across, 1)) * -(-height // max(down, 1)) * (samples if page.planarconfig == 2 else 1)
+    offsets, counts = page.dataoffsets[:pieces], page.databytecounts[:pieces]
+    there = sum(0 < offset and 0 < count and offset + count <= size for offset, count in zip(offsets, counts))
+    if there < pieces:
+        raise ValueError(f"it has {there} of its {pieces} strips or tiles")
+    needed, held = width * height * samples * bits // 8, sum(counts)
+    if kind == YCBCR:
+        needed //= samples                  # the luma at least
+    most = {UNCOMPRESSED: 1, LZW: MOST_PER_BYTE, PACKBITS: MOST_PER_BYTE, **dict.fromkeys(DEFLATE, MOST_PER_BYTE)}.get(page.compression)
+    if held > size or (most and needed > most * held):
+        raise ValueError(f"it says {width}x{height} pixels but has only {held} bytes of them")
+
+
+def _decoded(page):
+    """The pixels of a page, (H, W, samples). Raises: ValueError where a strip or tile does not fill its place."""
+    out, filled = np.empty(page.shaped, page.dtype), 0              # (planes, 1, H, W, samples of a plane)
+    for piece, (plane, _, top, left, _), _ in page.segments():
+        if piece is not None:
+            place = out[plane, 0, top:top + piece.shape[1], left:left + piece.shape[2]]
+            place[...] = piece[0, :place.shape[0], :place.shape[1]]
+            filled += place.shape[0] * place.shape[1]
+    planes, _, height, width, samples = out.shape
+    if filled != planes * height * width:
+        raise ValueError(f"{100 * (1 - filled / (planes * height * width)):.1f} % of its pixels are missing")
+    return out.transpose(2, 3, 0, 4, 1).reshape(height, width, planes * samples)
+
+
+def _ycbcr(page):
+    """The pixels of a YCbCr page in RGB, (H, W, 3) uint8. Its data are units of across x down luma values and two of chroma [TIFF 6.0, Section 21]."""
+    if page.bitspersample != 8 or page.planarconfig == 2 or page.predictor != 1 or page.samplesperpixel != 3 or page.fillorder != 1:
+        raise Unsupported("it is YCbCr of an unusual sort; save it again as RGB")
+    across, down = page.tags.valueof(530, default=(2, 2))
+    decompress, out, size = tifffile.TIFF.DECOMPRESSORS[page.compression], np.empty((page.imagelength, page.imagewidth, 3), np.uint8), across * down
+    high, wide = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, page.imagelength), page.imagewidth)
+    columns = -(-page.imagewidth // wide)
+    for k, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts)):
+        place = out[k // columns * high:, k % columns * wide:][:high, :wide]
+        rows, units = -(-(high if page.is_tiled else place.shape[0]) // down), -(-wide // across)
+        page.parent.filehandle.seek(offset)
+        data = np.frombuffer(decompress(page.parent.filehandle.read(count)), np.uint8)[:rows * units * (size + 2)].reshape(rows, units, size + 2)
+        luma = data[..., :size].reshape(rows, units, down, across).swapaxes(1, 2).reshape(rows * down, units * across, 1)
+        chroma = data[..., size:].repeat(down, axis=0).repeat(across, axis=1)
+        place[...] = _rgb(np.concatenate([luma, chroma], axis=2)[:place.shape[0], :place.shape[1]], page)
+    return out
+
+
+def _rgb(codes, page):
+    """YCbCr codes (h, w, 3) as RGB, uint8, with the page's coefficients and reference levels."""
+    red, green, blue = (top / bottom for top, bottom in np.reshape(page.tags.valueof(529, default=(299, 1000, 587, 1000, 114, 1000)), (3, 2)))
+    levels = np.reshape(page.tags.valueof(532, default=(0, 1, 255, 1, 128, 1, 255, 1, 128, 1, 255, 1)), (3, 2, 2)).astype(np.float32)
+    black, white = (levels[..., 0] / levels[..., 1]).T
+    y, cb, cr = np.moveaxis((codes - black) * (np.float32([255, 127, 127]) / (white - black)), 2, 0)
+    r, b = y + (2 - 2 * red) * cr, y + (2 - 2 * blue) * cb
+    return np.stack([r, (y - red * r - blue * b) / green, b], axis=2).round().clip(0, 255).astype(np.uint8)
+
+
+def read_tiff(path):
+    """Reads the picture of a TIFF as it is stored.
+
+    Returns: (H, W, 1 or 3) uint8, uint16 or float32; alpha (H, W) of the same type, or None; orientation as the tag says; a note, or "".
+    Raises: ValueError where it is damaged; Unsupported, TooLarge, OSError.
+    """
+    with tifffile.TiffFile(path) as tiff:
+        if any(page.photometric in RAW for page in pages_of(tiff)):
+            return read_raw(path)
+        page = picture_of(tiff)
+        orientation = tag_of(tiff, 0x0112)
+        _check(page, tiff.filehandle.size)
+        if page.photometric == YCBCR and page.compression not in JPEG:
+            return _ycbcr(page), None, orientation, ""
+        image = _decoded(page)
+        colours = 3 if page.photometric in (RGB, YCBCR) else 1
+        alpha = next((image[:, :, colours + i] for i, kind in enumerate(page.extrasamples) if kind in (1, 2) and colours + i < image.shape[2]), None)
+        image = image[:, :, :colours]
+        if page.photometric == WHITE_IS_ZERO:
+            image = np.iinfo(image.dtype).max - image
+    if image.dtype.kind == "f":
+        image, alpha = image.astype(np.float32), None if alpha is None else alpha.astype(np.float32)
+    return image, alpha, orientation, ""
