@@ -157,19 +157,25 @@ def seed_all(seed):
 # --- files ----------------------------------------------------------------------------------------------------------
 
 def write_atomically(path, write):
-    """Writes a file whole or not at all: a reader sees the old file or the new, never half.
+    """Writes a file whole or not at all: a reader sees the old file or the new, never half. Every file of the project is written by it.
 
-    path: folders are made as needed. write: function that writes to the open binary file it is given.
+    path: folders are made as needed. A link is replaced by the new file, and the file that it pointed to is left alone.
+    write: function that writes to the open binary file it is given. Raises: OSError that names the file; the old one is then still there.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             write(file)
+            file.flush()
+            os.fsync(file.fileno())             # else a power cut may leave the new name with an empty file
         temporary.replace(path)
+    except OSError as error:
+        raise type(error)(f"{path}: cannot be written ({error.strerror or error}); make room, or choose another folder") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def save_figure(path, figure, dpi):

@@ -2,16 +2,13 @@
 
 Paper: Sec. 4.3.
 
-    python infer.py --scene examples/cafe                 writes results/cafe.hdr, cafe.png and cafe_panel.png
+    python infer.py --scene examples/cafe                 writes results/cafe.jpg and more, see beyond/outputs.py
     python infer.py --scene DIR --seed 1 --steps 20       another sample of the prior, with more DDIM steps
     python infer.py --scene DIR --samples 8               the mean of 8 samples, and where they differ: NAME_spread.png
 
 DIR holds three or more photographs of one scene (TIFF, PNG or JPEG, 8 or 16 bit, any size) and exposure.txt, or EXIF in the
 photographs; see brackets/scenes.py. If a ground truth HDRImg.hdr lies beside them, PSNR is printed too. The frames are prepared like those
 of the training (brackets/prepare.py).
-
-NAME.hdr is linear radiance in units of the shortest exposure, so in [0, 1]; NAME.png is T(H) of Eq. 6, in 8 bits; NAME_panel.png shows the
-frames, a plain merge with its ghosts, our result, and truth and error where there is a truth.
 """
 
 import time
@@ -22,7 +19,7 @@ import torch
 
 from beyond import steps
 from beyond.fast import keep_memory
-from beyond.outputs import OutputConfig, Result, write_results
+from beyond.outputs import OutputConfig, Result, check_outputs, write_results
 from beyond.pictures import sample_images, shrunk_bracket
 from beyond.tiles import tile_for
 from beyond.weights import SHIPPED, load_weights
@@ -68,6 +65,7 @@ def check(config):
         raise ValueError(f"--steps {config.network.steps}, --samples {config.network.samples}: must be 1 or more (--steps 0: as trained)")
     if config.network.sampler not in ("ddim", "ancestral"):
         raise ValueError(f"--sampler {config.network.sampler}: use ddim or ancestral")
+    check_outputs(config.output)
 
 
 def reconstruct_scene(sample, reference, model, config, device, dtype):

@@ -1,6 +1,7 @@
 """The log of a training run: a CSV file, a line on the terminal, and a plot."""
 
 import csv
+import io
 import math
 import sys
 import time
@@ -9,7 +10,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from common import save_figure
+from common import save_figure, write_atomically
 
 
 class Log:
@@ -21,20 +22,22 @@ class Log:
     def __init__(self, path, columns, first_step=0, write=True):
         self.path, self.columns, self.write = path, ["step", *columns], write
         if write:
-            rows = [row for row in self.rows() if int(row["step"]) <= first_step] if first_step else []
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, self.columns)
-                writer.writeheader()
-                writer.writerows(rows)
+            rows, text = [row for row in self.rows() if int(row["step"]) <= first_step] if first_step else [], io.StringIO()
+            writer = csv.DictWriter(text, self.columns)
+            writer.writeheader()
+            writer.writerows(rows)
+            write_atomically(path, lambda file: file.write(text.getvalue().encode()))
         self.restart_clock()
 
     def rows(self):
-        """All rows so far, as dicts of strings; a value that was not measured at that step is empty."""
+        """All rows so far, as dicts of strings; a value that was not measured at that step is empty.
+
+        Rows are appended, so a kill or a full disk may cut the last one off. A row without its line end does not count.
+        """
         if not self.path.is_file():
             return []
-        with open(self.path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        lines = self.path.read_bytes().decode("utf-8", errors="replace").splitlines(keepends=True)
+        return list(csv.DictReader(line for line in lines if line.endswith("\n")))
 
     def collect(self, terms):
         """Keeps the detached scalars of one step for the next row."""

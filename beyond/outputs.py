@@ -1,17 +1,33 @@
-"""The files that infer.py writes of a scene: NAME.hdr, NAME.png, NAME_panel.png and NAME_spread.png.
+"""The files that infer.py writes of a scene.
 
-write_results() is the one place that writes, and endings() says beforehand what it will write.
+    NAME.hdr            linear radiance in units of the shortest exposure, so in [0, 1], 8 bits per channel and an exponent (Radiance)
+    NAME.jpg            the picture to look at, with a gain map for HDR screens (gainmap.py) and the EXIF of the reference (exif.py)
+    NAME.png            T(H) of Eq. 6 in 8 bits, as the paper shows its results
+    NAME_panel.png      the frames, a plain merge with its ghosts, our result, and truth and error where there is a truth
+    NAME_spread.png     where several samples differ (--samples)
+    NAME.exr            as NAME.hdr, in half floats (--exr)
+    NAME_aligned_1.tif, _2, _3 and NAME_aligned_exposure.txt    the frames as the network sees them, 16 bits, gamma 2.2, and their EV (--save-aligned)
+
+Colours have the primaries of sRGB: a colour profile of the photographs is not applied. write_results() is the one place that writes, and
+endings() says beforehand what it will write.
 """
+
+import importlib.util
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from beyond.exif import exif_for_result
+from beyond.gainmap import gain_map_jpeg
 from beyond.pictures import panels, plain_results, save_panel, save_spread, spread_in_words
+from beyond.tonemap import picture
 from brackets.files import write_image
-from brackets.marks import RESULT
+from brackets.marks import ALIGNED, RESULT
 from brackets.prepare import Prepared
+from common import write_atomically
 from data import T, psnr
 
 
@@ -19,6 +35,8 @@ from data import T, psnr
 class OutputConfig:
     """output"""
     out: str = "results"        # folder for the results
+    exr: bool = False           # write NAME.exr, too: the radiance in half floats; needs requirements-exr.txt
+    save_aligned: bool = False  # write the aligned frames, too, as the network sees them: NAME_aligned_1.tif and so on, 16 bits, gamma 2.2
 
 
 @dataclass
@@ -35,7 +53,30 @@ class Result:
 
 def endings(config, spread):
     """What is put behind a scene's name to make the names of its files. config: OutputConfig; spread: whether there is one."""
-    return [".hdr", ".png", "_panel.png"] + ["_spread.png"] * spread
+    aligned = [*(f"_aligned_{i}.tif" for i in (1, 2, 3)), "_aligned_exposure.txt"]
+    return [".hdr", ".jpg", ".png", "_panel.png"] + ["_spread.png"] * spread + [".exr"] * config.exr + aligned * config.save_aligned
+
+
+def check_outputs(config):
+    """Raises: ValueError where --exr needs a package that is not there."""
+    if config.exr and importlib.util.find_spec("OpenEXR") is None:
+        raise ValueError("--exr: OpenEXR is not installed; run pip install -r requirements-exr.txt")
+
+
+def write_exr(path, hdr):
+    """Writes radiance (H, W, 3), float32, as an OpenEXR file of half floats, atomically."""
+    import OpenEXR
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    half = OpenEXR.File(header, {"RGB": hdr.astype(np.float16)})
+    write_atomically(path, lambda file: half.write(file.name))
+
+
+def write_aligned(stem, prepared):
+    """Writes the frames as the network sees them and their exposures. stem: path of the results without ending; prepared: Prepared."""
+    for i, frame in enumerate(prepared.ldr, 1):
+        write_image(stem.with_name(f"{stem.name}_aligned_{i}.tif"), (frame.permute(1, 2, 0) * 65535).round().numpy().astype(np.uint16), ALIGNED)
+    text = "".join(f"{float(stops):.4g}\n" for stops in prepared.ev)
+    write_atomically(stem.with_name(f"{stem.name}_aligned_exposure.txt"), lambda file: file.write(text.encode()))
 
 
 def write_results(stem, result, config):
@@ -43,12 +84,19 @@ def write_results(stem, result, config):
     def path(ending):
         return stem.with_name(stem.name + ending)
 
-    hdr_mu, ev = T(result.hdr_hat[0]), result.prepared.ev[None]
-    write_image(path(".hdr"), result.hdr_hat[0].permute(1, 2, 0).contiguous().numpy())
+    hdr_mu, ev, (H, W) = T(result.hdr_hat[0]), result.prepared.ev[None], result.hdr_hat.shape[-2:]
+    radiance = result.hdr_hat[0].permute(1, 2, 0).contiguous().numpy()
+    write_image(path(".hdr"), radiance)
+    jpeg, _ = gain_map_jpeg(picture(radiance), radiance, exif_for_result(result.reference, W, H))
+    write_atomically(path(".jpg"), lambda file: file.write(jpeg))
     write_image(path(".png"), (hdr_mu.permute(1, 2, 0) * 255).round().byte().numpy(), RESULT)
     save_panel(path("_panel.png"), *panels(result.registered, ev, result.hdr_hat, result.hdr))
     if result.spread is not None:
         save_spread(path("_spread.png"), hdr_mu, result.spread[0, 0])
+    if config.exr:
+        write_exr(path(".exr"), radiance)
+    if config.save_aligned:
+        write_aligned(stem, result.prepared)
     return in_words(stem, result, config)
 
 

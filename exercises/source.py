@@ -24,10 +24,10 @@ def read(path):
 
 
 def write(path, text):
-    """Writes a file with the line ends that it had."""
+    """Writes a file whole or not at all, with the line ends that it had."""
+    from common import write_atomically         # loads PyTorch, in seconds, which reading commands do not need
     newline = "\r\n" if path.exists() and b"\r\n" in path.read_bytes() else "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline=newline)
+    write_atomically(path, lambda file: file.write(text.replace("\n", newline).encode()))
 
 
 # --- functions in a text ----------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ import torch
 from brackets.files import write_image
 from brackets.flow import follow_flow
 from brackets.register import register
+from common import write_atomically
 from synthetic.camera import blur, camera_poses, displacement, expose, look, photograph, quantile, register_by_poses, veiling_glare
 from synthetic.objects import add_objects
 from synthetic.sources import find_images, find_renders, photographed_object, photographed_world, rendered_world
@@ -307,5 +308,5 @@ def export(dataset, folder):
         for number, frame in enumerate(ldr, 1):
             write_image(made[-1] / f"{number}{suffix}", np.rint(frame.transpose(1, 2, 0) * levels).astype(dtype))
         write_image(made[-1] / "HDRImg.hdr", hdr.transpose(1, 2, 0))
-        (made[-1] / "exposure.txt").write_text("".join(f"{stops:g}\n" for stops in ev), encoding="utf-8")
+        write_atomically(made[-1] / "exposure.txt", lambda file, ev=ev: file.write("".join(f"{stops:g}\n" for stops in ev).encode()))
     return made

@@ -5,21 +5,24 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as nnf
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import ablations
 import common
 import figures
 import flow_merge
+import operators
 import sharpness
 import spread
 import train_stage1
 import train_stage2
 from beyond.weights import load_weights, save_weights
-from brackets.files import read_image
+from brackets.files import read_image, write_image
 from brackets.merge import weighted_merge
 from brackets.prepare import UNPREPARED, PrepareConfig, prepare
 from brackets.register import register
@@ -215,3 +218,21 @@ def test_steps_of_the_ablations_are_those_of_infer(tmp_path, monkeypatch):
         assert line.startswith(f"| {S} | 1 |")
         mu, l = (float(value) for value in line.split("|")[3:5])
         assert abs(mu - psnr(T(hdr_hat), T(hdr))) < 0.006 and abs(l - psnr(hdr_hat, hdr)) < 0.006      # two decimals are printed
+
+
+def test_the_sheet_of_operators_has_a_column_per_image_and_a_row_per_operator(tmp_path, monkeypatch):
+    hdr = np.linspace(0, 2, 60 * 90 * 3, dtype=np.float32).reshape(60, 90, 3)
+    write_image(tmp_path / "a.hdr", hdr)
+    np.save(tmp_path / "b.npy", np.stack([0 * hdr, hdr, 0 * hdr]).transpose(0, 3, 1, 2))
+    images = [operators.load(tmp_path / name) for name in ("a.hdr", "b.npy")]
+    assert np.isclose(images[0].max(), 1) and np.allclose(*images, atol=0.01)
+    words = ["--images", tmp_path / "a.hdr", tmp_path / "b.npy", "--out", tmp_path / "s.jpg", "--width", 90]
+    monkeypatch.setattr(sys, "argv", ["operators.py", *map(str, words)])
+    operators.main()
+    with Image.open(tmp_path / "s.jpg") as sheet:
+        assert sheet.size == (180, 60 * len(operators.OPERATORS))
+        shown = np.asarray(sheet).astype(int)
+    assert np.abs(shown[20:60, :90] - 255 * T(torch.from_numpy(images[0])).numpy()[20:]).mean() < 3
+    np.save(tmp_path / "c.npy", hdr)
+    with pytest.raises(ValueError, match=r"c\.npy: found an array of shape \(60, 90, 3\); give"):
+        operators.load(tmp_path / "c.npy")

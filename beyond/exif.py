@@ -1,0 +1,50 @@
+"""EXIF of a result: what the reference photograph says about when, with what and how it was taken.
+
+Left out are the orientation and the size, which no longer hold, the thumbnail and the maker's notes, and what says who and where somebody is:
+GPS, serial numbers and comments. `exiftool -TagsFromFile PHOTO -gps:all NAME.jpg` adds the place.
+"""
+
+from PIL import Image
+
+from brackets.marks import RESULT, SOFTWARE
+
+EXIF_IFD, COLOUR_SPACE, WIDTH, HEIGHT, SRGB = 0x8769, 0xA001, 0xA002, 0xA003, 1
+KEPT = (0x010F, 0x0110, 0x0132, 0x013B, 0x8298)         # make, model, date, artist, copyright
+KEPT_IN_EXIF = (
+    0x829A, 0x829D, 0x8822, 0x8827, 0x8830, 0x8831, 0x8832,                     # time, f-number, program, ISO and its kind
+    0x9000, 0x9003, 0x9004, 0x9010, 0x9011, 0x9012, 0x9290, 0x9291, 0x9292,     # version, dates, time zones, fractions of seconds
+    0x9201, 0x9202, 0x9203, 0x9204, 0x9205, 0x9206, 0x9207, 0x9208, 0x9209, 0x920A,     # APEX values, bias, distance, metering, light, flash, focal length
+    0xA402, 0xA403, 0xA404, 0xA405, 0xA406, 0xA432, 0xA433, 0xA434)             # modes, zoom, focal length on 35 mm film, lens
+
+
+def exif_of(path):
+    """Reads the EXIF of a photograph. path: of any kind of image. Returns: Image.Exif, empty where there is none or it cannot be read."""
+    exif = Image.Exif()
+    try:
+        with open(path, "rb") as file:
+            if file.read(2) in (b"II", b"MM"):          # TIFF and most kinds of RAW; Pillow does not open every TIFF
+                file.seek(0)
+                exif.load_from_fp(file)
+                exif.get_ifd(EXIF_IFD)                  # read while the file is open
+                return exif
+        with Image.open(path) as image:
+            return image.getexif()
+    except Exception:                                   # a picture without its date is better than none
+        return exif
+
+
+def exif_for_result(path, width, height):
+    """EXIF for a result of that size in sRGB. path: of the reference photograph. Returns: bytes of the segment, with the mark of marks.py."""
+    for taken in (exif_of(path), Image.Exif()):         # without the photograph's, if it has values that do not fit their tags
+        exif, details = Image.Exif(), taken.get_ifd(EXIF_IFD)
+        for tag in KEPT:
+            if tag in taken:
+                exif[tag] = taken[tag]
+        exif[SOFTWARE] = RESULT
+        exif.get_ifd(EXIF_IFD).update({tag: details[tag] for tag in KEPT_IN_EXIF if tag in details})
+        exif.get_ifd(EXIF_IFD).update({COLOUR_SPACE: SRGB, WIDTH: width, HEIGHT: height})
+        try:
+            return exif.tobytes()
+        except Exception:                               # of many kinds, from the packing of each value
+            continue
+    raise AssertionError("EXIF without the photograph's always fits")

@@ -1,0 +1,97 @@
+"""A gain-map JPEG: a usual JPEG for every viewer, and beside it in the file a map of how much brighter the scene is, for HDR screens.
+
+Formats: Ultra HDR 1.1 (developer.android.com/media/platform/hdr-image-format), whose metadata are XMP, and ISO 21496-1, whose metadata are
+binary. The file has both, because older readers know the first and Apple's the second. A reader computes at each pixel and channel
+
+    hdr = white ((sdr + 1/64) 2^(low + (high - low) map) - 1/64)
+
+with sdr and map in [0, 1], sdr linear. White is the radiance that is shown as the white of the usual picture. A screen that is brighter than
+that white by h stops takes h / headroom of the exponent, and all of it from headroom on.
+
+Layout: the usual JPEG with XMP, ISO and MPF segments (CIPA DC-007: where the images are), then the map's JPEG with XMP and ISO segments.
+imagecodecs.ultrahdr_encode makes such files too, but from the radiance alone: its usual picture is a global tone curve of its own.
+"""
+
+import io
+import struct
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from beyond.tonemap import LUMINANCE
+
+OFFSET = 1 / 64                 # of both images: below it, ratios are noise
+HEADROOM = 4.0                  # most stops above white for which the HDR image is meant; screens of today have 1 to 3
+_CODES = np.arange(256) / 255
+LINEAR = np.where(_CODES <= 0.04045, _CODES / 12.92, ((_CODES + 0.055) / 1.055) ** 2.4).astype(np.float32)     # of sRGB's 8-bit codes
+ISO = b"urn:iso:std:iso:ts:21496:-1\0"
+XMP = b"http://ns.adobe.com/xap/1.0/\0"
+DESCRIPTION = ('<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+               'xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0" %s</rdf:Description></rdf:RDF></x:xmpmeta>')
+DIRECTORY = ('xmlns:Container="http://ns.google.com/photos/1.0/container/" xmlns:Item="http://ns.google.com/photos/1.0/container/item/">'
+             '<Container:Directory><rdf:Seq><rdf:li rdf:parseType="Resource"><Container:Item Item:Semantic="Primary" Item:Mime="image/jpeg"/></rdf:li>'
+             '<rdf:li rdf:parseType="Resource"><Container:Item Item:Semantic="GainMap" Item:Mime="image/jpeg" Item:Length="%d"/></rdf:li></rdf:Seq>'
+             '</Container:Directory>')
+
+
+def white_level(sdr, hdr):
+    """The radiance that the HDR image shows as white: half of the pixels are brighter there than in the usual picture, half are darker.
+
+    sdr: (H, W, 3) linear in [0, 1]; hdr: (H, W, 3) linear radiance. Returns: float > 0.
+    """
+    sdr, hdr = (image[::4, ::4] @ LUMINANCE for image in (sdr, hdr))
+    return max(float(np.median(hdr / np.maximum(sdr, 1e-3))), 1e-6)
+
+
+def gain_map(sdr, hdr, white):
+    """The map in 8 bits and the range that it spans. sdr, hdr: as white_level. Returns: (H, W, 3) uint8; low and high in stops, multiples of 1/65536."""
+    gain = (cv2.log(hdr * np.float32(1 / white) + np.float32(OFFSET)) - cv2.log(sdr + np.float32(OFFSET))) * np.float32(1 / np.log(2))
+    low = np.floor(65536 * float(gain.min())) / 65536
+    high = max(np.ceil(65536 * float(gain.max())) / 65536, low + 1 / 256)
+    return np.rint((gain - np.float32(low)) * np.float32(255 / (high - low))).astype(np.uint8), low, high
+
+
+def gain_map_jpeg(picture, hdr, exif=b"", quality=95):
+    """Encodes a usual picture and the radiance that it shows.
+
+    picture: (H, W, 3) uint8, sRGB; hdr: (H, W, 3) linear radiance >= 0, float32, primaries of sRGB, any unit; exif: bytes of the EXIF segment.
+    Returns: bytes of the file; white, the radiance in the unit of hdr that a reader gives as 1.
+    """
+    usual = _jpeg(picture, quality, exif)
+    sdr = LINEAR[np.asarray(Image.open(io.BytesIO(usual)))]             # as readers will see it, so that the map mends its losses
+    white = white_level(sdr, hdr)
+    values, low, high = gain_map(sdr, hdr, white)
+    headroom = min(max(np.log2(max(float(hdr.max()), 1e-6) / white), 1 / 16), HEADROOM)
+    fields = {"GainMapMin": low, "GainMapMax": high, "Gamma": 1, "OffsetSDR": OFFSET, "OffsetHDR": OFFSET, "HDRCapacityMin": 0, "HDRCapacityMax": headroom}
+    words = " ".join(f'hdrgm:{name}="{value:.6f}"' for name, value in fields.items()) + ' hdrgm:BaseRenditionIsHDR="False">'
+    fractions = [(0, 1), (round(65536 * headroom), 65536), (round(65536 * low), 65536), (round(65536 * high), 65536), (1, 1), (1, 64), (1, 64)]
+    iso = struct.pack(">HHB", 0, 0, 0x40) + b"".join(struct.pack(">iI", *fraction) for fraction in fractions)      # 0x40: the map has the primaries of the base
+    second = _with_segments(_jpeg(values, quality), [(0xE1, XMP + (DESCRIPTION % words).encode()), (0xE2, ISO + iso)])
+    return _joined(usual, second), white
+
+
+def _jpeg(image, quality, exif=b""):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=0, exif=exif)
+    return file.getvalue()
+
+
+def _with_segments(jpeg, segments):
+    """Puts segments, pairs of marker and content, behind the JFIF and EXIF segments of a JPEG."""
+    place = 2
+    while jpeg[place + 1] in (0xE0, 0xE1):
+        place += 2 + int.from_bytes(jpeg[place + 2:place + 4])
+    return jpeg[:place] + b"".join(struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content for marker, content in segments) + jpeg[place:]
+
+
+def _joined(usual, second):
+    """Both JPEGs in one file. The index of images, MPF, is a TIFF directory whose offsets count from its own first byte."""
+    xmp = XMP + (DESCRIPTION % (DIRECTORY % len(second))).encode()
+    iso = ISO + struct.pack(">HH", 0, 0)
+    index = lambda first, offset: (b"MPF\0MM\0*" + struct.pack(">IH", 8, 3) + struct.pack(">HHI4s", 0xB000, 7, 4, b"0100") + struct.pack(
+        ">HHII", 0xB001, 4, 1, 2) + struct.pack(">HHIII", 0xB002, 7, 32, 50, 0) + struct.pack(">IIIHH", 0x030000, first, 0, 0, 0) + struct.pack(
+        ">IIIHH", 0, len(second), offset, 0, 0))
+    make = lambda mpf: _with_segments(usual, [(0xE1, xmp), (0xE2, iso), (0xE2, mpf)])
+    first = make(index(0, 0))
+    return make(index(len(first), len(first) - first.index(b"MPF\0MM\0*") - 4)) + second

@@ -1,0 +1,91 @@
+"""Draws images with high dynamic range as several tone mapping operators show them: docs/pictures.jpg, by which NAME.jpg's operator was chosen.
+
+    python examples/operators.py --images results/cafe.hdr DIR/0014.npy --out docs/pictures.jpg       a column per image, a row per operator
+
+An image is a Radiance file, or a render of `python -m synthetic.rendered`, whose second frame is taken. It is clipped where an exposure would
+clip that shows one pixel in 500 as white, as the shortest photograph of a bracket does.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from beyond.tonemap import picture
+from brackets.files import read_image
+from common import parse, run, write_atomically
+from data import T
+
+WHITE = 0.998       # quantile of the largest channel
+
+
+@dataclass
+class OperatorsConfig:
+    """Tone mapping operators side by side."""
+    images: tuple[str, ...] = ()            # .hdr files, or .npy files of synthetic.rendered
+    out: str = "results/pictures.jpg"       # JPEG to write
+    width: int = 260                        # of one picture, pixels
+
+
+def codes(image):
+    """Rounds and clips an image in about [0, 1] to 8 bits; Mantiuk's is not a number where radiance is 0."""
+    return np.rint(255 * np.clip(np.nan_to_num(image), 0, 1)).astype(np.uint8)
+
+
+OPERATORS = {       # (H, W, 3) linear radiance in [0, 1] -> (H, W, 3) uint8; parameters are OpenCV's own, but for gamma
+    "T of Eq. 6": lambda hdr: codes(T(torch.from_numpy(hdr)).numpy()),
+    "Drago": lambda hdr: codes(cv2.createTonemapDrago(gamma=2.2).process(hdr)),
+    "Reinhard": lambda hdr: codes(cv2.createTonemapReinhard(gamma=2.2).process(hdr)),
+    "Mantiuk": lambda hdr: codes(cv2.createTonemapMantiuk(gamma=2.2).process(hdr)),
+    "exposure fusion (NAME.jpg)": picture,
+}
+
+
+def load(path):
+    """Reads an image as the shortest photograph would clip it. Returns: (H, W, 3) linear radiance in [0, 1], float32. Raises: ValueError."""
+    path = Path(path)
+    if path.suffix.lower() == ".npy":
+        hdr = np.load(path).astype(np.float32)
+        if hdr.ndim != 4 or hdr.shape[:2] != (3, 3):
+            raise ValueError(f"{path}: found an array of shape {hdr.shape}; give a render of synthetic.rendered, (3, 3, H, W)")
+        hdr = hdr[1].transpose(1, 2, 0)
+    else:
+        hdr = np.maximum(read_image(path), 0)
+    return np.ascontiguousarray(np.minimum(hdr / max(float(np.quantile(hdr.max(axis=2), WHITE)), 1e-6), 1))
+
+
+def contact_sheet(images, width):
+    """A column per image, a row per operator. images: list of (H, W, 3) radiance; width: of one picture. Returns: (h, w, 3) uint8."""
+    height, rows = width * 2 // 3, []
+    for name, operator in OPERATORS.items():
+        row = []
+        for hdr in images:
+            H, W = hdr.shape[:2]
+            h, w = min(H, W * 2 // 3), min(W, H * 3 // 2)           # the middle, three to two
+            shown = operator(hdr)[(H - h) // 2:(H + h) // 2, (W - w) // 2:(W + w) // 2]
+            row.append(cv2.resize(shown, (width, height), interpolation=cv2.INTER_AREA))
+        strip = Image.fromarray(np.concatenate(row, axis=1))
+        box = ImageDraw.Draw(strip).textbbox((4, 3), name)
+        ImageDraw.Draw(strip).rectangle((0, 0, box[2] + 4, box[3] + 3), fill="black")
+        ImageDraw.Draw(strip).text((4, 3), name, fill="white")
+        rows.append(np.asarray(strip))
+    return np.concatenate(rows)
+
+
+def main():
+    """Reads the images and writes the sheet."""
+    config = parse(OperatorsConfig, description=__doc__)
+    if not config.images or config.width < 8:
+        raise ValueError(f"--images: {len(config.images)} given, --width {config.width}; give at least one image, and a width of 8 or more")
+    sheet = Image.fromarray(contact_sheet([load(path) for path in config.images], config.width))
+    write_atomically(config.out, lambda file: sheet.save(file, "JPEG", quality=85))
+    print(f"wrote {config.out}")
+
+
+if __name__ == "__main__":
+    run(main)
