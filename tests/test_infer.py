@@ -98,7 +98,7 @@ def test_infer_takes_tiles_by_itself_above_its_limit_and_none_when_told(trained,
 def test_infer_may_write_into_the_scene_and_run_again(trained, tmp_path):
     scene, _ = make_scene(tmp_path / "scene", hdr=False)
     for _ in range(2):
-        run_script(infer, "--scene", scene, "--weights", trained[1] / "weights.pt", "--out", scene, "--device", "cpu")
+        run_script(infer, "--scene", scene, "--weights", trained[1] / "weights.pt", "--out", scene, "--device", "cpu", "--save-aligned")
     assert (scene / "scene_panel.png").is_file()
 
 
