@@ -160,7 +160,8 @@ def write_atomically(path, write):
     """Writes a file whole or not at all: a reader sees the old file or the new, never half. Every file of the project is written by it.
 
     path: folders are made as needed. A link is replaced by the new file, and the file that it pointed to is left alone.
-    write: function that writes to the open binary file it is given. Raises: OSError that names the file; the old one is then still there.
+    write: function that writes to the open binary file it is given.
+    Raises: OSError that names the file, where the disk is full or the folder is closed to us; the old file is then still there.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.tmp")

@@ -3,6 +3,7 @@
 PyTorch writes a zip archive with a checksum for each tensor, but does not look at the checksums when it reads. This file does.
 """
 
+import io
 import zipfile
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from common import write_atomically
 
 def save_checkpoint(path, checkpoint):
     """Writes plain dicts, numbers and tensors, atomically."""
-    write_atomically(path, lambda file: torch.save(checkpoint, file))
+    whole = io.BytesIO()            # on a full disk, torch.save itself would raise a RuntimeError that names no file
+    torch.save(checkpoint, whole)
+    write_atomically(path, lambda file: file.write(whole.getbuffer()))
 
 
 def _check_archive(path):

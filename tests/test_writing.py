@@ -17,7 +17,7 @@ OTHERWISE = {("common.py", "write_atomically"),         # the one writer
              ("beyond/log.py", "add"),                  # appends a row; a row that was cut off does not count
              ("examples/ablations.py", "train"),        # the output of a command, as it comes
              ("examples/render_cafe.py", "main"),       # stands alone: a renderer, without PyTorch
-             ("beyond/gainmap.py", "_jpeg"), ("synthetic/camera.py", "jpeg")}      # in memory
+             ("beyond/gainmap.py", "_jpeg"), ("beyond/checkpoints.py", "save_checkpoint"), ("synthetic/camera.py", "jpeg")}       # in memory
 WRITERS = ("write_text", "write_bytes", "tofile", "imsave", "savetxt", "savez", "imwrite", "savefig", "save", "dump")
 FILES = [path for pattern in ("*.py", *(f"{room}/**/*.py" for room in ("brackets", "synthetic", "evaluation", "beyond", "exercises", "examples")))
          for path in ROOT.glob(pattern)]
@@ -58,7 +58,9 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
+import torch
 from matplotlib.figure import Figure
+from beyond.checkpoints import save_checkpoint
 from brackets.files import write_image
 from common import save_figure, write_atomically
 folder, noise = Path(sys.argv[1]), np.random.default_rng(0).integers(0, 255, (100, 100, 3)).astype(np.uint8)
@@ -66,7 +68,8 @@ figure = Figure()
 figure.add_subplot().imshow(noise)
 writers = {name: lambda path, image=image: write_image(path, image) for name, image in (
     ("a.png", noise), ("a.jpg", noise), ("a.tif", noise), ("a.hdr", noise.astype(np.float32)))}
-writers |= {"figure.png": lambda path: save_figure(path, figure, 100), "array.npy": lambda path: write_atomically(path, lambda file: np.save(file, noise))}
+writers |= {"figure.png": lambda path: save_figure(path, figure, 100), "array.npy": lambda path: write_atomically(path, lambda file: np.save(file, noise)),
+            "checkpoint.pt": lambda path: save_checkpoint(path, {"model": {"w": torch.zeros(10_000)}})}
 for name in writers:
     (folder / name).write_bytes(b"earlier")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -84,12 +87,12 @@ for name, write in writers.items():
 def test_a_full_disk_leaves_the_earlier_file_and_the_message_names_it(tmp_path):
     done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=120)
     lines = done.stdout.splitlines()
-    assert len(lines) == 6, done.stderr
+    assert len(lines) == 7, done.stderr
     for line in lines:
         name = line.split()[0]
         assert f"{tmp_path / name}: cannot be written (" in line and "make room" in line
         assert (tmp_path / name).read_bytes() == b"earlier"
-    assert len(list(tmp_path.iterdir())) == 6
+    assert len(list(tmp_path.iterdir())) == 7
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
