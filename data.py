@@ -126,7 +126,7 @@ class Patches(Dataset):
         row, column = divmod(int(n - self.first[k]), self.grids[k][1])
         y, x = row * self.stride, column * self.stride
         pixels = self._pixels(k)[y:y + self.patch, x:x + self.patch]  # (h, w) records
-        ldr, hdr = (pixels["ldr"].astype(np.float32) / np.float32(65535)).transpose(2, 3, 0, 1), pixels["hdr"].transpose(2, 0, 1)
+        ldr, hdr = (pixels["ldr"].astype(np.float32) / np.float32(65535)).transpose(2, 3, 0, 1), pixels["hdr"].astype(np.float32).transpose(2, 0, 1)
         if self.augment:
             turn = int(np.random.default_rng([self.seed, i]).integers(8))
             ldr, hdr = (np.rot90(a, turn % 4, axes=(-2, -1)) for a in (ldr, hdr))

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 
-from beyond.blend import add_blend
 from beyond.checkpoints import load_checkpoint
 from beyond.fast import speed_up
 from beyond.config import BeyondConfig
+from beyond.optimise import learning_rate
 from beyond.losses import further_terms, loss_columns
-from beyond.weights import load_vgg19, model_from
+from beyond.weights import load_vgg19, model_from, with_d8
 from common import autocast, count_parameters, describe, parse, run
 from data import network_input
 from lfdiff import LFDiffConfig, Stage1, pad_to_multiple
@@ -53,7 +53,7 @@ def first_network(config):
         if (saved["variant"] == "baseline") != config.baseline:
             raise ValueError(f"{config.init}: holds variant {saved['variant']}; a baseline goes on from a baseline, and only that")
         network = model_from(saved, config.init, "baseline" if config.baseline else "s1")
-    return add_blend(network) if config.beyond.blend else network
+    return with_d8(network, config.beyond.correct, config.beyond.blend)
 
 
 def validation_predictor(network, device, dtype):
@@ -80,7 +80,7 @@ def main():
     config.model = network.config
     vgg = load_vgg19(loss, device)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.lr)
-    schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.decay_epochs * epoch, settings.decay)
+    schedule = learning_rate(optimiser, settings, beyond, epoch)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     columns = [*loss_columns(loss, beyond), "grad_norm", "lr", "patches_per_s", "val_psnr_mu", "val_psnr_l"]
     training = Run(config, out, network, {"optimiser": optimiser, "schedule": schedule, "scaler": scaler}, steps, columns, rank, train_set.steps)

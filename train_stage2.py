@@ -21,12 +21,12 @@ from pathlib import Path
 
 import torch
 
-from beyond.blend import add_blend
 from beyond.checkpoints import fill, load_checkpoint
 from beyond.fast import speed_up
 from beyond.config import BeyondConfig
+from beyond.optimise import learning_rate
 from beyond.losses import further_terms, loss_columns
-from beyond.weights import load_vgg19, model_from, part_of, save_weights
+from beyond.weights import load_vgg19, model_from, part_of, save_weights, with_d8
 from common import autocast, count_parameters, describe, parse, run
 from data import network_input
 from ddim import DiffusionConfig
@@ -64,8 +64,8 @@ def first_networks(config, device):
     """
     if config.prior_batches < 0 or not 0 <= config.warmup <= 1:
         raise ValueError(f"--prior-batches {config.prior_batches}, --warmup {config.warmup}: need 0 or more batches, and a share from 0 to 1")
-    if config.split and config.beyond.blend:
-        raise ValueError("--split, --blend: the first leaves DHRNet as it is, and a blend would stay untrained; choose one")
+    if config.split and (config.beyond.blend or config.beyond.correct):
+        raise ValueError("--split, --blend, --correct: the first leaves DHRNet as it is, and a blend would stay untrained; choose one")
     path, expected = (config.init, "s2_without_dm" if config.without_dm else "s2") if config.init else (config.stage1, "s1")
     saved = load_checkpoint(path)
     if saved.get("variant") != expected:
@@ -75,9 +75,9 @@ def first_networks(config, device):
     else:
         first = model_from(saved, path)
         network = Stage2(LFDiffConfig(first.config.dhrnet, first.config.lpenet, config.denoiser, config.diffusion), config.without_dm)
-        network = add_blend(network) if saved.get("blend") else network
+        network = with_d8(network, saved.get("correct"), saved.get("blend"))
         fill(network.dhrnet, part_of(saved, "dhrnet", path), path)
-    network = speed_up(add_blend(network) if config.beyond.blend else network)
+    network = speed_up(with_d8(network, config.beyond.correct, config.beyond.blend))
     lpenet = fill(LPENet(network.config.lpenet), part_of(saved, "lpenet", path), path)
     lpenet.requires_grad_(False)
     network.dhrnet.requires_grad_(not config.split)
@@ -149,7 +149,7 @@ def main():
     if not settings.resume and not config.init and config.prior_batches:
         network.z_mean, network.z_std = measure_prior(lpenet, train_set, settings, config.prior_batches, device)
     optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=settings.lr)
-    schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.decay_epochs * epoch, settings.decay)
+    schedule = learning_rate(optimiser, settings, beyond, epoch)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     columns = [*loss_columns(loss, beyond), "L_diff", "L_eps", "L1_z", "grad_norm", "lr", "patches_per_s",
                *(f"val_psnr_{domain}_{prior}" for prior in ("predicted", "true", "mean") for domain in ("mu", "l"))]

@@ -20,13 +20,16 @@ from beyond.checkpoints import load_checkpoint, save_checkpoint
 from beyond.fast import keep_memory
 from beyond.interruptions import catch_signals, goes_on, ignore_signals, job
 from beyond.log import Log
+from beyond.optimise import follow
 from beyond.pictures import save_progress_picture
 from beyond.weights import architecture
 from brackets.prepare import cache_scenes, prepared_sample
 from brackets.scenes import find_scenes, load_scene
 from common import pick_precision, seed_all, start_processes
 from data import Patches, T, psnr
+from synthetic.bank import open_bank
 from synthetic.dataset import AS_TAKEN, VALIDATION_SEED, SyntheticBrackets, SyntheticConfig, validation_set
+from synthetic.ruler import RULER, ruler
 
 # Settings that may differ when a run is resumed
 MAY_CHANGE = {"lr", "epochs", "device", "precision", "workers", "compile", "resume", "val_every", "val_scenes", "val_size", "log_every",
@@ -36,7 +39,7 @@ MAY_CHANGE = {"lr", "epochs", "device", "precision", "workers", "compile", "resu
 @dataclass
 class TrainingConfig:
     """Data, optimisation and housekeeping of a training run."""
-    data: str = "kalantari"         # kalantari, hu or synthetic (which needs no files) [paper: Sec. 5.1]
+    data: str = "kalantari"         # kalantari, hu, synthetic (which needs no files) or bank (of python -m synthetic.bank) [paper: Sec. 5.1]
     root: str = ""                  # folder of the data set (default: data/NAME)
     hdr_dir: str = ""               # folder of .hdr images, panoramas and photographs, for the synthetic set; one name in five validates
     rendered_dir: str = ""          # folder made by python -m synthetic.rendered for the synthetic set: its train/ and val/
@@ -74,9 +77,11 @@ def check(config, beyond):
         raise ValueError(f"--ema {beyond.ema}: must be 0 or more and less than 1")
     if config.patch < 16 or config.patch % 16:
         raise ValueError(f"--patch {config.patch}: must be a multiple of 16 (PixelUnshuffle by 4, then a U-Net of three levels)")
-    if config.data not in ("kalantari", "hu", "synthetic"):
-        raise ValueError(f"--data {config.data}: training knows kalantari, hu and synthetic")
-    if config.val_on not in ("train", "test") or (config.val_on == "train" and config.data != "synthetic" and config.val_scenes < 1):
+    if config.data not in ("kalantari", "hu", "synthetic", "bank"):
+        raise ValueError(f"--data {config.data}: training knows kalantari, hu, synthetic and bank")
+    if config.data == "bank" and not beyond.align:
+        raise ValueError("--data bank: its brackets are aligned; add --align")
+    if config.val_on not in ("train", "test") or (config.val_on == "train" and config.data in ("kalantari", "hu") and config.val_scenes < 1):
         raise ValueError(f"--val-on {config.val_on}, --val-scenes {config.val_scenes}: use train with 1 scene or more, or test")
     if config.data == "synthetic" and config.seed == VALIDATION_SEED:
         raise ValueError(f"--seed {config.seed}: is the seed of the validation scenes; choose another")
@@ -94,6 +99,9 @@ def open_data(config, beyond):
         train_set = SyntheticBrackets(config.patch, config.seed, config.samples, config.hdr_dir, config.rendered_dir, "train",
                                       SyntheticConfig(**({} if beyond.align else AS_TAKEN)))
         val_set = validation_set(config.val_size, config.val_scenes or 16, config.hdr_dir, config.rendered_dir)
+    elif config.data == "bank":
+        train_set = Patches(open_bank(config.root or "data/bank"), config.patch, config.stride, config.seed)
+        val_set = ruler(config.val_size, config.val_scenes or RULER, config.hdr_dir, config.rendered_dir)
     else:
         root = Path(config.root or Path("data") / config.data)
         scenes, count = find_scenes(config.data, root, "train"), config.val_scenes
@@ -151,12 +159,6 @@ def distributed(network, settings, device, **options):
 
 
 @torch.no_grad()
-def follow(average, network, ema, step):
-    """average <- ema average + (1 - ema) network. Step n, counted from 1, keeps at most n / (n + 10) of the average, which begins untrained."""
-    for mean, value in zip(average.parameters(), network.parameters()):
-        mean.lerp_(value, 1 - min(ema, step / (step + 10)))
-
-
 def validate(val_set, predictors, device, picture=None):
     """Mean PSNR of one or more predictors over a validation set.
 
@@ -209,7 +211,7 @@ class Run:
             checkpoint's. MAY_CHANGE names the settings that may differ.
         """
         saved = load_checkpoint(path)
-        if any(saved.get(name) != self.made_of[name] for name in ("variant", "config", "blend")):
+        if any(saved.get(name, False) != self.made_of[name] for name in ("variant", "config", "blend", "correct")):
             raise ValueError(f"{path}: was trained with another architecture; resume with the flags it was started with, or choose another --out")
         then, now = flags_of(saved["training"]), flags_of(asdict(self.config))
         changed = [f"--{name.replace('_', '-')}" for name, value in now.items() if name not in MAY_CHANGE and then.get(name, value) != value]

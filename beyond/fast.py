@@ -24,6 +24,7 @@ import torch.nn.functional as nnf
 
 from align import AlignmentModule
 from beyond.blend import BlendedDHRNet
+from beyond.correct import CorrectingDHRNet
 from data import network_input
 from denoiser import TimeResidualBlock
 from dhrnet import FRM, MDTA, PIM, ChannelAttention, CrossAttention, DHRNet, SelfAttention, upsample
@@ -262,9 +263,19 @@ class FastBlendedDHRNet(FastDHRNet, BlendedDHRNet):
         return by_strips(self.output, self.refine(F_0, z), F_0, X[:, :, 3:], halo=3)
 
 
+class FastCorrectingDHRNet(FastDHRNet, CorrectingDHRNet):
+    """The same where Eq. 10 corrects a merge."""
+
+    def forward(self, X, z=None):
+        """As the plain form."""
+        F_0 = self.align(X)
+        return by_strips(self.output, self.refine(F_0, z), F_0, X, halo=3)
+
+
 FAST = {ResidualBlock: FastResidualBlock, AlignmentModule: FastAlignmentModule, ConditionNet: FastConditionNet,
         TimeResidualBlock: FastTimeResidualBlock, MDTA: FastMDTA, SelfAttention: FastSelfAttention, CrossAttention: FastCrossAttention,
-        ChannelAttention: FastChannelAttention, FRM: FastFRM, PIM: FastPIM, DHRNet: FastDHRNet, BlendedDHRNet: FastBlendedDHRNet}
+        ChannelAttention: FastChannelAttention, FRM: FastFRM, PIM: FastPIM, DHRNet: FastDHRNet, BlendedDHRNet: FastBlendedDHRNet,
+        CorrectingDHRNet: FastCorrectingDHRNet}
 
 
 def speed_up(model):

@@ -12,6 +12,7 @@ import torch
 
 from beyond.blend import BlendedDHRNet, add_blend
 from beyond.checkpoints import check_fit, fill, load_checkpoint, save_checkpoint
+from beyond.correct import CorrectingDHRNet, add_correction
 from beyond.fast import speed_up
 from brackets.prepare import UNPREPARED, PrepareConfig
 from common import config_from
@@ -26,7 +27,8 @@ def architecture(model, prepare, steps=None):
 
     prepare: PrepareConfig of its training frames; steps: the exposure steps they have, in stops. Returns: dict of plain values.
     """
-    return {"variant": model.variant, "config": asdict(model.config), "blend": isinstance(model.dhrnet, BlendedDHRNet), "prepare": asdict(prepare),
+    return {"variant": model.variant, "config": asdict(model.config), "blend": isinstance(model.dhrnet, BlendedDHRNet),
+            "correct": isinstance(model.dhrnet, CorrectingDHRNet), "prepare": asdict(prepare),
             "steps": steps}
 
 
@@ -64,7 +66,7 @@ def model_from(checkpoint, path, variant=None):
     plain = {key: value for key, value in dhrnet.items() if key != "blend"}
     try:
         config = config_from(LFDiffConfig, {**checkpoint["config"], "dhrnet": plain})
-        make = lambda: add_blend(build(variant or checkpoint["variant"], config)) if blend else build(variant or checkpoint["variant"], config)
+        make = lambda: with_d8(build(variant or checkpoint["variant"], config), checkpoint.get("correct"), blend)
         with torch.device("meta"):
             empty = make()
     except ValueError as error:
@@ -74,6 +76,11 @@ def model_from(checkpoint, path, variant=None):
         state = {f"{name}.{key}": value for name, _ in empty.named_children() for key, value in part_of(checkpoint, name, path).items()}
     check_fit(empty, state, path)
     return fill(make(), state, path)
+
+
+def with_d8(model, correct, blend):
+    """Adds D8 to a Stage1 or Stage2, in one of its forms or none: correct.py or blend.py. Returns: the model."""
+    return add_correction(model) if correct else add_blend(model) if blend else model
 
 
 def load_weights(path, device="cpu", fast=True):

@@ -123,16 +123,17 @@ def _ev_file(file):
     return file.with_suffix(".ev.npy")
 
 
-def _is_cached(file):
+def is_written(file):
+    """Whether write_record has written this file."""
     return file.exists() and _ev_file(file).exists()
 
 
-def _fill_cache(file, folder, layout, config):
-    """Writes a scene as (H, W) records, nine LDR values in 16 bits and three of the truth in float32, and its exposures beside it."""
-    if _is_cached(file):                                        # another rank was faster
-        return
-    sample = prepared_sample(load_scene(folder, layout), config)
-    pixels = np.empty(sample["hdr"].shape[1:], np.dtype([("ldr", np.uint16, (3, 3)), ("hdr", np.float32, (3,))]))  # half would round the truth
+def write_record(file, sample, truth=np.float32):
+    """Writes a sample for data.Patches: (H, W) records, nine LDR values in 16 bits and three of the truth, and the exposures beside it.
+
+    truth: dtype of the truth; float16 rounds it by up to 0.05 %.
+    """
+    pixels = np.empty(sample["hdr"].shape[1:], np.dtype([("ldr", np.uint16, (3, 3)), ("hdr", truth, (3,))]))
     pixels["ldr"] = (sample["ldr"] * 65535).round().numpy().astype(np.uint16).transpose(2, 3, 0, 1)
     pixels["hdr"] = sample["hdr"].numpy().transpose(1, 2, 0)
     for path, array in ((_ev_file(file), sample["ev"].numpy()), (file, pixels)):
@@ -143,8 +144,40 @@ def _fill_cache(file, folder, layout, config):
                 raise
 
 
+def read_records(files):
+    """What data.Patches takes: a list of (path, (3,) float32 exposures in stops). files: that write_record wrote."""
+    return [(file, np.load(_ev_file(file))) for file in files]
+
+
+def _fill_cache(file, folder, layout, config):
+    """Prepares a scene and writes it, unless another process was faster."""
+    if not is_written(file):
+        write_record(file, prepared_sample(load_scene(folder, layout), config))
+
+
 def _in_one_thread():
     torch.set_num_threads(1)
+
+
+def share_work(work, jobs, workers, what):
+    """Calls work(*job) for each job, in several processes with one thread each.
+
+    work: function at the top level of a module, or a partial of one; jobs: list of tuples; workers: processes, 0 works in this one.
+    what: for the progress bar.
+    Raises: ValueError where a process is stopped; whatever work raises.
+    """
+    with tqdm(total=len(jobs), desc=what, disable=not jobs) as bar:
+        if workers and len(jobs) > 1:
+            try:
+                with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _in_one_thread) as pool:
+                    for _ in pool.map(work, *zip(*jobs)):
+                        bar.update()
+            except BrokenProcessPool:
+                raise ValueError(f"{what}: a process was stopped, probably for lack of memory; use fewer --workers") from None
+        else:
+            for job in jobs:
+                work(*job)
+                bar.update()
 
 
 def cache_scenes(folders, cache, layout="auto", config=UNPREPARED, workers=0):
@@ -156,20 +189,8 @@ def cache_scenes(folders, cache, layout="auto", config=UNPREPARED, workers=0):
     Raises: ValueError for a scene without a ground truth; whatever load_scene raises.
     """
     files = [_cache_file(folder, layout, Path(cache), config) for folder in folders]
-    todo = [*{file: folder for file, folder in zip(files, folders) if not _is_cached(file)}.items()]
+    todo = [*{file: folder for file, folder in zip(files, folders) if not is_written(file)}.items()]
     start = int(os.environ.get("LOCAL_RANK", "0")) * len(todo) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     todo = todo[start:] + todo[:start]                          # each rank begins at another scene, so that they share the work
-    fill = partial(_fill_cache, layout=layout, config=config)
-    with tqdm(total=len(todo), desc=f"preparing scenes into {cache}", unit="scene", disable=not todo) as bar:
-        if workers and len(todo) > 1:
-            try:
-                with ProcessPoolExecutor(min(workers, len(todo)), get_context("spawn"), _in_one_thread) as pool:
-                    for _ in pool.map(fill, *zip(*todo)):
-                        bar.update()
-            except BrokenProcessPool:
-                raise ValueError(f"{cache}: a process that prepared scenes was stopped, probably for lack of memory; use fewer --workers") from None
-        else:
-            for file, folder in todo:
-                fill(file, folder)
-                bar.update()
-    return [(file, np.load(_ev_file(file))) for file in files]
+    share_work(partial(_fill_cache, layout=layout, config=config), todo, workers, f"preparing scenes into {cache}")
+    return read_records(files)

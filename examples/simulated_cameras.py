@@ -23,13 +23,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))       # run as a script, i
 from brackets.curve import phi
 from brackets.light import estimate
 from common import parse, run
-from synthetic.camera import expose, jpeg, quantile, sensor
+from synthetic.camera import CODED, expose, jpeg, picture_style, quantile, sensor
 from synthetic.dataset import SyntheticConfig, procedural_world
 from synthetic.sources import find_images, photographed_world
 from synthetic.textures import log_uniform
 
 HEIGHT, WIDTH = 320, 480
-V = np.linspace(0, 1, 4001)[1:]         # coded values at which a curve is given
 
 
 @dataclass
@@ -40,20 +39,13 @@ class CamerasConfig:
 
 
 def draw_curve(rng):
-    """Light (4000,) at which the camera writes V."""
+    """Light (4000,) at which the camera writes CODED."""
     kind = rng.random()
-    light = np.where(V <= 0.04045, V / 12.92, ((V + 0.055) / 1.055) ** 2.4)         # of sRGB
     if kind < 0.125:
-        return V ** 2.2
+        return CODED ** 2.2
     if kind < 0.25:
-        return light
-    strength, crossing, toe, srgb = rng.uniform(0.15, 0.8), rng.uniform(0.55, 0.75), rng.uniform(0.08, 0.2), rng.uniform(0.6, 1.2)
-    slope = strength * np.log((1.04 - crossing) / (1.04 - V)) * (1 - np.exp(-(V / toe) ** 2)) + 0.02 * rng.standard_normal()
-    slope += srgb * np.log(np.where(V <= 0.04045, 1 / 2.2, 2.4 / 2.2 * V / (V + 0.055)))
-    for k in (1, 2, 3):
-        slope += 0.05 * rng.standard_normal() / k * np.cos(np.pi * k * V + rng.uniform(0, 6))
-    steps = np.exp(0.5 * (slope[1:] + slope[:-1])) * np.diff(np.log(V))
-    return np.exp(2.2 * np.append(-np.cumsum(steps[::-1])[::-1], 0))
+        return np.where(CODED <= 0.04045, CODED / 12.92, ((CODED + 0.055) / 1.055) ** 2.4)      # of sRGB
+    return picture_style(rng)
 
 
 def drawn_world(rng, height, width):
@@ -82,7 +74,7 @@ def photograph(rng, background):
     linear = frames * np.exp2(ev + gains).astype(np.float32)[:, None, None, None]
     white_balance = rng.uniform(1, 2.4), 1, rng.uniform(1, 2.4)
     linear = sensor(rng, linear, log_uniform(rng, 100, 6400), rng.uniform(1.5, 6), 14, white_balance, rng.random() < 0.3)
-    coded = np.minimum(np.interp(black + (1 - black) * linear, curve, V), clip).astype(np.float32)
+    coded = np.minimum(np.interp(black + (1 - black) * linear, curve, CODED), clip).astype(np.float32)
     if rng.random() < 0.7:
         coded = np.stack([jpeg(frame, int(rng.uniform(70, 98)), rng.choice(["4:2:0", "4:4:4"])) for frame in coded])
     return np.float32(np.rint(coded * 255) / 255), ev, (radiance, gains, clip, black, curve)
@@ -94,7 +86,7 @@ def light_error(found, ev, truth):
     H, merged, weights, exposed = np.clip(radiance[:, ::3, ::3].ravel(), 1e-9, 1e5), 0, 0, False
     for i, stops in enumerate(ev if found is None else found.ev.numpy()):
         light = np.minimum(H * 2.0 ** (ev[i] + gains[i]), 1)
-        v = np.minimum(np.interp(black + (1 - black) * light, curve, V), clip)
+        v = np.minimum(np.interp(black + (1 - black) * light, curve, CODED), clip)
         seen = v ** 2.2 if found is None else np.maximum(phi(v, found.curve) ** 2.2 - found.black, 0) / (1 - found.black)
         u = np.where(v > clip - 0.5 / 255, 1, light ** (1 / 2.2))
         weight = (1 - np.abs(2 * u - 1) if i == 1 else np.minimum(2 - 2 * u, 1)) * np.clip(u / 0.1, 0, 1) ** 2

@@ -2,6 +2,7 @@
 
     python -m synthetic --count 8 --out synthetic.png                          # three LDRs, a plain merge, T(truth)
     python -m synthetic --count 8 --hdr-dir DIR --rendered-dir DIR             # the same from all three sources
+    python -m synthetic --ruler val --export DIR --count 72 --hdr-dir D --rendered-dir R   # the scenes that new weights are chosen by, as folders
     python -m synthetic --split val --export DIR --count 36 --hdr-dir D --rendered-dir R   # the validation scenes of training, as folders
 """
 
@@ -15,6 +16,7 @@ from brackets.files import write_image
 from brackets.merge import weighted_merge
 from common import parse, run
 from data import T
+from synthetic.ruler import ruler
 from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfig, export, validation_set
 
 
@@ -28,6 +30,7 @@ class Config:
     hdr_dir: str = ""  # folder of .hdr images: panoramas and photographs
     rendered_dir: str = ""  # folder made by python -m synthetic.rendered
     split: str = "all"  # files the brackets are made of: train, val or all; val draws training's validation scenes
+    ruler: str = ""  # val or test: draw the scenes of that half of the ruler, see ruler.py
     first: bool = False  # draw brackets like those that the shipped weights were trained on, with steps of 2 and 3 stops
     out: str = "synthetic.png"  # contact sheet to write
     export: str = ""  # write the brackets into this folder, as photographs not yet aligned, instead of a sheet
@@ -50,9 +53,11 @@ def contact_sheet(dataset, count):
 def main():
     """Reads the command line, then writes the sheet or the folders."""
     config = parse(Config, description=__doc__)
-    if config.count < 1:
-        raise ValueError(f"--count {config.count}: must be 1 or more")
-    if config.split == "val":
+    if config.count < 1 or config.ruler not in ("", "val", "test"):
+        raise ValueError(f"--count {config.count}, --ruler {config.ruler}: need 1 or more, and val or test")
+    if config.ruler:
+        dataset = ruler(config.size, config.count, config.hdr_dir, config.rendered_dir, config.ruler)
+    elif config.split == "val":
         dataset = validation_set(config.size, config.count, config.hdr_dir, config.rendered_dir)
     else:
         settings = SyntheticConfig(**(FIRST if config.first else {}), **(AS_TAKEN if config.export else {}))    # whoever reads files aligns them

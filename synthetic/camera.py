@@ -25,6 +25,7 @@ from synthetic.textures import log_uniform
 
 BEYOND = 4.0  # linear values are cut here before the sensor; no noise brings such a value below white
 SUBSAMPLING = ("4:4:4", "4:2:2", "4:2:0")  # of the colours in a JPEG file
+CODED = np.linspace(0, 1, 4001)[1:]  # coded values at which a picture style is given
 
 
 # --- motion -----------------------------------------------------------------------------------------------------------
@@ -208,19 +209,44 @@ def sensor(rng, linear, iso, read_noise, bits, gains=(1.0, 1.0, 1.0), correlated
     return np.minimum(raw * gain, 1)
 
 
-def respond(linear, gamma):
-    """Applies the camera's curve to linear values in [0, 1]. gamma: L = x^(1 / gamma), or 0 for sRGB's curve. Returns: coded values, float32."""
-    if gamma:
-        return linear ** np.float32(1 / gamma)
+def respond(linear, curve):
+    """Applies the camera's curve to linear values in [0, 1].
+
+    curve: a gamma, L = x^(1 / gamma); 0 for sRGB's curve; or (n,) light at the coded values CODED. Returns: coded values, float32.
+    """
+    if np.ndim(curve):
+        return np.interp(linear, curve, CODED).astype(np.float32)
+    if curve:
+        return linear ** np.float32(1 / curve)
     return np.where(linear <= 0.0031308, np.float32(12.92) * linear, np.float32(1.055) * linear ** np.float32(1 / 2.4) - np.float32(0.055))
 
 
+def picture_style(rng):
+    """Draws the curve of a camera's JPEGs: sRGB after a sigmoid of random strength and crossing, with ripples.
+
+    Returns: light at the coded values CODED, rising, 1 at 1. Its slope in logarithms is that of gamma 2.2 times exp(slope).
+    """
+    strength, crossing, toe, srgb = rng.uniform(0.15, 0.8), rng.uniform(0.55, 0.75), rng.uniform(0.08, 0.2), rng.uniform(0.6, 1.2)
+    slope = strength * np.log((1.04 - crossing) / (1.04 - CODED)) * (1 - np.exp(-((CODED / toe) ** 2))) + 0.02 * rng.standard_normal()
+    slope += srgb * np.log(np.where(CODED <= 0.04045, 1 / GAMMA, 2.4 / GAMMA * CODED / (CODED + 0.055)))
+    for k in (1, 2, 3):
+        slope += 0.05 * rng.standard_normal() / k * np.cos(np.pi * k * CODED + rng.uniform(0, 6))
+    steps = np.exp(0.5 * (slope[1:] + slope[:-1])) * np.diff(np.log(CODED))
+    return np.exp(GAMMA * np.append(-np.cumsum(steps[::-1])[::-1], 0))
+
+
 def draw_response(rng, config):
-    """Draws a curve for respond(). Returns: mostly the gamma 2.2 that the network assumes, else 0 for sRGB's curve, or another gamma."""
+    """Draws a curve for respond(): gamma 2.2, which the network assumes, 0 for sRGB's curve, a picture style, or another gamma."""
     kind = rng.random()
-    if kind < config.response[0]:
-        return GAMMA
-    return 0.0 if kind < config.response[0] + config.response[1] else GAMMA * math.exp(config.response_spread * rng.standard_normal())
+    gamma, srgb, style = np.cumsum(config.response)
+    if kind < srgb:
+        return GAMMA if kind < gamma else 0.0
+    return picture_style(rng) if kind < style else GAMMA * math.exp(config.response_spread * rng.standard_normal())
+
+
+def happens(rng, probability):
+    """Draws whether something happens. What never happens draws nothing, so the rest is drawn as without it."""
+    return probability > 0 and rng.random() < probability
 
 
 def quantise(coded, bits):
@@ -245,18 +271,27 @@ def photograph(rng, frames, ev, config):
     """Takes the three photographs.
 
     frames: (3, 3, H, W) radiance in units of the shortest exposure, as each frame sees it; ev: (3,) stops, as the camera states them.
-    Returns: ldr (3, 3, H, W) coded, in [0, 1], float32, and the bits of the file (0: not quantised).
+    Returns: ldr (3, 3, H, W) coded, in [0, 1], float32; the bits of the file (0: not quantised); and the stops by which the shortest exposure is
+        misstated, so that the truth in its true units is 2^-stops times that in stated ones.
     """
     error = config.ev_error * rng.standard_normal(2)  # stops between neighbouring frames; the reference is right by definition
+    misstated = np.zeros(2)
+    if happens(rng, config.misstated):
+        misstated = rng.uniform(-config.misstatement, config.misstatement, 2)
+        error += misstated
     stops = np.float32([ev[0] - error[0], ev[1], ev[2] + error[1]])
     linear = frames * np.exp2(stops)[:, None, None, None]
     gains = (rng.uniform(*config.white_balance), 1.0, rng.uniform(*config.white_balance))
     iso, read_noise = log_uniform(rng, *config.iso), rng.uniform(*config.read_noise)
     correlated = rng.random() < config.correlated_noise
     linear = sensor(rng, linear, iso, read_noise, int(rng.choice(config.sensor_bits)), gains, correlated, config.full_well)
-    coded, bits = respond(linear, draw_response(rng, config)), int(rng.choice(config.output_bits))
+    curve, bits = draw_response(rng, config), int(rng.choice(config.output_bits))
+    black = np.float32(rng.uniform(0, config.black_level) if happens(rng, config.raised_black) else 0)
+    coded = respond(black + (1 - black) * linear, curve)
+    if happens(rng, config.clipped_early):
+        coded = np.minimum(coded, np.float32(rng.integers(config.clip_codes[0], config.clip_codes[1] + 1) / 255))
     if bits == 8 and rng.random() < config.jpeg:
         quality = round(rng.uniform(*config.jpeg_quality))
         subsampling, top, left = SUBSAMPLING[int(rng.integers(3))], int(rng.integers(16)), int(rng.integers(16))
-        return np.stack([jpeg(frame, quality, subsampling, top, left) for frame in coded]), bits
-    return quantise(coded, bits), bits
+        return np.stack([jpeg(frame, quality, subsampling, top, left) for frame in coded]), bits, misstated[0]
+    return quantise(coded, bits), bits, misstated[0]

@@ -38,7 +38,8 @@ from synthetic.world import draw_object, draw_view, world
 
 SOURCES = ("procedural", "photographed", "rendered")
 VALIDATION_SEED = 1_000_000  # seed of the validation scenes, the same for every run
-FIRST = {"ev_steps": (2.0, 3.0), "saturated_fraction": (0.03, 0.35), "iso": (100.0, 6400.0)}  # settings of the shipped weights' training
+FIRST = {"ev_steps": (2.0, 3.0), "saturated_fraction": (0.03, 0.35), "iso": (100.0, 6400.0), "response": (0.6, 0.2, 0.0), "misstated": 0.0,
+         "clipped_early": 0.0, "raised_black": 0.0}  # settings of the 36 and 72 scenes that all weights were scored on
 AS_TAKEN = {"registered": 0.0, "followed": 0.0, "context": 0.0}  # settings for brackets as the camera gives them, not aligned
 
 
@@ -52,6 +53,8 @@ class SyntheticConfig:
     unequal: float = 0.3  # probability that the two steps differ
     in_thirds: float = 0.7  # probability that steps are thirds of a stop, as cameras have them
     ev_error: float = 0.03  # standard deviation of an exposure step from its nominal value, stops
+    misstated: float = 0.15  # probability that the outer frames' exposures are stated wrongly ...
+    misstatement: float = 0.3  # ... by up to this, stops
     saturated_fraction: tuple[float, ...] = (0.0, 0.6)  # share of the reference's pixels that saturate
     patches: bool = True  # the image is a patch of a larger photograph: that one has the share above, the patch may have any
     bright: float = 0.5  # probability that what saturates the reference is stretched up to H = 1
@@ -68,6 +71,7 @@ class SyntheticConfig:
     shake: float = 0.15  # probability that the camera moves during the longest exposure ...
     shake_length: tuple[float, ...] = (0.5, 4.0)  # ... by this distance, pixels, log-uniform
     static_scene: float = 0.35  # probability that nothing moves in the image
+    still: bool = False  # nothing moves in renders either, and their camera stands where it is
     objects: tuple[int, ...] = (1, 4)  # number of moving objects where something moves; images above 256 pixels have more
     object_motion: tuple[float, ...] = (0.5, 80.0)  # distance an object moves between neighbouring frames, pixels, log-uniform
     object_rotation: float = 8.0  # largest rotation of an object between neighbouring frames, degrees
@@ -86,8 +90,12 @@ class SyntheticConfig:
     read_noise: tuple[float, ...] = (1.5, 6.0)  # electrons
     correlated_noise: float = 0.3  # probability that noise is smoothed over neighbours, as demosaicing does; its variance stays
     sensor_bits: tuple[int, ...] = (12, 14)  # bits of the sensor's linear values; one of them is drawn; 0: not quantised
-    response: tuple[float, ...] = (0.6, 0.2)  # probabilities of gamma 2.2 and of sRGB's curve; the other curves are another gamma
+    response: tuple[float, ...] = (0.5, 0.2, 0.3)  # probabilities of gamma 2.2, sRGB's curve and a picture style; else it is another gamma
     response_spread: float = 0.04  # standard deviation of that gamma's logarithm from that of 2.2
+    clipped_early: float = 0.25  # probability that the files saturate below white ...
+    clip_codes: tuple[int, ...] = (240, 254)  # ... at a code of this range, of 255
+    raised_black: float = 0.2  # probability that black is raised ...
+    black_level: float = 0.01  # ... by up to this, as a share of white
     output_bits: tuple[int, ...] = (8, 8, 12, 16)  # bits of the coded file; one of them is drawn; 0: not quantised
     jpeg: float = 0.7  # probability that a file of 8 bits is a JPEG ...
     jpeg_quality: tuple[float, ...] = (70.0, 98.0)  # ... of this quality
@@ -160,7 +168,7 @@ def make_bracket(rng, height, width, config, background=None, cut_out=draw_objec
     Returns: four values.
         ldr (3, 3, H, W): coded frames in [0, 1], float32
         ev (3,): stops from 0, float32
-        hdr (3, H, W): the reference without noise, linear in [0, 1] in units of the shortest exposure, float32
+        hdr (3, H, W): the reference without noise, linear in [0, 1] in units of the shortest exposure as it was taken, float32
         bits: of the files, 0 if they are not quantised. Values of a registered frame lie between these levels.
     """
     background = background or functools.partial(procedural_world, side=min(height, width), config=config)
@@ -168,6 +176,8 @@ def make_bracket(rng, height, width, config, background=None, cut_out=draw_objec
     moved = max(displacement(poses[frame], height, width) for frame in (0, 2))
     margin = math.ceil(moved) + 3 if moved else 0
     canvas, ratio = background(rng, height + 2 * margin, width + 2 * margin)
+    if config.still and canvas.ndim == 4:
+        canvas = canvas[1]  # of three moments
     if rng.random() < config.vivid:
         canvas = strengthen(canvas, rng.uniform(*config.vividness))
     ev = draw_exposures(rng, config)
@@ -177,7 +187,7 @@ def make_bracket(rng, height, width, config, background=None, cut_out=draw_objec
     frames = veiling_glare(frames, log_uniform(rng, *config.veil))
     frames = blur(frames, rng.uniform(*config.lens_blur))
     frames = expose(rng, frames, ev, ratio if config.patches else 1.0, config)
-    ldr, bits = photograph(rng, frames, ev, config)
+    ldr, bits, misstated = photograph(rng, frames, ev, config)
     if rng.random() < config.registered:
         if canvas.ndim == 4:  # a render's camera moves by itself in a way not known here
             ldr = register(torch.from_numpy(ldr), ev)[0].numpy()
@@ -185,7 +195,7 @@ def make_bracket(rng, height, width, config, background=None, cut_out=draw_objec
             ldr = register_by_poses(rng, ldr, ev, poses, config)
     if rng.random() < config.followed:
         ldr = follow_flow(torch.from_numpy(ldr), ev).numpy()
-    return ldr, ev, np.clip(frames[1], 0, 1), bits
+    return ldr, ev, np.clip(frames[1] * np.float32(2.0**-misstated), 0, 1), bits
 
 
 class SyntheticBrackets(torch.utils.data.Dataset):
@@ -268,8 +278,9 @@ class SyntheticBrackets(torch.utils.data.Dataset):
             turn = 0.0 if self.split == "val" else config.rendered_turn
             background = functools.partial(rendered_world, render=file, turn=turn)
             room = max(min((file[1] - height) // 2, (file[2] - width) // 2) - 3, 0)
-            config = dataclasses.replace(config, static_camera=1 - config.rendered_camera, shift=min(config.shift, room),
-                                         static_scene=1 - config.rendered_objects)
+            if not config.still:
+                config = dataclasses.replace(config, static_camera=1 - config.rendered_camera, shift=min(config.shift, room),
+                                             static_scene=1 - config.rendered_objects)
         ldr, ev, hdr, bits = make_bracket(rng, height, width, config, background, cut_out)
         top, left = int(rng.integers(height - self.height + 1)), int(rng.integers(width - self.width + 1))
         window = ..., slice(top, top + self.height), slice(left, left + self.width)

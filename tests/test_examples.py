@@ -34,8 +34,8 @@ from lfdiff import LFDiffConfig, Stage2, reconstruct
 from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfig, export
 from training import check, flags_of
 
-STILL = SyntheticConfig(static_camera=1.0, static_scene=1.0, shake=0.0, response=(1.0, 0.0), jpeg=0.0, output_bits=(16,),
-                        ev_error=0.0, **{**FIRST, "iso": (100.0, 100.0)}, **AS_TAKEN)
+STILL = SyntheticConfig(static_camera=1.0, static_scene=1.0, shake=0.0, jpeg=0.0, output_bits=(16,), ev_error=0.0,
+                        **{**FIRST, "iso": (100.0, 100.0), "response": (1.0, 0.0, 0.0)}, **AS_TAKEN)
 TINY = LFDiffConfig(DHRNetConfig(channels=8, heads=2, frms=(1,), high_blocks=1),
                     denoiser=DenoiserConfig(unet_width=8, unet_multipliers=(1, 1, 1), unet_blocks=1))
 

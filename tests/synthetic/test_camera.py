@@ -190,7 +190,7 @@ def test_response_curves_can_be_undone():
 
 
 def test_curves_are_drawn_by_their_shares():
-    rng, config = np.random.default_rng(0), SyntheticConfig(response=(0.75, 0.1), response_spread=0.04)
+    rng, config = np.random.default_rng(0), SyntheticConfig(response=(0.75, 0.1, 0.0), response_spread=0.04)
     drawn = np.array([camera.draw_response(rng, config) for _ in range(4000)])
     assert (drawn == 2.2).mean() == pytest.approx(0.75, abs=0.03) and (drawn == 0).mean() == pytest.approx(0.1, abs=0.02)
     other = np.log(drawn[(drawn != 2.2) & (drawn != 0)] / 2.2)
@@ -236,7 +236,7 @@ def card(config, seed, level=0.05, size=16):
 
 
 QUIET = {"full_well": math.inf, "read_noise": (0.0, 0.0), "sensor_bits": (0,), "output_bits": (0,), "white_balance": (1.0, 1.0),
-         "response": (1.0, 0.0)}
+         "response": (1.0, 0.0, 0.0)}
 
 
 def test_exposure_steps_are_a_little_off_and_the_reference_never_is():
@@ -250,7 +250,7 @@ def test_exposure_steps_are_a_little_off_and_the_reference_never_is():
 
 
 def test_all_frames_of_a_bracket_share_the_curve():
-    config = SyntheticConfig(**{**QUIET, "response": (0.0, 0.0)}, ev_error=0.0)
+    config = SyntheticConfig(**{**QUIET, "response": (0.0, 0.0, 0.0)}, ev_error=0.0)
     for seed in range(5):
         ldr, _ = card(config, seed)
         gamma = np.log([0.05, 0.2, 0.8]) / np.log(np.float64(ldr[:, 0, 0, 0]))

@@ -13,7 +13,7 @@ from data import T
 from synthetic.camera import blur
 from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfig, draw_exposures, strengthen, validation_set
 
-EXACT = {"ev_error": 0.0, "white_balance": (1.0, 1.0), "response": (1.0, 0.0), "jpeg": 0.0}
+EXACT = {"ev_error": 0.0, "white_balance": (1.0, 1.0), "response": (1.0, 0.0, 0.0), "jpeg": 0.0}
 NOISE_FREE = {"full_well": math.inf, "read_noise": (0.0, 0.0), "sensor_bits": (0,), "output_bits": (0,), **EXACT}
 STILL = {"static_camera": 1.0, "static_scene": 1.0}
 

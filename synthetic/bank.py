@@ -1,0 +1,125 @@
+"""A bank of brackets: made and aligned once, so that training need not wait for the camera and the front end.
+
+    python -m synthetic.bank --hdr-dir DIR --rendered-dir data/rendered --out data/bank      6,000 brackets: 70 minutes on one core, 5.3 GB
+    python train_stage1.py --data bank --root data/bank --align ...                         trains on crops of them
+
+Each is photographed as in dataset.py and prepared by the front end (brackets/prepare.py) with its real errors. It is made larger, so
+that registration and flow see more than the part that is kept. Bracket i is a function of (seed, i) and the folders; files that exist
+are skipped. The truth is scaled to the light that the front end found, for its scale is a convention. Where the front end mistakes the light by
+more than that, or refuses the bracket, no network could know better, and another bracket takes its place.
+
+Written: OUT/000000.npy and OUT/000000.ev.npy and so on, see prepare.write_record.
+"""
+
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+
+from brackets.prepare import is_written, prepare, read_records, share_work, write_record
+from common import parse, run
+from data import to_radiance
+from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig
+
+MISTAKEN = 0.15     # error of the light, after one scale, above which a bracket is left out, stops; see light_error
+BLOCK, SHOWN = 8, 0.02  # side of the blocks in which it is measured, pixels; share of them that must be well exposed
+PHOTOGRAPH = 208, 288     # height and width of what is photographed and prepared, pixels: that of the training renders
+
+
+@dataclass(frozen=True)
+class BankConfig:
+    """How many brackets, of what, and where they go."""
+    count: int = 6000       # brackets
+    size: int = 192         # side of a bracket, pixels
+    seed: int = 0           # of everything random
+    hdr_dir: str = ""       # folder of .hdr images, panoramas and photographs
+    rendered_dir: str = ""  # folder made by python -m synthetic.rendered
+    out: str = "data/bank"  # folder to write to
+    workers: int = os.cpu_count() or 1      # processes that share the work
+
+
+def light_error(ldr, ev, hdr):
+    """How the light of a prepared bracket differs from the truth. Arguments: of a sample.
+
+    It is read off blocks of 8x8 pixels that the reference exposes well, or else the short or the long frame.
+    Returns: the median difference in stops, and what three in four blocks are nearer to it than. None where too little is well exposed.
+    """
+    radiance = to_radiance(ldr[None], ev[None])[0]
+    for i in (1, 0, 2):
+        seen = nnf.avg_pool2d(((ldr[i] > 0.05) & (ldr[i] < 0.95) & (hdr > 0)).float(), BLOCK) == 1
+        if seen.float().mean() > SHOWN:
+            off = torch.log2(nnf.avg_pool2d(radiance[i], BLOCK)[seen] / nnf.avg_pool2d(hdr, BLOCK)[seen])
+            return float(off.median()), float((off - off.median()).abs().quantile(0.75))
+    return None
+
+
+def prepared_bracket(brackets, index, size):
+    """One bracket as training sees it. brackets: SyntheticBrackets, as taken; size: side of the part that is kept, pixels.
+
+    Returns: a sample {"ldr", "ev", "hdr"}, see data.py; None where the front end fails.
+    """
+    ldr, ev, hdr, _ = brackets.bracket(index)
+    hdr = torch.from_numpy(hdr)
+    try:
+        prepared = prepare(torch.from_numpy(ldr), torch.from_numpy(ev))
+    except ValueError:                                              # frames whose order contradicts the stated exposures
+        return None
+    error = light_error(prepared.ldr, prepared.ev, hdr)
+    if error is None or error[1] > MISTAKEN:
+        return None
+    hdr = (hdr * 2.0 ** error[0]).clamp(max=1)
+    height, width = hdr.shape[1:]
+    top, left = np.random.default_rng([brackets.seed, index, 2]).integers((height - size + 1, width - size + 1))
+    window = ..., slice(top, top + size), slice(left, left + size)
+    return {"ldr": prepared.ldr[window], "ev": prepared.ev, "hdr": hdr[window]}
+
+
+@functools.lru_cache(maxsize=1)
+def open_brackets(config):
+    """The brackets of a bank as the camera gives them. config: BankConfig. Returns: SyntheticBrackets."""
+    settings = SyntheticConfig(**AS_TAKEN)
+    return SyntheticBrackets(PHOTOGRAPH, config.seed, hdr_dir=config.hdr_dir, rendered_dir=config.rendered_dir, split="train", config=settings)
+
+
+def fill(index, config):
+    """Writes bracket `index`, or the first of index + count, index + 2 count, ... that the front end does not fail on."""
+    sample, file = None, bank_file(config.out, index)
+    while sample is None:
+        sample = prepared_bracket(open_brackets(config), index, config.size)
+        index += config.count
+    write_record(file, sample, np.float16)
+
+
+def bank_file(folder, index):
+    """The file of bracket `index` in a bank."""
+    return Path(folder) / f"{index:06d}.npy"
+
+
+def open_bank(folder):
+    """The brackets of a bank, for data.Patches.
+
+    Returns: list of (path, (3,) float32 exposures). Raises: FileNotFoundError where there is none.
+    """
+    files = [file for file in sorted(Path(folder).glob("[0-9]*.npy")) if not file.stem.endswith(".ev") and is_written(file)]
+    if not files:
+        raise FileNotFoundError(f"{folder}: holds no bank of brackets; make one with python -m synthetic.bank --out {folder}")
+    return read_records(files)
+
+
+def main():
+    """Reads the command line, then makes the brackets that are missing."""
+    config = parse(BankConfig, description=__doc__)
+    if config.count < 1 or not 16 <= config.size <= min(PHOTOGRAPH) or config.workers < 0:
+        raise ValueError(f"--count {config.count}, --size {config.size}, --workers {config.workers}: need 1 bracket or more of 16 to "
+                         f"{min(PHOTOGRAPH)} pixels, and 0 workers (this process works) or more")
+    open_brackets(config)                                           # its errors before the work
+    share_work(functools.partial(fill, config=config), [(i,) for i in range(config.count) if not is_written(bank_file(config.out, i))],
+               config.workers, f"making brackets into {config.out}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,76 @@
+"""Makes the shipped weights from nothing: data, stage 1, stage 2, the file, the scores.
+
+    python weights/recipe.py --hdr-dir DIR                  the shipped network; resumes wherever it was stopped
+    python weights/recipe.py --hdr-dir DIR --size paper     the paper's network, for a machine with one GPU and 16 cores
+    python weights/recipe.py --hdr-dir DIR --dry-run        prints the commands
+
+DIR holds .hdr images, subfolders included. Ours are 42 panoramas of Poly Haven (CC0, 1024x512) and 10 OpenEXR images (BSD). `pip install mitsuba pyoidn`
+is needed for the renders. Everything is written below --out; the disk needs 7 GB.
+
+Each stage has one loss and one learning rate that rises and then falls to 0 by a cosine. The seed is 0 throughout.
+"""
+
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # run as a script, it finds the project
+
+from common import parse, run
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZES = {       # flags of the network; of training; epochs of each stage. An epoch is 24,000 patches.
+    "small": ("--channels 32 --frms 2 2 --high-blocks 2 --heads 4", "--unet-width 16 --warmup 0.2", "--batch 8 --lr 5e-4 --cosine 200", 1, 2),
+    "paper": ("", "--warmup 0.2", "--batch 16 --lr 2e-4 --cosine 500", 2, 4),
+}
+LOSS = "--lam 0 --linear 1 --decibel 0.01 0.03 --align --correct"
+VALIDATION = "--val-every 500 --val-scenes 24"
+
+
+@dataclass
+class RecipeConfig:
+    """The recipe."""
+    hdr_dir: str = ""           # folder of .hdr images
+    out: str = "runs/recipe"    # folder for everything that is made
+    size: str = "small"         # small: the shipped network; paper: that of Sec. 5.1
+    brackets: int = 6000        # in the bank
+    renders: int = 200          # scenes that are rendered for training
+    dry_run: bool = False       # only print the commands
+
+
+def commands(config):
+    """What is run, in order. Returns: list of lists of words, without the interpreter."""
+    out = Path(config.out)
+    bank, rendered, stage1, stage2 = (str(out / name) for name in ("bank", "rendered", "stage1", "stage2"))
+    network, unet, training, epochs1, epochs2 = SIZES[config.size]
+    files = ["--hdr-dir", config.hdr_dir, "--rendered-dir", rendered]
+    shared = ["--data", "bank", "--root", bank, *files, *f"{LOSS} {training} {VALIDATION}".split()]
+    resume1, resume2 = (["--resume"] * (out / stage / "last.pt").exists() for stage in ("stage1", "stage2"))
+    weights, scores = str(out / "stage2" / "weights.pt"), str(out / "scores")
+    rulers = [["-m", "synthetic", "--ruler", half, "--export", str(out / "ruler" / half), "--count", "72", *files] for half in ("val", "test")]
+    return [["-m", "synthetic.rendered", "--hdr-dir", config.hdr_dir, "--out", rendered, "--train", str(config.renders), "--val", "24"],
+            ["-m", "synthetic.bank", *files, "--out", bank, "--count", str(config.brackets)],
+            ["train_stage1.py", *shared, *network.split(), "--epochs", str(epochs1), "--out", stage1, *resume1],
+            ["train_stage2.py", *shared, *unet.split(), "--epochs", str(epochs2), "--stage1", f"{stage1}/last.pt", "--out", stage2, *resume2],
+            *rulers,
+            ["evaluate.py", "--data", "folder", "--root", str(out / "ruler" / "val"), "--weights", weights, "--compare", "--out", scores]]
+
+
+def main():
+    """Runs the commands one after the other."""
+    config = parse(RecipeConfig, description=__doc__)
+    if config.size not in SIZES or not config.hdr_dir:
+        raise ValueError(f"--size {config.size}, --hdr-dir {config.hdr_dir!r}: need {' or '.join(SIZES)}, and a folder of .hdr images")
+    for words in commands(config):
+        print(f"+ python {shlex.join(words)}", flush=True)
+        if not config.dry_run and subprocess.run([sys.executable, *words], cwd=ROOT).returncode:
+            sys.exit("error: the command above failed; mend what it says and run the recipe again: it resumes there")
+    if not config.dry_run:
+        shutil.copy(Path(config.out) / "stage2" / "weights.pt", ROOT / "weights" / ("lfdiff.pt" if config.size == "small" else f"lfdiff_{config.size}.pt"))
+
+
+if __name__ == "__main__":
+    run(main)
