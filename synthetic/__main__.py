@@ -53,8 +53,10 @@ def contact_sheet(dataset, count):
 def main():
     """Reads the command line, then writes the sheet or the folders."""
     config = parse(Config, description=__doc__)
-    if config.count < 1 or config.ruler not in ("", "val", "test"):
-        raise ValueError(f"--count {config.count}, --ruler {config.ruler}: need 1 or more, and val or test")
+    if config.count < 1:
+        raise ValueError(f"--count {config.count}: must be 1 or more")
+    if config.ruler not in ("", "val", "test"):
+        raise ValueError(f"--ruler {config.ruler}: use val or test")
     if config.ruler:
         dataset = ruler(config.size, config.count, config.hdr_dir, config.rendered_dir, config.ruler)
     elif config.split == "val":

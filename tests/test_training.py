@@ -257,7 +257,8 @@ def test_every_default_is_the_paper_s():
     for config in (one, two):
         t = config.training
         assert (t.data, t.patch, t.stride, t.batch, t.epochs, t.lr, t.decay, t.decay_epochs) == ("kalantari", 128, 64, 64, 300, 1e-4, 0.1, 50)
-        assert asdict(config.beyond) == {"align": False, "blend": False, "ema": 0.0, "linear": 0.0, "decibel": (0.0, 0.0), "sharp": 0.0}
+        assert asdict(config.beyond) == {"align": False, "blend": False, "correct": False, "cosine": 0, "ema": 0.0, "linear": 0.0,
+                                         "decibel": (0.0, 0.0), "sharp": 0.0}
         assert config.loss.lam == 1e-2 and config.beyond.prepare == UNPREPARED
     assert (one.model.dhrnet.channels, one.model.dhrnet.frms, one.model.dhrnet.heads) == (60, (3, 3, 3), 6)
     assert (two.diffusion.T, two.diffusion.S, two.diffusion.predict, two.warmup) == (200, 10, "v", 0.3)

@@ -230,19 +230,19 @@ def test_jpeg_loses_more_at_low_quality_and_colours_where_they_are_subsampled():
 
 
 def card(config, seed, level=0.05, size=16):
-    """A grey card of that radiance in three photographs, 2 stops apart: ldr (3, 3, size, size), bits."""
+    """A grey card of that radiance in three photographs, 2 stops apart: ldr (3, 3, size, size), bits, stops of the misstatement."""
     frames = np.full((3, 3, size, size), level, np.float32)
     return camera.photograph(np.random.default_rng(seed), frames, np.array([0, 2, 4], np.float32), config)
 
 
 QUIET = {"full_well": math.inf, "read_noise": (0.0, 0.0), "sensor_bits": (0,), "output_bits": (0,), "white_balance": (1.0, 1.0),
-         "response": (1.0, 0.0, 0.0)}
+         "response": (1.0, 0.0, 0.0), "misstated": 0.0, "clipped_early": 0.0, "raised_black": 0.0}
 
 
 def test_exposure_steps_are_a_little_off_and_the_reference_never_is():
     steps = []
     for seed in range(400):
-        ldr, _ = card(SyntheticConfig(**QUIET, ev_error=0.03), seed)
+        ldr, _, _ = card(SyntheticConfig(**QUIET, ev_error=0.03), seed)
         stops = np.log2(np.float64(ldr[:, 0, 0, 0]) ** 2.2)
         assert stops[1] == pytest.approx(math.log2(0.05) + 2, abs=1e-5)
         steps += [*np.diff(stops)]
@@ -252,7 +252,7 @@ def test_exposure_steps_are_a_little_off_and_the_reference_never_is():
 def test_all_frames_of_a_bracket_share_the_curve():
     config = SyntheticConfig(**{**QUIET, "response": (0.0, 0.0, 0.0)}, ev_error=0.0)
     for seed in range(5):
-        ldr, _ = card(config, seed)
+        ldr, _, _ = card(config, seed)
         gamma = np.log([0.05, 0.2, 0.8]) / np.log(np.float64(ldr[:, 0, 0, 0]))
         assert gamma == pytest.approx(gamma[0], rel=1e-5) and abs(gamma[0] - 2.2) > 1e-4
 
@@ -266,3 +266,29 @@ def test_a_part_of_the_eight_bit_files_are_jpegs():
         changed += difference.max() > 0
         assert difference.mean() < 0.02
     assert 15 < changed < 45
+
+
+def test_a_picture_style_rises_from_near_black_to_white_and_is_steeper_than_srgb_in_the_middle():
+    for seed in range(20):
+        light = camera.picture_style(np.random.default_rng(seed))
+        assert (np.diff(light) > 0).all() and light[-1] == 1 and light[0] < 1e-3
+        assert np.array_equal(camera.respond(light, light), camera.CODED.astype(np.float32))
+        slope = np.diff(np.log(light))[2000] / np.diff(np.log(camera.CODED))[2000]
+        assert 1.5 < slope < 6                                  # gamma 2.2 has 2.2 everywhere
+
+
+def test_a_misstated_bracket_is_off_by_what_is_returned_and_its_reference_is_right():
+    config, seen = SyntheticConfig(**{**QUIET, "misstated": 0.5}, ev_error=0.0, misstatement=0.3), []
+    for seed in range(60):
+        ldr, _, misstated = card(config, seed)
+        stops = np.log2(np.float64(ldr[:, 0, 0, 0]) ** 2.2) - math.log2(0.05)
+        assert stops[:2] == pytest.approx([-misstated, 2], abs=1e-5) and abs(stops[2] - 4) <= 0.3 + 1e-5
+        seen.append(misstated)
+    assert 15 < np.count_nonzero(seen) < 45 and 0.25 < np.abs(seen).max() <= 0.3
+
+
+def test_files_may_saturate_below_white_and_have_a_raised_black():
+    early = [card(SyntheticConfig(**{**QUIET, "clipped_early": 1.0}, clip_codes=(240, 243)), seed, level=1.0)[0] for seed in range(40)]
+    assert {round(float(ldr.max()) * 255, 3) for ldr in early} == {240, 241, 242, 243}
+    black = [float(card(SyntheticConfig(**{**QUIET, "raised_black": 1.0}, black_level=0.01), seed, level=0.0)[0].max()) ** 2.2 for seed in range(40)]
+    assert 0 < min(black) < 0.002 and 0.008 < max(black) <= 0.01 + 1e-6

@@ -13,7 +13,8 @@ from data import T
 from synthetic.camera import blur
 from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfig, draw_exposures, strengthen, validation_set
 
-EXACT = {"ev_error": 0.0, "white_balance": (1.0, 1.0), "response": (1.0, 0.0, 0.0), "jpeg": 0.0}
+EXACT = {"ev_error": 0.0, "white_balance": (1.0, 1.0), "response": (1.0, 0.0, 0.0), "jpeg": 0.0,
+         "misstated": 0.0, "clipped_early": 0.0, "raised_black": 0.0}
 NOISE_FREE = {"full_well": math.inf, "read_noise": (0.0, 0.0), "sensor_bits": (0,), "output_bits": (0,), **EXACT}
 STILL = {"static_camera": 1.0, "static_scene": 1.0}
 
@@ -193,6 +194,17 @@ def test_camera_and_objects_each_make_the_frames_differ():
             hdr = radiance(item)
             moved += bool(((hdr[0] - hdr[1]).abs()[open_pixels] > 1e-3).any())
         assert moved >= 8
+
+
+def test_the_truth_is_in_units_of_the_shortest_exposure_as_it_was_taken_where_that_is_misstated():
+    dataset, steps = SyntheticBrackets(64, seed=6, config=SyntheticConfig(**{**NOISE_FREE, "misstated": 1.0}, **STILL, **AS_TAKEN)), []
+    for index in range(6):
+        item = dataset[index]
+        open_pixels = (item["ldr"][0] < 1) & (item["hdr"] < 1)
+        assert (item["ldr"][0] ** 2.2 - item["hdr"]).abs()[open_pixels].max() < 3e-6
+        seen = open_pixels & (item["ldr"] > 0.05).all(0) & (item["ldr"] < 1).all(0)
+        steps += (torch.diff(torch.log2(item["ldr"] ** 2.2), dim=0)[:, seen].median(dim=1)[0] - torch.diff(item["ev"])).tolist() if seen.any() else []
+    assert len(steps) > 6 and 0.1 < max(abs(step) for step in steps) <= 0.3 + 1e-4
 
 
 # --- statistics -------------------------------------------------------------------------------------------------------
