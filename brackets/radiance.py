@@ -18,16 +18,16 @@ KEEP = "write it again as Radiance RGBE, which keeps its values"
 def read_radiance(path):
     """Reads a Radiance file. Returns: (H, W, 3) float32 linear light; EXPOSURE is not applied. Raises: ValueError, Unsupported, OSError."""
     data = path.read_bytes()
-    header = re.match(rb"#\?(?:RADIANCE|RGBE)[^\n]*\n((?:[^\n]*[^\r\n][^\n]*\n)*)\r?\n([^\n]*)\n", data)
-    if header is None:
+    blank = re.search(rb"\n\r?\n([^\n]*)\n", data)          # a blank line, and the line that gives the size
+    if blank is None:
         raise ValueError("it has no Radiance header")
-    pixel_format = re.search(rb"^FORMAT[ \t]*=[ \t]*(\S+)", header[1], re.MULTILINE)
+    pixel_format = re.search(rb"^FORMAT[ \t]*=[ \t]*(\S{1,80})", data[:blank.start()], re.MULTILINE)
     if pixel_format and pixel_format[1] != b"32-bit_rle_rgbe":
         raise Unsupported(f"its pixels are {pixel_format[1].decode(errors='replace')}, not 32-bit_rle_rgbe; {KEEP} (ra_xyze -r does it for XYZ)")
-    size = re.fullmatch(rb"([-+])([XY])[ \t]+(\d{1,9})[ \t]+([-+])([XY])[ \t]+(\d{1,9})[ \t]*\r?", header[2])
+    size = re.fullmatch(rb"([-+])([XY])[ \t]+(\d{1,9})[ \t]+([-+])([XY])[ \t]+(\d{1,9})[ \t]*\r?", blank[1])
     if size is None or size[2] == size[5]:
-        raise ValueError(f"its size line is {header[2][:80].decode(errors='replace')!r}, not like -Y height +X width")
-    lines, length, pixels = int(size[3]), int(size[6]), data[header.end():]
+        raise ValueError(f"its size line is {blank[1][:80].decode(errors='replace')!r}, not like -Y height +X width")
+    lines, length, pixels = int(size[3]), int(size[6]), data[blank.end():]
     check_size(length, lines)
     # The fewest bytes that a line can take. A false header must not claim all memory.
     fewest = 4 + 8 * math.ceil(length / 127) if pixels[:4] == bytes([2, 2, length >> 8 & 255, length & 255]) and 8 <= length < 2 ** 15 else 0
