@@ -23,6 +23,7 @@ from brackets.png import read_png
 from brackets.radiance import radiance_bytes, read_radiance
 from brackets.raw import read_raw
 from brackets.tiff import read_tiff
+from brackets.transfer import coded_for_display, of_profile
 from common import write_atomically
 
 OPAQUE = 0.99       # alpha, of 1, from which a pixel is seen: an edge that is half transparent is half of something else
@@ -38,9 +39,11 @@ def _read_with_pillow(path):
             raise Unsupported(f"its colours are {file.mode}, not RGB or grey; save it again as RGB")
         if file.format != "WEBP" and file.width * file.height > 600 * path.stat().st_size:      # a block of 64 pixels takes a bit or more
             raise ValueError(f"it says {file.width}x{file.height} pixels but has only {path.stat().st_size} bytes")
-        orientation, image = file.getexif().get(0x0112), np.asarray(file)
+        orientation, profile, image = file.getexif().get(0x0112), file.info.get("icc_profile"), np.asarray(file)
     image = image[:, :, None] if image.ndim == 2 else image
-    return image[:, :, :3], image[:, :, 3] if image.shape[2] == 4 else None, orientation, ""
+    alpha = image[:, :, 3] if image.shape[2] == 4 else None
+    image, note = coded_for_display(image[:, :, :3], of_profile(profile))
+    return image, alpha, orientation, note
 
 
 READERS = {"TIFF": read_tiff, "PNG": read_png, "JPEG": _read_with_pillow, "WebP": _read_with_pillow, "RAW": read_raw,
@@ -90,8 +93,9 @@ def read_image(path):
     """Reads an image file as it is, upright.
 
     path: a JPEG, PNG, TIFF, WebP, RAW or Radiance file; its content tells which, and not its name. Grey becomes three equal channels, alpha is
-        dropped, the orientation tag is applied, and of several pages the largest is taken. Colour profiles and the EXPOSURE of an .hdr are not applied.
-    Returns: (H, W, 3) RGB, uint8 or uint16 coded for a display, or float32: linear of an .hdr, coded with gamma 2.2 of RAW and linear PNG.
+        dropped, the orientation tag is applied, and of several pages the largest is taken. Of a colour profile only a tone curve is applied that is
+        no display's (transfer.py), and EXPOSURE of an .hdr is not.
+    Returns: (H, W, 3) RGB, uint8 or uint16 coded for a display, or float32: linear of an .hdr, coded with gamma 2.2 of what was linear.
     Raises: FileNotFoundError; ValueError for a file that cannot be opened, is no image, of a sort that is not read, too large, or damaged.
     """
     stored = read_stored(path)

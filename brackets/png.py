@@ -4,15 +4,14 @@ libpng hands out samples as they are stored. What they mean stands in the first 
 """
 
 import struct
+import zlib
 
 import imagecodecs
-import numpy as np
 from PIL import Image
 
 from brackets.kinds import Unsupported, check_size
-from data import GAMMA
+from brackets.transfer import coded_for_display, of_profile
 
-DISPLAY = 1 / 2.6, 1 / 1.75     # exponents of gAMA that displays have; brackets/light.py corrects the rest
 SDR = 1, 2, 4, 5, 6, 13, 14, 15    # transfer functions of cICP for displays (ITU-T H.273): BT.709 and its kin, gamma 2.2 and 2.8, sRGB; 2: unknown
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}   # samples of a pixel, by colour type
 
@@ -30,22 +29,20 @@ def _chunks(data):
     return {**chunks, b"IDAT": stored}
 
 
-def exponent(chunks):
-    """The exponent from light to samples, where it is not that of a display. chunks: of _chunks. Returns: float, None for a display's.
-
-    Raises: Unsupported for HDR and for what has no plain exponent.
-    """
+def _exponent(chunks):
+    """The exponent from light to samples, or None where nothing is said. chunks: of _chunks. Raises: Unsupported for HDR and for what no camera writes."""
     if b"cICP" in chunks:
         transfer = chunks[b"cICP"][1]
         if transfer not in SDR + (8,):
             name = {16: "PQ, an HDR curve", 18: "HLG, an HDR curve"}.get(transfer, f"number {transfer}")
             raise Unsupported(f"its tone curve is {name} (cICP); export it as an ordinary picture, sRGB")
         return 1.0 if transfer == 8 else None
-    if b"iCCP" in chunks or b"sRGB" in chunks or b"gAMA" not in chunks:
+    if b"iCCP" in chunks:
+        name, profile = chunks[b"iCCP"].split(b"\0", 1)
+        return of_profile(zlib.decompressobj().decompress(profile[1:], 2 ** 22))
+    if b"sRGB" in chunks or b"gAMA" not in chunks:
         return None
     gamma = struct.unpack(">I", chunks[b"gAMA"])[0] / 100_000
-    if DISPLAY[0] <= gamma <= DISPLAY[1]:
-        return None
     if not 0.2 <= gamma <= 2:
         raise Unsupported(f"its samples are light to the power {gamma:g} (gAMA), which no camera writes; export it as sRGB")
     return gamma
@@ -74,12 +71,9 @@ def read_png(path):
     check_size(width, height)
     if height * (width * bits * CHANNELS[colours] // 8) > 1032 * chunks[b"IDAT"]:       # deflate makes at most 1032 bytes of one
         raise ValueError(f"it says {width}x{height} pixels but has only {chunks[b'IDAT']} bytes of them")
-    gamma = exponent(chunks)
+    exponent = _exponent(chunks)
     image = imagecodecs.png_decode(data)
     image = image[:, :, None] if image.ndim == 2 else image
     image, alpha = (image[:, :, :-1], image[:, :, -1]) if image.shape[2] in (2, 4) else (image, None)
-    orientation = png_exif(path, chunks).get(0x0112)
-    if gamma is None:
-        return image, alpha, orientation, ""
-    coded = (image / np.float32(np.iinfo(image.dtype).max)) ** np.float32(1 / (GAMMA * gamma))
-    return coded, alpha, orientation, "linear light" if gamma == 1 else f"light to the power {gamma:g}"
+    image, note = coded_for_display(image, exponent)
+    return image, alpha, png_exif(path, chunks).get(0x0112), note

@@ -12,6 +12,7 @@ import tifffile
 
 from brackets.kinds import Unsupported, check_size
 from brackets.raw import read_raw
+from brackets.transfer import coded_for_display, of_profile
 
 MOST_PAGES = 64
 REDUCED_OR_MASK = 5             # bits of NewSubfileType
@@ -124,7 +125,7 @@ def read_tiff(path):
         if any(page.photometric in RAW for page in pages_of(tiff)):
             return read_raw(path)
         page = picture_of(tiff)
-        orientation = tag_of(tiff, 0x0112)
+        orientation, profile = tag_of(tiff, 0x0112), tag_of(tiff, 0x8773)
         _check(page, tiff.filehandle.size)
         if page.photometric == YCBCR and page.compression not in JPEG:
             return _ycbcr(page), None, orientation, ""
@@ -136,4 +137,5 @@ def read_tiff(path):
             image = np.iinfo(image.dtype).max - image
     if image.dtype.kind == "f":
         image, alpha = image.astype(np.float32), None if alpha is None else alpha.astype(np.float32)
-    return image, alpha, orientation, ""
+    image, note = coded_for_display(image, of_profile(profile))
+    return image, alpha, orientation, note

@@ -1,0 +1,55 @@
+"""What the samples of a photograph mean: light to a power. Those of displays are left as they are; light.py corrects the rest of them.
+
+What is linear, or far from any display's curve, is recoded to gamma 2.2 where the file says so: in an ICC profile, or by PNG's own chunks (png.py).
+"""
+
+import math
+import struct
+
+import numpy as np
+
+from data import GAMMA
+
+DISPLAY = 1 / 2.7, 1 / 1.7      # exponents from light to samples that displays have
+
+
+def of_profile(profile):
+    """The exponent from light to samples that an ICC profile says. profile: bytes, or None. Returns: float, 1 for linear; None where it says nothing.
+
+    A curve is taken for the power that it is in its middle. Source: ICC.1:2022, 10.6 and 10.18.
+    """
+    try:
+        count = struct.unpack(">I", profile[128:132])[0]
+        tags = {name: (offset, size) for name, offset, size in struct.iter_unpack(">4sII", profile[132:132 + 12 * min(count, 100)])}
+        offset, size = tags.get(b"rTRC") or tags[b"kTRC"]
+        curve = profile[offset:offset + size]
+        kind, number = curve[:4], struct.unpack(">I", curve[8:12])[0]
+        if kind == b"para":
+            power, a, b = (*struct.unpack(">3i", curve[12:24].ljust(12, b"\0")),) if number >> 16 else (*struct.unpack(">i", curve[12:16]), 65536, 0)
+            middle = ((a / 2 + b) / 65536) ** (power / 65536)
+        elif kind != b"curv":
+            return None
+        elif number == 0:
+            return 1.0
+        elif number == 1:
+            return 256 / struct.unpack(">H", curve[12:14])[0]
+        else:
+            values = np.frombuffer(curve, ">u2", number, 12) / 65535
+            middle = np.interp(0.5, np.linspace(0, 1, number), values)
+        return math.log(0.5) / math.log(middle)
+    except (TypeError, KeyError, struct.error, ValueError, ZeroDivisionError, OverflowError):
+        return None
+
+
+def coded_for_display(image, exponent):
+    """An image whose samples are light to a power, as gamma 2.2 codes it.
+
+    image: (H, W, C) uint8, uint16, or float32 in [0, 1]; exponent: of of_profile. Returns: float32 of the same shape and a note for people; the
+        image itself and "" where the exponent is a display's, or float values lie outside of [0, 1].
+    """
+    if exponent is None or DISPLAY[0] <= exponent <= DISPLAY[1] or not 0.2 <= exponent <= 2:
+        return image, ""
+    if image.dtype == np.float32 and not (image.min() >= 0 and image.max() <= 1):
+        return image, ""
+    values = image if image.dtype == np.float32 else image / np.float32(np.iinfo(image.dtype).max)
+    return values ** np.float32(1 / (GAMMA * exponent)), "linear light" if abs(exponent - 1) < 0.05 else f"light to the power {exponent:.2g}"
