@@ -6,7 +6,9 @@ GPS, serial numbers and comments. `exiftool -TagsFromFile PHOTO -gps:all NAME.jp
 
 from PIL import Image
 
+from brackets.kinds import kind_of
 from brackets.marks import RESULT, SOFTWARE
+from brackets.png import png_exif
 
 EXIF_IFD, COLOUR_SPACE, WIDTH, HEIGHT, SRGB = 0x8769, 0xA001, 0xA002, 0xA003, 1
 KEPT = (0x010F, 0x0110, 0x0132, 0x013B, 0x8298)         # make, model, date, artist, copyright
@@ -27,6 +29,8 @@ def exif_of(path):
                 exif.load_from_fp(file)
                 exif.get_ifd(EXIF_IFD)                  # read while the file is open
                 return exif
+        if kind_of(path) == "PNG":
+            return png_exif(path)
         with Image.open(path) as image:
             return image.getexif()
     except Exception:                                   # a picture without its date is better than none

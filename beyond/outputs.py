@@ -3,7 +3,7 @@
     NAME.hdr            linear radiance in units of the shortest exposure, so in [0, 1], 8 bits per channel and an exponent (Radiance)
     NAME.jpg            the picture to look at, with a gain map for HDR screens (gainmap.py) and the EXIF of the reference (exif.py)
     NAME.png            T(H) of Eq. 6 in 8 bits, as the paper shows its results
-    NAME_panel.png      the frames, a plain merge with its ghosts, our result, and truth and error where there is a truth
+    NAME_panel.png      the frames, a plain merge with its ghosts, our result by T and as in NAME.jpg, and truth and error where there is a truth
     NAME_spread.png     where several samples differ (--samples)
     NAME.exr            as NAME.hdr, in half floats (--exr)
     NAME_aligned_1.tif, _2, _3 and NAME_aligned_exposure.txt    the frames as the network sees them, 16 bits, gamma 2.2, and their EV (--save-aligned)

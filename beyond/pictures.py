@@ -9,6 +9,7 @@ import torch.nn.functional as nnf
 
 from beyond.fast import by_strips
 from beyond.tiles import reconstruct_in_tiles
+from beyond.tonemap import picture
 from brackets.merge import PLAIN, weighted_merge
 from brackets.register import enlarged_by
 from common import save_figure
@@ -81,13 +82,14 @@ def panels(ldr, ev, hdr_hat, hdr=None):
 
     ldr: (1, 3, 3, H, W), ev: (1, 3), hdr_hat: (1, 3, H, W), hdr: (3, H, W) or None.
     """
-    ldr = torch.stack([shrink(frame) for frame in ldr[0]])[None]
-    shown = [(f"frame {i + 1}, {float(stops):+g} EV", frame) for i, (stops, frame) in enumerate(zip(ev[0], ldr[0]))]
-    shown += [("weighted merge", T(weighted_merge(ldr, ev)[0])), ("LF-Diff", T(shrink(hdr_hat[0])))]
+    ldr, hdr_hat = torch.stack([shrink(frame) for frame in ldr[0]])[None], shrink(hdr_hat[0])
+    shown = [(f"frame {i + 1}, {float(stops):+.3g} EV", frame) for i, (stops, frame) in enumerate(zip(ev[0], ldr[0]))]
+    shown += [("weighted merge", T(weighted_merge(ldr, ev)[0])), ("LF-Diff", T(hdr_hat))]
     if hdr is not None:
         truth = T(shrink(hdr))
-        shown += [("truth", truth), ("5 x |LF-Diff - truth|", 5 * (T(shrink(hdr_hat[0])) - truth).abs())]
-    return shown, 4 if hdr is not None else 3
+        shown += [("truth", truth), ("5 x |LF-Diff - truth|", 5 * (T(hdr_hat) - truth).abs())]
+    for_the_eye = torch.from_numpy(picture(hdr_hat.clamp(min=0).permute(1, 2, 0).float().cpu().numpy()))
+    return [*shown, ("LF-Diff, as in NAME.jpg", for_the_eye.permute(2, 0, 1) / 255)], 4 if hdr is not None else 3
 
 
 def save_panel(path, panels, columns=3, width=4.0):

@@ -11,6 +11,7 @@ import numpy as np
 LUMINANCE = np.float32([0.2126, 0.7152, 0.0722])    # of linear RGB with the primaries of sRGB
 STEP = 2.0              # most stops between two exposures
 BRIGHTEST = 0.995       # quantile of the luminance that the shortest exposure shows at half of white
+LONGEST = 2.0           # at which the longest exposure would show the geometric mean, 1 is white: what is darker than the mean is seen
 SHOULDER = 0.8          # code values above it are compressed to stay below 1
 LARGE = 4_000_000       # pixels; fusion takes 170 bytes per pixel, so a larger image is fused at a smaller size
 WINDOW, FLAT = 5, 1e-4  # of the guided filter, at the smaller size: pixels, and variance of code values that is no detail
@@ -21,7 +22,7 @@ def exposures(hdr):
     luminance = (hdr[::4, ::4] @ LUMINANCE).ravel()             # a sixteenth of the pixels tells it as well
     top = max(float(np.quantile(luminance, BRIGHTEST)), 1e-9)
     middle = float(np.exp(np.log(luminance + 1e-4 * top).mean()))
-    short, long = 0.5 / top, 1 / middle                         # the long one shows the geometric mean as white, and what is darker in grey
+    short, long = 0.5 / top, LONGEST / middle
     count = 1 + max(0, int(np.ceil(np.log2(long / short) / STEP)))
     return np.geomspace(short, max(long, short), count)
 

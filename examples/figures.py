@@ -1,6 +1,6 @@
 """The two pictures of the README, made with the shipped weights: `python examples/figures.py` (a minute on two cores).
 
-    examples/cafe_panel.png     the example scene: three frames, a plain merge, ours, the truth, the error
+    examples/cafe_panel.png     the example scene: three frames, a plain merge, ours, the truth, the error, ours as in NAME.jpg
     examples/spread.png         a harder scene: the same, and where eight samples of the prior differ
 
 The harder scene is procedural, a bracket of synthetic/ with three stops between frames. Objects cross what the reference saturates. Its seed is that
@@ -53,7 +53,7 @@ def save_spread_figure(path, ldr, ev, mean, spread, hdr):
     H, W = spread.shape
     figure = Figure(figsize=(4 * columns, 2 * (4 * H / W + 0.3)), layout="constrained")
     axes = figure.subplots(2, columns).flat
-    for axis, (title, image) in zip(axes, [*shown, ("standard deviation of T(H) over the samples", None)]):
+    for axis, (title, image) in zip(axes, [*shown[:-1], ("standard deviation of T(H) over the samples", None)]):
         axis.set_axis_off()
         axis.set_title(title, fontsize=9)
         if image is not None:

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from beyond.pictures import regions, sample_images, save_panel, shrunk_bracket
+from beyond.pictures import panels, regions, sample_images, save_panel, shrunk_bracket
+from beyond.tonemap import picture
 from beyond.weights import load_weights
 from data import T
 from lfdiff import reconstruct
@@ -15,8 +16,8 @@ def test_panel_is_a_readable_picture_with_room_for_all(tmp_path):
     path = tmp_path / "deep" / "panel.png"
     red = torch.tensor([2.0, -1.0, 0.0]).reshape(3, 1, 1).expand(3, 20, 30)         # out of range is clipped
     save_panel(path, [("a", red), ("b", red), ("c", red), ("d", red)], columns=3, width=1.0)
-    with Image.open(path) as picture:
-        pixels = np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
     assert pixels.shape[1] == 450 and 200 < pixels.shape[0] < 350                   # 3 inches wide, two rows of 0.67 + 0.3 inches, 150 a inch
     found = (pixels == (255, 0, 0)).all(axis=2)
     h, w = found.shape
@@ -56,3 +57,15 @@ def test_a_shrunk_bracket_is_related_by_its_own_pixels():
     assert small.shape == (3, 3, 1500, 8)
     whole, shrunk = homography @ torch.tensor([8.5, 100.5, 1]).double(), found[1] @ torch.tensor([4.0, 50.0, 1]).double()
     assert torch.allclose((whole[:2] / whole[2] - 0.5) / 2, shrunk[:2] / shrunk[2], atol=1e-9)
+
+
+def test_the_panel_ends_with_the_picture_of_name_jpg_and_has_truth_and_error_where_there_is_a_truth():
+    sample = SyntheticBrackets((48, 64), seed=3)[0]
+    ldr, ev, hdr = sample["ldr"][None], torch.tensor([[0.0, 2.0123, 4.0]]), sample["hdr"]
+    for truth, titles, columns in ((None, [], 3), (hdr, ["truth", "5 x |LF-Diff - truth|"], 4)):
+        shown, found = panels(ldr, ev, 0.9 * hdr[None], truth)
+        assert [title for title, _ in shown] == ["frame 1, +0 EV", "frame 2, +2.01 EV", "frame 3, +4 EV", "weighted merge", "LF-Diff", *titles,
+                                                 "LF-Diff, as in NAME.jpg"] and found == columns
+        assert all(image.shape == (3, 48, 64) for _, image in shown)
+        last = (shown[-1][1] * 255).round().byte().permute(1, 2, 0).numpy()
+        assert np.array_equal(last, picture((0.9 * hdr).permute(1, 2, 0).numpy()))
