@@ -10,6 +10,7 @@ Tables are Markdown with aligned columns, so that they read well in files and in
 import csv
 import io
 import math
+import re
 import shlex
 import statistics
 import sys
@@ -32,6 +33,8 @@ PAPER_TABLE3 = {    # folder of the run: row, variant, PSNR-mu, PSNR-L, what tra
     "stage2": ("LF-Diff_s2 w/ DM", "s2", 44.76, 42.59, "train_stage2.py")}
 PAPER_TABLE4 = {    # S: PSNR-mu, PSNR-L, seconds of the diffusion on an A100
     5: (39.76, 41.33, 0.049), 10: (44.76, 42.59, 0.106), 20: (44.73, 42.54, 0.208), 50: (44.66, 42.45, 0.479), 100: (44.65, 42.44, 0.971)}
+
+HARM = 0.5      # decibels of PSNR-mu
 
 
 def averages(rows):
@@ -108,6 +111,34 @@ def table4(steps, means, data, seed):
     return table(["Table 4", "PSNR-μ / -L, paper (Kalantari)", "ours", "s of the diffusion, paper (A100)", "ours", "data", "seed of z_T"], lines)
 
 
+def by_kind(rows, networks):
+    """Averages over the kinds and over the steps of the ruler's scenes (synthetic/ruler.py), and where a network harms. Returns: text; "" for other scenes.
+
+    rows: of scoring.evaluate, with scores; networks: names of the methods that are networks. A network harms a scene if its PSNR-mu is more than
+    HARM below that of the reference alone or of the merge of the aligned frames.
+    """
+    found = [(re.match(r"([a-z]+)_(\d)ev_", row["scene"]), row) for row in rows]
+    if not all(match for match, _ in found):
+        return ""
+    groups = {}
+    for match, row in found:
+        for group in (match[1], f"{match[2]} EV"):
+            groups.setdefault(group, []).append(row)
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    lines = []
+    for group, members in sorted(groups.items(), key=lambda item: (item[0][0].isdigit(), item[0])):
+        means = averages(members)
+        lines.append([group, str(len(members) // len(methods)), *(pair(means[name].get("psnr_mu"), means[name].get("psnr_l")) for name in methods)])
+    scores = {(row["scene"], row["method"]): row["psnr_mu"] for row in rows}
+    parts = [table(["PSNR-μ / PSNR-L", "scenes", *methods], lines)]
+    for name in networks:
+        plain = lambda scene: max(scores.get((scene, other), -math.inf) for other in ("reference alone", "merge, aligned"))
+        harmed = [f"{scene} ({plain(scene) - value:.1f} dB)" for (scene, method), value in scores.items() if method == name and value < plain(scene) - HARM]
+        parts.append(f"{name}: {len(harmed)} scenes are more than {HARM} dB in PSNR-μ below the better of reference alone and merge, aligned"
+                     + (f": {', '.join(harmed)}" if harmed else ""))
+    return "\n\n".join(parts)
+
+
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 def changed_flags(values, defaults):
@@ -172,6 +203,8 @@ def write_report(rows, methods, runs, config, machine):
         count = len({row["scene"] for row in rows if "psnr_mu" in row})
         parts += [table1(means, config.data), f"{count} scene{'s' * (count > 1)} of {config.data}, {machine}"]
         parts += [settings(config.screen)] if config.hdrvdp2 else []
+        grouped = by_kind([row for row in rows if "psnr_mu" in row], [method.name for method in methods if method.model])
+        parts += [grouped] if grouped else []
     if runs is not None:
         parts.append(table3(runs, means, config.data))
     if steps:
