@@ -134,8 +134,7 @@ def by_kind(rows, networks):
     for name in networks:
         plain = lambda scene: max(scores.get((scene, other), -math.inf) for other in ("reference alone", "merge, aligned"))
         harmed = [f"{scene} ({plain(scene) - value:.1f} dB)" for (scene, method), value in scores.items() if method == name and value < plain(scene) - HARM]
-        parts.append(f"{name}: {len(harmed)} scenes are more than {HARM} dB in PSNR-μ below the better of reference alone and merge, aligned"
-                     + (f": {', '.join(harmed)}" if harmed else ""))
+        parts.append(f"{name}, scenes more than {HARM} dB in PSNR-μ below the better of reference alone and merge, aligned: {', '.join(harmed) or 'none'}")
     return "\n\n".join(parts)
 
 

@@ -32,5 +32,5 @@ def test_scenes_of_the_ruler_are_averaged_by_kind_and_by_step_and_harm_is_told()
     assert lines[0] == ["PSNR-μ / PSNR-L", "scenes", "net", "merge, aligned", "reference alone"]
     assert lines[2:6] == [["night", "2", "35.00 / 25.00", "34.50 / 24.50", "26.00 / 16.00"], ["static", "1", "50.00 / 40.00", "50.40 / 40.40", "30.00 / 20.00"],
                           ["1 EV", "2", "40.00 / 30.00", "40.70 / 30.70", "31.00 / 21.00"], ["4 EV", "1", "40.00 / 30.00", "38.00 / 28.00", "20.00 / 10.00"]]
-    assert lines[7] == ["net: 1 scenes are more than 0.5 dB in PSNR-μ below the better of reference alone and merge, aligned: night_1ev_drawn_001 (2.0 dB)"]
+    assert lines[7] == ["net, scenes more than 0.5 dB in PSNR-μ below the better of reference alone and merge, aligned: night_1ev_drawn_001 (2.0 dB)"]
     assert report.by_kind([{"scene": "cafe", "method": "net", "psnr_mu": 30.0}], ["net"]) == ""
