@@ -34,6 +34,7 @@ BLACK, LEAST_BLACK, MOST_BLACK = 0.003, 5e-4, 0.03  # deviation of the black lev
 TYPICAL = np.array([0.02, 0.7, 1.0])    # c_1, c_2, c_3 of cameras: sRGB after a picture style
 SPREAD = np.array([0.02, 0.35, 0.2])    # their deviations
 CAUCHY = 2.0                    # residual, in its deviations, from which it loses weight
+FEW = 8                         # rows without which a pair's gain is not told
 BETTER, SHARE = 12.0, 0.3       # by how much a model must lower the cost to be preferred: at least, and as a share of what is left
 
 
@@ -131,13 +132,13 @@ def start_at(curve, gains):
 
 def compete(rows, steps, deviation, gains):
     """Fits the three models to rows. rows: of light.comparagram; steps: (n,) stops of each row, as stated; deviation: see GAIN;
-    gains: how many pairs of neighbouring frames there are. A pair without rows keeps a gain of 0.
+    gains: how many pairs of neighbouring frames there are. A pair with fewer than FEW rows keeps a gain of 0.
 
     Returns: [(theta, cost) of gamma 2.2, of sRGB, of any curve], each without a black level where that explains little; which is preferred.
     """
-    gain = np.arange(CURVE.stop, CURVE.stop + gains)
+    gain = CURVE.stop + np.flatnonzero(np.bincount(rows[:, 0].astype(int), minlength=gains) >= FEW)
     fits = []
-    for curve, free, spread in (((0, 0, 0), gain, 10.0), ((0, 0, 1), gain, 10.0), (TYPICAL, np.arange(1, gain[-1] + 1), deviation)):
+    for curve, free, spread in (((0, 0, 0), gain, 10.0), ((0, 0, 1), gain, 10.0), (TYPICAL, np.r_[np.arange(*CURVE.indices(CURVE.stop)), gain], deviation)):
         black, no_black = (fit(rows, steps, start_at(curve, gains), prior(gains, spread), indices) for indices in (np.r_[0, free], free))
         fits.append(black if black[1] < no_black[1] - BETTER and black[0][0] > LEAST_BLACK else no_black)
     simple = int(fits[1][1] < fits[0][1] - BETTER)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from brackets.curve import BASIS, CURVE, GRID, KNOTS, phi, residual
+from brackets.curve import BASIS, CURVE, GRID, KNOTS, compete, phi, residual
 from brackets.light import Light, apply, comparagram, estimate, estimate_exposures, find_clip, implausible, in_words
 from brackets.light import _blocks as blocks
 from synthetic.camera import jpeg, respond
@@ -102,6 +102,14 @@ def test_a_long_frame_that_is_white_leaves_the_gain_of_its_pair_alone():
     ldr[2] = 1
     stated = torch.tensor([0.0, 2.0, 6.0])
     assert (estimate(ldr, stated).ev - torch.tensor([0.0, 1.5, 5.5])).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("count, gain", [(5, 0.0), (20, -1.5)])
+def test_a_gain_needs_more_than_a_few_rows(count, gain):
+    """Rows of gamma 2.2: as stated in the first pair, 1.5 stops less in the second."""
+    rows = [(pair, 0, (2.0 ** -step * v ** 2.2) ** (1 / 2.2), v, 0.02) for pair, step, n in ((0, 2.0, 40), (1, 0.5, count)) for v in np.linspace(0.3, 0.9, n)]
+    fits, preferred = compete(np.array(rows), np.full(len(rows), 2.0), 0.05, 2)
+    assert preferred == 0 and fits[0][0][CURVE.stop:] == pytest.approx([0, gain], abs=0.01)
 
 
 @pytest.mark.parametrize("rim", [0.0, 1.0])
