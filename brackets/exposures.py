@@ -9,10 +9,10 @@ import tifffile
 from PIL import Image
 
 from brackets.folders import say
-from brackets.kinds import in_a_sentence, kind_of
+from brackets.kinds import in_a_sentence, kind_to_read
 from brackets.png import png_exif
 from brackets.raw import raw_exif
-from brackets.tiff import tag_of
+from brackets.tiff import picture_of, tag_of
 
 MOST = 1e6      # stops or seconds above which a number is no exposure
 TAGS = {"time": (0x829A, "ExposureTime"), "f_number": (0x829D, "FNumber"), "iso": (0x8827, "ISOSpeedRatings"), "shutter": (0x9201, "ShutterSpeedValue"),
@@ -92,13 +92,14 @@ def _number(value, rational=False):
 
 def _tags(path):
     """The tags of TAGS in a photograph, {name: float or None}."""
-    kind = kind_of(path)
+    kind = kind_to_read(path)
     if kind == "RAW":
         return dict(zip(TAGS, (*raw_exif(path), None, None, None)))
     if kind == "TIFF":                                      # Pillow does not open every TIFF
         with tifffile.TiffFile(path) as tiff:
-            exif = tag_of(tiff, 0x8769) or {}
-            values = {name: exif.get(title, tag_of(tiff, code)) for name, (code, title) in TAGS.items()}
+            page = picture_of(tiff)
+            exif = tag_of(tiff, page, 0x8769) or {}
+            values = {name: exif.get(title, tag_of(tiff, page, code)) for name, (code, title) in TAGS.items()}
         return {name: _number(value, rational=name != "iso") for name, value in values.items()}
     if kind == "PNG":
         exif = png_exif(path)

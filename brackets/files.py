@@ -17,7 +17,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from brackets.kinds import Unsupported, check_size, in_a_sentence, kind_of
+from brackets.kinds import Unsupported, check_size, in_a_sentence, kind_to_read
 from brackets.marks import marked_png, software_exif
 from brackets.png import read_png
 from brackets.radiance import radiance_bytes, read_radiance
@@ -63,12 +63,7 @@ def read_stored(path):
     """Reads an image file of any kind in kinds.SUFFIXES, whatever its name. Arguments and errors as of read_image. Returns: Stored."""
     path = Path(path)
     try:
-        kind = kind_of(path)
-        if kind not in READERS:
-            if path.stat().st_size == 0:
-                raise ValueError("the file is empty")
-            raise Unsupported(f"{f'{kind} files are not read' if kind else 'this is no image'}; give {', '.join(READERS)}")
-        image, alpha, orientation, note = READERS[kind](path)
+        image, alpha, orientation, note = READERS[kind_to_read(path)](path)
         if image.ndim != 3 or image.size == 0 or image.dtype not in (np.uint8, np.uint16, np.float32):
             raise ValueError(f"it decodes to {image.dtype} of shape {image.shape}")
     except Exception as error:      # each decoder has its own kinds of exception, some of them plain RuntimeError or struct.error

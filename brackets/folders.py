@@ -13,7 +13,7 @@ from brackets.marks import ALIGNED, RESULT, mark_of
 from data import T
 
 FRAMES = tuple(suffix for kind in PHOTOGRAPHS for suffix in SUFFIXES[kind])
-PICTURES = ("GIF", "BMP", "Photoshop", "PPM", "JPEG XL", "JPEG 2000", "AVIF", "HEIC")   # may be photographs, but are not read
+PICTURES = ("GIF", "Photoshop", "JPEG XL", "JPEG 2000", "AVIF", "HEIC")   # may be photographs, but are not read
 
 
 @functools.cache

@@ -18,7 +18,7 @@ SIGNATURES = (              # (offset, bytes, kind)
     (8, b"CR\x02", "RAW"), (4, b"ftypcrx ", "RAW"), (0, b"FUJIFILMCCD-RAW", "RAW"), (0, b"IIRO", "RAW"), (0, b"IIRS", "RAW"), (0, b"MMOR", "RAW"),
     (0, b"IIU\0", "RAW"), (0, b"FOVb", "RAW"), (0, b"\0MRM", "RAW"), (6, b"HEAPCCDR", "RAW"),
     (0, b"II*\0", "TIFF"), (0, b"MM\0*", "TIFF"), (0, b"II+\0", "TIFF"), (0, b"MM\0+", "TIFF"),
-    (0, b"GIF8", "GIF"), (0, b"BM", "BMP"), (0, b"\x76\x2f\x31\x01", "OpenEXR"), (0, b"8BPS", "Photoshop"), (0, b"%PDF", "PDF"), (0, b"P6", "PPM"),
+    (0, b"GIF8", "GIF"), (0, b"\x76\x2f\x31\x01", "OpenEXR"), (0, b"8BPS", "Photoshop"), (0, b"%PDF", "PDF"),
     (0, b"\xff\x0a", "JPEG XL"), (4, b"JXL ", "JPEG XL"), (4, b"jP  ", "JPEG 2000"), (4, b"ftypavif", "AVIF"), (4, b"ftypheic", "HEIC"),
     (4, b"ftypheix", "HEIC"), (4, b"ftypmif1", "HEIC"))
 
@@ -37,6 +37,16 @@ def kind_of(path):
         head = file.read(32)
     kind = next((kind for offset, signature, kind in SIGNATURES if head[offset:].startswith(signature)), "")
     return "RAW" if kind == "TIFF" and Path(path).suffix.lower() in SUFFIXES["RAW"] else kind
+
+
+def kind_to_read(path):
+    """The kind of an image file that is read. Returns: a key of SUFFIXES. Raises: Unsupported; ValueError for an empty file; OSError."""
+    kind = kind_of(path)
+    if kind not in SUFFIXES:
+        if Path(path).stat().st_size == 0:
+            raise ValueError("the file is empty")
+        raise Unsupported(f"{f'{kind} files are not read' if kind else 'this is no image'}; give {', '.join(SUFFIXES)}")
+    return kind
 
 
 def check_size(width, height):

@@ -32,16 +32,17 @@ def pages_of(tiff):
 
 
 def picture_of(tiff):
-    """The page that holds the picture: the largest that is no thumbnail and no mask, of several the first."""
+    """The page that holds the picture: the largest that is no thumbnail and no mask, of several the first. Where a page is RAW, it is that."""
     pages = list(pages_of(tiff))
     if not pages:
         raise ValueError("it holds no image")
-    return max([page for page in pages if not page.subfiletype & REDUCED_OR_MASK] or pages, key=lambda page: page.imagewidth * page.imagelength)
+    whole = [page for page in pages if page.photometric in RAW] or [page for page in pages if not page.subfiletype & REDUCED_OR_MASK] or pages
+    return max(whole, key=lambda page: page.imagewidth * page.imagelength)
 
 
-def tag_of(tiff, code):
-    """A tag of the picture, or of the first page where the picture has none: there it is of the whole file."""
-    value = picture_of(tiff).tags.valueof(code)
+def tag_of(tiff, page, code):
+    """A tag of a page, or of the first page where that one has none: there it is of the whole file."""
+    value = page.tags.valueof(code)
     return tiff.pages[0].tags.valueof(code) if value is None else value
 
 
@@ -74,16 +75,24 @@ def _check(page, size):
 
 def _decoded(page):
     """The pixels of a page, (H, W, samples). Raises: ValueError where a strip or tile does not fill its place."""
+    if page.is_final:                       # stored as it is, in one piece, all of which is there
+        return _interleaved(page.asarray(squeeze=False))
     out, filled = np.empty(page.shaped, page.dtype), 0              # (planes, 1, H, W, samples of a plane)
     for piece, (plane, _, top, left, _), _ in page.segments():
         if piece is not None:
             place = out[plane, 0, top:top + piece.shape[1], left:left + piece.shape[2]]
             place[...] = piece[0, :place.shape[0], :place.shape[1]]
             filled += place.shape[0] * place.shape[1]
-    planes, _, height, width, samples = out.shape
+    planes, _, height, width, _ = out.shape
     if filled != planes * height * width:
         raise ValueError(f"{100 * (1 - filled / (planes * height * width)):.1f} % of its pixels are missing")
-    return out.transpose(2, 3, 0, 4, 1).reshape(height, width, planes * samples)
+    return _interleaved(out)
+
+
+def _interleaved(pixels):
+    """(planes, 1, H, W, samples of a plane) -> (H, W, samples)."""
+    planes, _, height, width, samples = pixels.shape
+    return pixels[0, 0] if planes == 1 else np.moveaxis(pixels[:, 0], 0, 2).reshape(height, width, planes * samples)
 
 
 def _ycbcr(page):
@@ -122,10 +131,10 @@ def read_tiff(path):
     Raises: ValueError where it is damaged; Unsupported, TooLarge, OSError.
     """
     with tifffile.TiffFile(path) as tiff:
-        if any(page.photometric in RAW for page in pages_of(tiff)):
-            return read_raw(path)
         page = picture_of(tiff)
-        orientation, profile = tag_of(tiff, 0x0112), tag_of(tiff, 0x8773)
+        if page.photometric in RAW:
+            return read_raw(path)
+        orientation, profile = tag_of(tiff, page, 0x0112), tag_of(tiff, page, 0x8773)
         _check(page, tiff.filehandle.size)
         if page.photometric == YCBCR and page.compression not in JPEG:
             return _ycbcr(page), None, orientation, ""

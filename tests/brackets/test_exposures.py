@@ -117,5 +117,8 @@ def test_what_is_no_photograph_says_so(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"II*\0 hello")
     with pytest.raises(ValueError, match="a.jpg: damaged"):
         read_exif(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").write_text("hello")
+    with pytest.raises(ValueError, match="b.jpg: this is no image; give"):
+        read_exif(tmp_path / "b.jpg")
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_exif(tmp_path / "none.jpg")

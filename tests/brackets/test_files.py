@@ -161,7 +161,7 @@ def test_a_file_that_the_system_does_not_give_is_not_said_to_be_a_bad_image(tmp_
         raise OSError(code, os.strerror(code))
 
     (tmp_path / "a.png").write_bytes(PNG)
-    monkeypatch.setattr(files, "kind_of", refuse)
+    monkeypatch.setattr(files, "kind_to_read", refuse)
     with pytest.raises(ValueError, match=f"a.png: {sentence}"):
         files.read_image(tmp_path / "a.png")
 
