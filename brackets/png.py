@@ -37,9 +37,11 @@ def _exponent(chunks):
             name = {16: "PQ, an HDR curve", 18: "HLG, an HDR curve"}.get(transfer, f"number {transfer}")
             raise Unsupported(f"its tone curve is {name} (cICP); export it as an ordinary picture, sRGB")
         return 1.0 if transfer == 8 else None
-    if b"iCCP" in chunks:
-        name, profile = chunks[b"iCCP"].split(b"\0", 1)
-        return of_profile(zlib.decompressobj().decompress(profile[1:], 2 ** 22))
+    if b"iCCP" in chunks:                           # name, 0, method, profile
+        try:
+            return of_profile(zlib.decompressobj().decompress(chunks[b"iCCP"].partition(b"\0")[2][1:], 2 ** 22))
+        except zlib.error:
+            return None                             # as libpng, which does without a broken one
     if b"sRGB" in chunks or b"gAMA" not in chunks:
         return None
     gamma = struct.unpack(">I", chunks[b"gAMA"])[0] / 100_000

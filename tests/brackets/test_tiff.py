@@ -44,7 +44,8 @@ def test_orientation_stands_in_the_picture_or_else_in_the_first_page(tmp_path):
 
 
 @pytest.mark.parametrize("settings", [
-    {}, {"byteorder": ">"}, {"compression": "lzw"}, {"compression": "zlib", "predictor": True}, {"compression": "packbits"}, {"rowsperstrip": 5}, {"tile": (16, 32)},
+    {}, {"byteorder": ">"}, {"compression": "lzw"}, {"compression": "zlib", "predictor": True}, {"compression": "packbits"}, {"rowsperstrip": 5},
+    {"tile": (16, 32)},
     {"tile": (16, 32), "compression": "zlib"}, {"compression": "lzw", "rowsperstrip": 7, "byteorder": ">"}, {"bigtiff": True}, {"compression": "zstd"}])
 def test_strips_and_tiles_of_every_compression_fill_the_picture(tmp_path, settings):
     with tifffile.TiffWriter(tmp_path / "a.tif", **{key: settings.pop(key) for key in ("byteorder", "bigtiff") if key in settings}) as writer:
