@@ -44,6 +44,7 @@ def both_images(data):
     start = data.index(b"MPF\0") + 4
     (size_1, offset_1), (size_2, offset_2) = (struct.unpack(">II", data[start + 54 + 16 * i:start + 62 + 16 * i]) for i in (0, 1))
     assert offset_1 == 0 and start + offset_2 == size_1 and size_1 + size_2 == len(data)
+    assert f'Item:Length="{size_2}"'.encode() in data[:size_1]
     return data[:size_1], data[start + offset_2:]
 
 

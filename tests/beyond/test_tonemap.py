@@ -17,10 +17,10 @@ def window_and_room(size=(120, 180), stops=8):
 
 
 def test_two_exposures_of_one_tone_are_fused_with_weights_computed_by_hand():
-    short, long = round(255 * 0.5 ** (1 / 2.2)) / 255, 1.0
-    weights = [np.exp(-(code - 0.5) ** 2 / (2 * 0.2 ** 2)) ** 3 for code in (short, long)]      # Mertens et al., Sec. 3.1: a product over three channels
-    wanted = (weights[0] * short + weights[1] * long) / sum(weights)
-    assert np.allclose(fuse(np.ones((16, 16, 3), np.float32), [0.5, 1.0]), wanted, atol=1e-3)
+    codes = np.round(255 * np.array([0.05, 0.5]) ** (1 / 2.2)) / 255                # 0.255 and 0.729
+    weights = np.exp(-(codes - 0.5) ** 2 / (2 * 0.2 ** 2)) ** 3                     # Mertens et al., Sec. 3.1: a product over three channels
+    assert np.allclose(weights, [0.105, 0.139], atol=2e-3)
+    assert np.allclose(fuse(np.ones((16, 16, 3), np.float32), [0.05, 0.5]), (weights * codes).sum() / weights.sum(), atol=1e-3)
 
 
 def test_the_shortest_exposure_shows_the_brightest_at_half_and_the_longest_the_geometric_mean_a_stop_above_white():
