@@ -3,7 +3,7 @@
 A waiter carries a tray past a window into a sunny street, a guest waves to him, a cat crosses the floor; lamps burn over
 the counter and the corners are dark. Every shape, texture and figure is made here from a seed: the script reads no file.
 
-    pip install mitsuba numpy scipy scikit-image pillow tifffile imagecodecs pyoidn
+    pip install mitsuba scipy scikit-image pyoidn
     python render_cafe.py                      # the shipped files; see README.md for the minutes it takes
     python render_cafe.py --spp 32 --out /path # a preview
 
@@ -24,18 +24,21 @@ A mesh is a tuple (V, F, UV, N, C): vertices, faces, texture coordinates, normal
 """
 
 import argparse
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import drjit as dr
-import imagecodecs
 import mitsuba as mi
 import numpy as np
 import pyoidn
-import tifffile
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from skimage import measure
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from brackets.files import write_image
+from common import write_atomically
 
 WIDTH, HEIGHT = 750, 500  # pixels
 EV = (0.0, 3.0, 6.0)  # stops
@@ -1296,13 +1299,6 @@ def photograph(rng, hdr, ev):
     return np.minimum(coded, 65535).astype(np.uint16)
 
 
-def to_rgbe(hdr):
-    """The bytes of a Radiance file of an (H, W, 3) picture. The encoder cuts digits off; half a step is added to round instead."""
-    largest = hdr.max(-1, keepdims=True)
-    half = np.where(largest > 0, np.exp2(np.floor(np.log2(np.maximum(largest, 1e-12))) - 8), 0)
-    return imagecodecs.rgbe_encode(np.ascontiguousarray(np.minimum(hdr + half, 1.0), np.float32), header=True, rle=True)
-
-
 def main():
     """Renders the bracket and writes it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -1315,20 +1311,17 @@ def main():
     mi.set_variant(args.variant)
     if args.threads:
         dr.set_thread_count(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
 
     view = street(np.random.default_rng(args.seed), args.spp // 4)
     still = cafe(np.random.default_rng(args.seed + 1), view)
     for i, (shot, ev) in enumerate(zip(SHOTS, EV)):
         hdr = radiance(still, shot, args.spp, seed=i)
         ldr = photograph(np.random.default_rng([args.seed, i]), hdr, ev - min(EV))
-        tifffile.imwrite(
-            args.out / f"{i + 1}.tif", ldr, photometric="rgb", compression="deflate", predictor=True, compressionargs={"level": 9}
-        )
+        write_image(args.out / f"{i + 1}.tif", ldr)
         if i == 1:
-            (args.out / "HDRImg.hdr").write_bytes(to_rgbe(np.clip(hdr, 0, 1)))
+            write_image(args.out / "HDRImg.hdr", np.clip(hdr, 0, 1).astype(np.float32))
         print(f"{i + 1}.tif: EV {ev:g}, {100 * np.mean((ldr == 65535).any(-1)):.1f} % of the pixels have a clipped channel")
-    (args.out / "exposure.txt").write_text("".join(f"{ev:.1f}\n" for ev in EV))
+    write_atomically(args.out / "exposure.txt", lambda file: file.write("".join(f"{ev:.1f}\n" for ev in EV).encode()))
 
 
 if __name__ == "__main__":

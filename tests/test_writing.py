@@ -16,7 +16,6 @@ from scripts import ROOT
 OTHERWISE = {("common.py", "write_atomically"),         # the one writer
              ("beyond/log.py", "add"),                  # appends a row; a row that was cut off does not count
              ("examples/ablations.py", "train"),        # the output of a command, as it comes
-             ("examples/render_cafe.py", "main"),       # stands alone: a renderer, without PyTorch
              ("beyond/gainmap.py", "_jpeg"), ("beyond/checkpoints.py", "save_checkpoint"), ("synthetic/camera.py", "jpeg")}       # in memory
 WRITERS = ("write_text", "write_bytes", "tofile", "imsave", "savetxt", "savez", "imwrite", "savefig", "save", "dump")
 FILES = [path for pattern in ("*.py", *(f"{room}/**/*.py" for room in ("brackets", "synthetic", "evaluation", "beyond", "exercises", "examples")))
