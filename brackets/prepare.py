@@ -22,11 +22,11 @@ from tyro.conf import DisallowNone
 from brackets.flow import follow_flow
 from brackets.light import Light, apply, estimate
 from brackets.light import in_words as light_in_words
-from brackets.register import all_seen, check_bracket, corner_motion, onto_reference, register
+from brackets.register import all_seen, check_bracket, corner_motion, find_motion, onto_reference, register
 from brackets.scenes import LAYOUTS, load_scene, scene_files
 from common import write_atomically
 
-VERSION = 8     # raise it with every change of what prepare() returns: cached scenes are then prepared anew
+VERSION = 9     # raise it with every change of what prepare() returns: cached scenes are then prepared anew
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,8 @@ def prepare(ldr, ev, config=None):
     light = estimate(registered if whole else torch.where(ldr.isnan(), ldr, registered), ev) if config.response else None
     if light is not None or config.flow:
         del registered                                          # a large bracket takes a gigabyte
+        if light is not None and config.register:               # in the right light, motion is told better: a static frame stays where it is
+            homographies = find_motion(*apply(ldr, light))
         registered = (follow_flow if config.flow else registered_frames)(ldr, ev, homographies, light)
     return Prepared(registered, ev if light is None else light.ev.to(ev), homographies, light, ev)
 

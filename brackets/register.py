@@ -299,14 +299,11 @@ def check_bracket(ldr, ev):
         raise ValueError(f"register: found ldr {tuple(ldr.shape)}, {len(ev)} exposures; give one bracket (3, 3, H, W) and 3 exposures")
 
 
-def register(ldr, ev):
-    """Warps the two outer frames of a bracket onto the reference.
+def find_motion(ldr, ev):
+    """How the camera moved in a bracket. Arguments and what is raised: as of register.
 
-    ldr: (3, 3, H, W) float32, coded in [0, 1]: frame, then RGB channel; exposure rises, frame 1 is the reference. ev: (3,) stops.
-    Returns: the bracket, registered, of the same shape; (3, 3, 3) float64 homographies from the reference's pixels to each frame's.
-        The reference stays as it is, and so does, with the identity, a frame that moved by less than STILL or that was not
-        recognised (see estimate). Pixels from outside of a frame show the reference, exposed as the frame is (see warp).
-    Raises: ValueError for another shape.
+    Returns: (3, 3, 3) float64 homographies from the reference's pixels to each frame's; the identity for the reference, and for a frame that moved
+        by less than STILL or that was not recognised (see estimate).
     """
     check_bracket(ldr, ev)
     homographies = torch.eye(3, dtype=torch.float64).repeat(3, 1, 1)
@@ -314,6 +311,18 @@ def register(ldr, ev):
         homography = estimate(ldr[1], ldr[i], float(ev[1] - ev[i]))
         if homography is not None:
             homographies[i] = torch.from_numpy(homography)
+    return homographies
+
+
+def register(ldr, ev):
+    """Warps the two outer frames of a bracket onto the reference.
+
+    ldr: (3, 3, H, W) float32, coded in [0, 1]: frame, then RGB channel; exposure rises, frame 1 is the reference. ev: (3,) stops.
+    Returns: the bracket, registered, of the same shape, and the homographies of find_motion. The reference stays as it is, and so does a frame with
+        the identity. Pixels from outside of a frame show the reference, exposed as the frame is (see warp).
+    Raises: ValueError for another shape.
+    """
+    homographies = find_motion(ldr, ev)
     return onto_reference(ldr.clone(), ev, homographies), homographies
 
 

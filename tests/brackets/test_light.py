@@ -7,6 +7,8 @@ import torch
 from brackets.curve import BASIS, CURVE, GRID, KNOTS, compete, phi, residual
 from brackets.light import Light, apply, comparagram, estimate, estimate_exposures, find_clip, implausible, in_words
 from brackets.light import _blocks as blocks
+from brackets.prepare import prepare
+from brackets.register import find_motion
 from synthetic.camera import jpeg, respond
 
 EV = torch.tensor([0.0, 2.0, 4.0])
@@ -38,9 +40,10 @@ def sigmoid(light):
 CURVES = {"gamma 2.2": lambda light: light ** (1 / 2.2), "sRGB": lambda light: respond(np.float32(light), 0.0), "real camera": real_camera, "sigmoid": sigmoid}
 
 
-def bracket(curve="gamma 2.2", steps=(2.0, 2.0), noise=0.0, black=0.0, clip=1.0, bits=8, quality=0, moving=False, brightness=1.0, colour=None, seed=0):
+def bracket(curve="gamma 2.2", steps=(2.0, 2.0), noise=0.0, black=0.0, clip=1.0, bits=8, quality=0, moving=False, brightness=1.0, colour=None, seed=0,
+            size=(240, 320)):
     """Three frames (3, 3, H, W) as a camera writes them, and their true stops."""
-    rng, H, ev = np.random.default_rng(seed), scene(seed=seed) * brightness, np.cumsum([0, *steps])
+    rng, H, ev = np.random.default_rng(seed), scene(*size, seed=seed) * brightness, np.cumsum([0, *steps])
     frames = []
     for i, stops in enumerate(ev):
         shown = H.copy()
@@ -144,6 +147,14 @@ def test_the_clip_level_is_found_and_what_is_clipped_becomes_white(code, quality
     assert (out[2][torch.from_numpy(clipped)] == 1).float().mean() > (0.9 if quality else 0.999)
     assert (out[2][below] - ldr[2][below]).abs().max() < 1e-3                       # brightness is kept
     assert f"clips at {code} of 255" in in_words(light, ev)
+
+
+def test_a_static_bracket_that_clips_early_is_not_warped():
+    """Before its clip level is known, the long frame looks moved by 0.4 pixels: what is white in it is not white in the reference."""
+    ldr, ev = bracket(steps=(3.0, 3.0), clip=248 / 255, size=(320, 480))
+    prepared = prepare(ldr, ev)
+    assert abs(prepared.light.clip * 255 - 248) < 1.5 and torch.equal(prepared.homographies, torch.eye(3, dtype=torch.float64).repeat(3, 1, 1))
+    assert not torch.equal(find_motion(ldr, ev), prepared.homographies)
 
 
 def test_a_white_wall_is_no_clip_level():

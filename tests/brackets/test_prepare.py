@@ -34,12 +34,14 @@ def test_prepare_registers_recodes_and_follows_unless_told_not_to():
     recoded = prepare(ldr, ev, PrepareConfig(flow=False))
     once = follow_flow(ldr, ev, homographies)
     corrected, true_ev = apply(ldr, recoded.light)
+    homographies_in_light = register(corrected, true_ev)[1]
+    assert not torch.equal(homographies_in_light, homographies) and torch.equal(recoded.homographies, homographies_in_light)
     assert torch.equal(recoded.ev, true_ev) and (true_ev - ev).abs().max() > 0.3 and torch.equal(recoded.stated, ev)
-    for flags, expected in (((), follow_flow(corrected, true_ev, homographies)), ((True, False), once), ((True, True, False), recoded.ldr),
+    for flags, expected in (((), follow_flow(corrected, true_ev, homographies_in_light)), ((True, False), once), ((True, True, False), recoded.ldr),
                             ((True, False, False), registered), ((False, False, True), follow_flow(ldr, ev)), ((False, False, False), ldr)):
         assert torch.equal(prepare(ldr, ev, PrepareConfig(*flags)).ldr, expected)
     assert torch.equal(prepare(ldr, ev).ldr, prepare(ldr, ev, PrepareConfig()).ldr)
-    assert torch.equal(registered_frames(ldr, ev, homographies, recoded.light), recoded.ldr)
+    assert torch.equal(registered_frames(ldr, ev, homographies_in_light, recoded.light), recoded.ldr)
     assert not torch.equal(registered, ldr) and not torch.equal(recoded.ldr, registered) and not torch.equal(once, registered)
     assert not torch.equal(once, follow_flow(registered, ev)) and torch.equal(once[1], ldr[1])
 
