@@ -1,31 +1,70 @@
-"""What every script needs and no paper describes: the command line, devices, several processes, files.
+"""What every script needs and no paper describes: the command line and its ranges, devices, files.
 
     @dataclass
     class Config:
         lr: float = 1e-4  # learning rate of Adam [paper: Sec. 5.1]
 
     config = parse(Config)          # tyro makes the command line; the comments become --help, nested dataclasses are flattened
-
-Nothing here knows about HDR, and this file imports nothing of the project.
 """
 
 import contextlib
-import datetime
+import errno
 import os
 import random
 import secrets
+import signal
 import sys
 import typing
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: threads that wait by spinning take a busy machine's cores from each other
+
 import numpy as np
 import torch
-import torch.distributed as dist
 import tyro
 
 
 # --- command line ---------------------------------------------------------------------------------------------------
+
+class Within(typing.NamedTuple):
+    """The range of a field's values, both ends included, as a note on its type; of whole numbers, the multiples of `multiple`."""
+    low: float
+    high: float
+    multiple: int = 1
+
+
+Whole, Count, Few, Depth = (typing.Annotated[int, Within(*ends)] for ends in ((0, 2 ** 31 - 1), (1, 2 ** 31 - 1), (0, 100), (1, 100)))
+Eights, Sixteens, Seed = (typing.Annotated[int, Within(*ends)] for ends in ((8, 2 ** 15, 8), (16, 2 ** 15, 16), (0, 2 ** 32 - 1)))
+Share, Decay, Weight, Positive = (typing.Annotated[float, Within(*ends)] for ends in ((0, 1), (0, 0.999999), (0, 1e30), (1e-30, 1e30)))
+
+
+def _misfit(value, kind):
+    """What a value should be instead, in words; empty when it is of the kind: a type, tuple[...] of types, or either with a note Within."""
+    base, *notes = typing.get_args(kind) if typing.get_origin(kind) is typing.Annotated else (kind,)
+    if typing.get_origin(base) is tuple:
+        kinds = typing.get_args(base)
+        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis and isinstance(value, tuple) else kinds
+        misfits = [*map(_misfit, value, kinds)] if isinstance(value, tuple) and len(value) == len(kinds) else [f"{len(kinds)} values"]
+        return next(filter(None, misfits), "")
+    if base in (int, float):
+        low, high, multiple = next((note for note in notes if isinstance(note, Within)), Within(-1e30, 1e30))
+        fits = isinstance(value, (int, base)) and not isinstance(value, bool) and low <= value <= high and (base is float or value % multiple == 0)
+        whole = "a whole number" if multiple == 1 else f"a multiple of {multiple}"
+        return "" if fits else f"{'a number' if base is float else whole} from {low:.10g} to {high:.10g}"
+    return "" if not isinstance(base, type) or isinstance(value, base) else f"of type {base.__name__}"
+
+
+def check(config):
+    """Raises: ValueError for a field of a dataclass, or of one in it, whose value is not of its type and range. nan is in no range."""
+    kinds = typing.get_type_hints(type(config), include_extras=True)
+    for name, value in ((field.name, getattr(config, field.name)) for field in fields(config)):
+        if is_dataclass(value):
+            check(value)
+        elif misfit := _misfit(value, kinds[name]):
+            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            raise ValueError(f"--{name.replace('_', '-')} {shown}: must be {misfit}")
+
 
 def parse(config_class, argv=None, description="", default=None):
     """Reads a dataclass from the command line.
@@ -33,11 +72,13 @@ def parse(config_class, argv=None, description="", default=None):
     config_class: a dataclass whose fields are plain values, tuples of them, or dataclasses of such fields, whose flags are flattened.
     argv: list of words, default sys.argv[1:]; description: its first line heads --help; default: an instance whose values are the defaults.
     Returns: an instance of config_class.
-    Raises: SystemExit with code 2 and a message for a wrong flag.
+    Raises: SystemExit with code 2 and a message for a wrong flag; ValueError for a value out of range.
     """
     spec = sys.modules["__main__"].__spec__     # of `python -m`
     prog = f"python -m {spec.name.removesuffix('.__main__')}" if spec else f"python {Path(sys.argv[0]).name}"
-    return tyro.cli(tyro.conf.OmitArgPrefixes[config_class], prog=prog, args=argv, description=description.split("\n")[0], default=default)
+    config = tyro.cli(tyro.conf.OmitArgPrefixes[config_class], prog=prog, args=argv, description=description.split("\n")[0], default=default)
+    check(config)
+    return config
 
 
 def config_from(config_class, saved):
@@ -45,43 +86,59 @@ def config_from(config_class, saved):
 
     A field that is newer than the checkpoint gets the value that means "as before": config_class.BEFORE[name], or else its default.
     Returns: an instance of config_class.
-    Raises: ValueError when the dict holds what the dataclass does not know (a checkpoint of a newer version).
+    Raises: ValueError when the dict holds what the dataclass does not know (a checkpoint of a newer version), or a value out of range.
     """
     types, made = typing.get_type_hints(config_class), dict(getattr(config_class, "BEFORE", {}))
-    unknown = sorted(set(saved) - {field.name for field in fields(config_class)})
+    if not isinstance(saved, dict):
+        raise ValueError(f"checkpoint: its {config_class.__name__} is {saved!r:.60} and holds no settings; use another file")
+    unknown = sorted(set(map(str, saved)) - {field.name for field in fields(config_class)})
     if unknown:
         raise ValueError(f"checkpoint: its {config_class.__name__} has {', '.join(unknown)}, which this version does not know; "
                          "use the version of the code that wrote it")
     for name, value in saved.items():
         made[name] = config_from(types[name], value) if is_dataclass(types[name]) else tuple(value) if isinstance(value, list) else value
-    return config_class(**made)
+    config = config_class(**made)
+    check(config)
+    return config
+
+
+def in_words(error):
+    """One line for an error that a user can mend: where, what, and what to do; empty for a fault of our own code."""
+    first = (str(error).splitlines() or [""])[0]
+    if isinstance(error, MemoryError) or any(words in str(error) for words in ("out of memory", "allocate memory", "Insufficient memory")):
+        return f"out of memory ({first or 'no more to be had'}); in training choose a smaller --batch, at inference a smaller --tile, or --device cpu"
+    if isinstance(error, OSError) and error.errno:
+        cure = "allow it, or " if error.errno == errno.EACCES else ""
+        return f"{error.filename or 'a file'}: {error.strerror}; {cure}name another file or folder"
+    return first if isinstance(error, (ValueError, OSError)) else ""
 
 
 def run(main):
-    """Runs a script: an expected error becomes one line on stderr and exit code 2, Ctrl-C exit code 130.
+    """Runs a script: an expected error becomes one line on stderr and exit code 2, Ctrl-C exit code 130, SIGTERM 143.
 
     main: function without arguments. Errors of our own code (AssertionError and the like) keep their traceback.
     """
     for stream in (sys.stdout, sys.stderr):     # a redirected stream on Windows knows no μ
         if hasattr(stream, "reconfigure"):      # a notebook's has not
             stream.reconfigure(errors="replace")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))    # so that half a file is cleared away
     try:
         main()
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except torch.OutOfMemoryError as error:
-        print(f"error: {str(error).splitlines()[0]} In training choose a smaller --batch, at inference --device cpu.", file=sys.stderr)
+    except Exception as error:
+        words = in_words(error)
+        if not words:
+            raise
+        print(f"error: {words}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
-# --- device, precision, processes -----------------------------------------------------------------------------------
+# --- device, precision ----------------------------------------------------------------------------------------------
 
 def pick_device(name="auto"):
     """The device to run on. name: "auto" (CUDA, then Apple's MPS, then CPU) or any torch device such as "cuda:1".
@@ -93,7 +150,7 @@ def pick_device(name="auto"):
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).tolist()          # a device such as meta holds no values
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {name}: not usable here ({str(error).splitlines()[0]}); try --device cpu") from None
     return device
@@ -126,25 +183,6 @@ def pick_precision(name, device):
 def autocast(device, dtype):
     """Automatic mixed precision as a context manager; does nothing for float32."""
     return torch.autocast(device.type, dtype) if dtype is not torch.float32 else contextlib.nullcontext()
-
-
-def start_processes(device_name="auto"):
-    """Joins the process group when `torchrun` started us; alone otherwise.
-
-    Returns: rank, world size, device (each rank has its own GPU; without CUDA the backend is gloo on the CPU).
-    """
-    if "RANK" not in os.environ:
-        return 0, 1, pick_device(device_name)
-    if device_name == "auto" and not torch.cuda.is_available():
-        device_name = "cpu"                     # gloo knows no MPS tensors
-    elif device_name in ("auto", "cuda"):
-        device_name = f"cuda:{os.environ['LOCAL_RANK']}"
-    device = pick_device(device_name)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    patience = datetime.timedelta(hours=2)      # rank 0 validates while the others wait
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=patience)
-    return dist.get_rank(), dist.get_world_size(), device
 
 
 def seed_all(seed):

@@ -19,17 +19,17 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as nnf
 
-from common import count_parameters
+from common import Depth, Eights, Whole, count_parameters
 
 
 @dataclass
 class DenoiserConfig:
     """The denoising U-Net."""
     BEFORE = {"unet_window": 0}                     # what checkpoints that are older than the field mean
-    unet_width: int = 32                            # features of the first level [assumed A8: meets Table 3's +1.63 M]
-    unet_multipliers: tuple[int, ...] = (1, 2, 2)   # width of each level over the first [paper: 3 levels | assumed A8]
-    unet_blocks: int = 2                            # residual blocks per level [paper: Sec. 5.1]
-    unet_window: int = 8                            # side of the windows of the attention, pixels of the lowest level; 0: none [assumed A8: a patch of 128]
+    unet_width: Eights = 32                         # features of the first level [assumed A8: meets Table 3's +1.63 M]
+    unet_multipliers: tuple[Depth, ...] = (1, 2, 2)  # width of each level over the first [paper: 3 levels | assumed A8]
+    unet_blocks: Depth = 2                          # residual blocks per level [paper: Sec. 5.1]
+    unet_window: Whole = 8                          # side of the windows of the attention, pixels of the lowest level; 0: none [assumed A8: a patch of 128]
 
 
 def timestep_embedding(t, dim):

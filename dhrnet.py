@@ -24,20 +24,20 @@ import torch.nn as nn
 import torch.nn.functional as nnf
 
 from align import AlignmentModule
-from common import count_parameters
+from common import Count, Depth, Few, Positive, count_parameters
 from lpenet import ResidualBlock
 
 
 @dataclass
 class DHRNetConfig:
     """DHRNet, with its alignment module."""
-    channels: int = 60              # C, features at full resolution [paper: Sec. 5.1]
-    frms: tuple[int, ...] = (3, 3, 3)   # L_1, L_2, L_3: FRMs in each reconstruction block, after its PIM [paper: Sec. 5.1]
-    heads: int = 6                  # heads of the self-attention in an FRM; the PIM has one [paper: Sec. 5.1]
-    expansion: float = 2.66         # width of the GDFN over C [paper: Sec. 5.1]
-    pool_frm: int = 2               # k of Eq. 7 in an FRM [paper: Sec. 5.1]
-    pool_pim: int = 4               # k of Eq. 7 in a PIM: the size of z [paper: Sec. 5.1]
-    high_blocks: int = 4            # residual blocks on F_high; 1 is the literal reading [assumed A2: meets Table 3]
+    channels: Count = 60            # C, features at full resolution [paper: Sec. 5.1]
+    frms: tuple[Few, ...] = (3, 3, 3)   # L_1, L_2, L_3: FRMs in each reconstruction block, after its PIM [paper: Sec. 5.1]
+    heads: Count = 6                # heads of the self-attention in an FRM; the PIM has one [paper: Sec. 5.1]
+    expansion: Positive = 2.66      # width of the GDFN over C [paper: Sec. 5.1]
+    pool_frm: Count = 2             # k of Eq. 7 in an FRM [paper: Sec. 5.1]
+    pool_pim: Count = 4             # k of Eq. 7 in a PIM: the size of z [paper: Sec. 5.1]
+    high_blocks: Depth = 4          # residual blocks on F_high; 1 is the literal reading [assumed A2: meets Table 3]
     upsample: str = "bilinear"      # Upsample of Eq. 7 and 8, "bilinear" or "nearest" [assumed A5]
 
 

@@ -22,9 +22,9 @@ diffusion (Table 4) are those of the condition net and S steps. The scores have 
 
 from dataclasses import dataclass, field
 
+from common import Count, Whole, parse, pick_device, pick_precision, run
 from tyro.conf import DisallowNone
 
-from common import parse, pick_device, pick_precision, run
 from brackets.merge import PLAIN
 
 from evaluation.hdrvdp2 import HDRVDP2Config
@@ -40,14 +40,14 @@ class EvaluateConfig:
     weights: tuple[str, ...] = ()       # files to score (default: the shipped one, unless --predictions or --table say what to score)
     predictions: tuple[str, ...] = ()   # folders of .hdr files made by other programs
     compare: bool = False               # score the reference frame alone and weighted merges, too: plain, registered, aligned
-    steps: tuple[int, ...] = ()         # DDIM steps S, one or several, for Table 4 (default: as trained) [paper: 10]
+    steps: tuple[Count, ...] = ()       # DDIM steps S, one or several, for Table 4 (default: as trained) [paper: 10]
     sampler: str = "ddim"               # ddim, or ancestral: all T steps of Eq. 14
     table: int = 0                      # 3: the rows of Table 3, from --runs
     runs: str = "runs"                  # folder of the runs baseline, stage1, stage2_split, stage2_without_dm and stage2, for --table 3
     out: str = "results/evaluate"       # folder for the results
     save: bool = False                  # write every result as .hdr and .png, not only where there is no truth
     hdrvdp2: bool = True                # measure HDR-VDP-2, which takes seconds per image
-    scenes: int = 0                     # score the first so many; 0: all (synthetic: 8)
+    scenes: Whole = 0                   # score the first so many; 0: all (synthetic: 8)
     size: int = 256                     # side of a synthetic scene, pixels
     hdr_dir: str = ""                   # folder of .hdr images for the synthetic scenes, as in training
     rendered_dir: str = ""              # folder of path-traced brackets for the synthetic scenes, as in training

@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common import Count, Seed, Whole, autocast, parse, pick_device, pick_precision, run
 import torch
 
 from beyond import steps
@@ -25,7 +26,6 @@ from beyond.tiles import tile_for
 from beyond.weights import SHIPPED, load_weights
 from brackets.prepare import AlignmentConfig, prepare, registered_frames
 from brackets.scenes import load_scene, scene_files
-from common import autocast, parse, pick_device, pick_precision, run
 
 
 @dataclass
@@ -38,10 +38,10 @@ class InputConfig:
 class NetworkConfig:
     """network"""
     weights: str = SHIPPED      # trained weights
-    steps: int = 0              # DDIM steps S; 0: as trained [paper: 10]
+    steps: Whole = 0            # DDIM steps S; 0: as trained [paper: 10]
     sampler: str = "ddim"       # ddim, or ancestral: all T steps of Eq. 14
-    seed: int = 0               # of the initial noise z_T; the same seed gives the same image
-    samples: int = 1            # priors to draw, with seeds from --seed on; the result is the mean over them, their spread a picture
+    seed: Seed = 0              # of the initial noise z_T; the same seed gives the same image
+    samples: Count = 1          # priors to draw, with seeds from --seed on; the result is the mean over them, their spread a picture
     device: str = "auto"        # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"     # auto (bfloat16 where the hardware has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
     compile: bool = False       # torch.compile the networks: minutes once, pays on a GPU for many images of one size
@@ -61,8 +61,6 @@ def check(config):
     """Raises: ValueError for a setting out of range."""
     if not config.input.scene:
         raise ValueError("--scene: missing; give the folder of a bracket, such as --scene examples/cafe")
-    if config.network.steps < 0 or config.network.samples < 1:
-        raise ValueError(f"--steps {config.network.steps}, --samples {config.network.samples}: must be 1 or more (--steps 0: as trained)")
     if config.network.sampler not in ("ddim", "ancestral"):
         raise ValueError(f"--sampler {config.network.sampler}: use ddim or ancestral")
     check_outputs(config.output)

@@ -19,18 +19,18 @@ import torch.nn as nn
 import torch.nn.functional as nnf
 
 from align import AlignmentModule
-from common import count_parameters
+from common import Count, Depth, count_parameters
 from data import T
 
 
 @dataclass
 class LPENetConfig:
     """LPENet and LPENet_DM."""
-    prior_channels: int = 3     # N, channels of the prior z [paper: Sec. 5.1]
-    unshuffle: int = 4          # k, downsampling of PixelUnshuffle [paper: Sec. 5.1]
-    prior_blocks: int = 4       # residual blocks [paper: Sec. 5.1]
-    prior_width: int = 40       # features inside LPENet and LPENet_DM [assumed A7: meets Table 3's +0.15 M]
-    condition_width: int = 64   # output of AM_DM = input of LPENet_DM [assumed A7]
+    prior_channels: Count = 3   # N, channels of the prior z [paper: Sec. 5.1]
+    unshuffle: Count = 4        # k, downsampling of PixelUnshuffle [paper: Sec. 5.1]
+    prior_blocks: Depth = 4     # residual blocks [paper: Sec. 5.1]
+    prior_width: Count = 40     # features inside LPENet and LPENet_DM [assumed A7: meets Table 3's +0.15 M]
+    condition_width: Count = 64  # output of AM_DM = input of LPENet_DM [assumed A7]
 
 
 class ResidualBlock(nn.Module):

@@ -14,6 +14,7 @@ PSNR-L. All under the run's folder: log.csv, log.png, step_N.png, last.pt, best.
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common import autocast, count_parameters, describe, parse, run
 import torch
 
 from beyond.checkpoints import load_checkpoint
@@ -21,12 +22,12 @@ from beyond.fast import speed_up
 from beyond.config import BeyondConfig
 from beyond.optimise import learning_rate
 from beyond.losses import further_terms, loss_columns
+from beyond.processes import start
 from beyond.weights import load_vgg19, model_from, with_d8
-from common import autocast, count_parameters, describe, parse, run
 from data import network_input
 from lfdiff import LFDiffConfig, Stage1, pad_to_multiple
 from loss import LossConfig, reconstruction_loss
-from training import Run, TrainingConfig, batches, distributed, open_data, start, to_device
+from training import Run, TrainingConfig, batches, distributed, open_data, to_device
 
 
 @dataclass

@@ -19,6 +19,7 @@ DHRNet does alone). The distance from mean to predicted is what the diffusion co
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common import Share, Whole, autocast, count_parameters, describe, parse, run
 import torch
 
 from beyond.checkpoints import fill, load_checkpoint
@@ -26,15 +27,15 @@ from beyond.fast import speed_up
 from beyond.config import BeyondConfig
 from beyond.optimise import learning_rate
 from beyond.losses import further_terms, loss_columns
+from beyond.processes import start
 from beyond.weights import load_vgg19, model_from, part_of, save_weights, with_d8
-from common import autocast, count_parameters, describe, parse, run
 from data import network_input
 from ddim import DiffusionConfig
 from denoiser import DenoiserConfig
 from lfdiff import LFDiffConfig, Stage2, pad_to_multiple, reconstruct
 from loss import LossConfig, diffusion_loss, reconstruction_loss
 from lpenet import LPENet
-from training import Run, TrainingConfig, batches, distributed, open_data, start, to_device
+from training import Run, TrainingConfig, batches, distributed, open_data, to_device
 
 SCRIPTS = {"s1": "train_stage1.py", "s2": "train_stage2.py", "s2_without_dm": "train_stage2.py --without-dm"}
 
@@ -47,8 +48,8 @@ class Stage2Config:
     out: str = ""                           # folder of the run; empty: runs/stage2, runs/stage2_split or runs/stage2_without_dm
     split: bool = False                     # Table 3, Split training: DHRNet is frozen
     without_dm: bool = False                # Table 3, w/o DM: D is the prior
-    warmup: float = 0.3                     # share of the steps in which only Eq. 15 is trained [departs D4, assumed A13]
-    prior_batches: int = 32                 # batches over which mean and deviation of z are measured; 0: z is left as it is [assumed A11]
+    warmup: Share = 0.3                     # share of the steps in which only Eq. 15 is trained [departs D4, assumed A13]
+    prior_batches: Whole = 32               # batches over which mean and deviation of z are measured; 0: z is left as it is [assumed A11]
     training: TrainingConfig = field(default_factory=TrainingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
@@ -62,8 +63,6 @@ def first_networks(config, device):
     Returns: Stage2 and the frozen LPENet, both on the device.
     Raises: FileNotFoundError, ValueError for a checkpoint of something else.
     """
-    if config.prior_batches < 0 or not 0 <= config.warmup <= 1:
-        raise ValueError(f"--prior-batches {config.prior_batches}, --warmup {config.warmup}: need 0 or more batches, and a share from 0 to 1")
     if config.split and (config.beyond.blend or config.beyond.correct):
         raise ValueError("--split, --blend, --correct: the first leaves DHRNet as it is, and a blend would stay untrained; choose one")
     path, expected = (config.init, "s2_without_dm" if config.without_dm else "s2") if config.init else (config.stage1, "s1")

@@ -16,16 +16,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from beyond.checkpoints import load_checkpoint, save_checkpoint
-from beyond.fast import keep_memory
-from beyond.interruptions import catch_signals, goes_on, ignore_signals, job
+from beyond.checkpoints import fill, fill_state, flags_of, load_checkpoint, require, save_checkpoint
 from beyond.log import Log
 from beyond.optimise import follow
+from beyond.processes import catch_signals, ignore_signals, job
 from beyond.pictures import save_progress_picture
 from beyond.weights import architecture
 from brackets.prepare import cache_scenes, prepared_sample
 from brackets.scenes import find_scenes, load_scene
-from common import pick_precision, seed_all, start_processes
+from common import Count, Positive, Seed, Sixteens, Whole
 from data import Patches, T, psnr
 from synthetic.bank import open_bank
 from synthetic.dataset import AS_TAKEN, VALIDATION_SEED, SyntheticBrackets, SyntheticConfig, validation_set
@@ -43,23 +42,23 @@ class TrainingConfig:
     root: str = ""                  # folder of the data set (default: data/NAME)
     hdr_dir: str = ""               # folder of .hdr images, panoramas and photographs, for the synthetic set; one name in five validates
     rendered_dir: str = ""          # folder made by python -m synthetic.rendered for the synthetic set: its train/ and val/
-    samples: int = 22792            # patches in an epoch of the synthetic set [Kalantari's number]
-    patch: int = 128                # side of a training patch, pixels [paper: Sec. 5.1]
-    stride: int = 64                # distance of neighbouring patches, pixels [paper: Sec. 5.1]
-    batch: int = 64                 # patches in a step, all processes together [paper: Sec. 5.1]
-    epochs: int = 300               # passes over the data [paper: Sec. 5.1]
-    lr: float = 1e-4                # learning rate of Adam [paper: Sec. 5.1]
-    decay: float = 0.1              # factor of the learning rate ... [paper: Sec. 5.1]
-    decay_epochs: int = 50          # ... after every so many epochs [paper: Sec. 5.1 | A14: reaches 1e-9 by epoch 250]
-    clip: float = 1.0               # largest norm of the gradient [assumed A13]
-    seed: int = 0                   # of weights, data and noise
+    samples: Count = 22792          # patches in an epoch of the synthetic set [Kalantari's number]
+    patch: Sixteens = 128           # side of a training patch, pixels [paper: Sec. 5.1]
+    stride: Count = 64              # distance of neighbouring patches, pixels [paper: Sec. 5.1]
+    batch: Count = 64               # patches in a step, all processes together [paper: Sec. 5.1]
+    epochs: Count = 300             # passes over the data [paper: Sec. 5.1]
+    lr: Positive = 1e-4             # learning rate of Adam [paper: Sec. 5.1]
+    decay: Positive = 0.1           # factor of the learning rate ... [paper: Sec. 5.1]
+    decay_epochs: Count = 50        # ... after every so many epochs [paper: Sec. 5.1 | A14: reaches 1e-9 by epoch 250]
+    clip: Positive = 1.0            # largest norm of the gradient [assumed A13]
+    seed: Seed = 0                  # of weights, data and noise
     val_on: str = "train"           # best.pt is chosen on scenes held back from "train", or on those of "test", whose scores are optimistic then
-    val_scenes: int = 5             # validation scenes; 0: all of the test split (synthetic: 16)
-    val_every: int = 1000           # steps between validations
-    val_size: int = 256             # side of a synthetic validation scene, pixels
-    save_every: int = 200           # steps between checkpoints; validations and a signal to stop make one, too
-    log_every: int = 50             # steps between log lines
-    workers: int = 2                # processes that load data; 0 loads in the main one
+    val_scenes: Whole = 5           # validation scenes; 0: all of the test split (synthetic: 16)
+    val_every: Count = 1000         # steps between validations
+    val_size: Sixteens = 256        # side of a synthetic validation scene, pixels
+    save_every: Count = 200         # steps between checkpoints; validations and a signal to stop make one, too
+    log_every: Count = 50           # steps between log lines
+    workers: Whole = 2              # processes that load data; 0 loads in the main one
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"         # auto (bfloat16 where the hardware has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
     compile: bool = False           # torch.compile the network
@@ -70,13 +69,6 @@ class TrainingConfig:
 
 def check(config, beyond):
     """Raises: ValueError for a setting out of range. config: TrainingConfig, beyond: BeyondConfig."""
-    for name in ("samples", "batch", "epochs", "decay_epochs", "val_every", "save_every", "log_every"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be 1 or more")
-    if not 0 <= beyond.ema < 1:
-        raise ValueError(f"--ema {beyond.ema}: must be 0 or more and less than 1")
-    if config.patch < 16 or config.patch % 16:
-        raise ValueError(f"--patch {config.patch}: must be a multiple of 16 (PixelUnshuffle by 4, then a U-Net of three levels)")
     if config.data not in ("kalantari", "hu", "synthetic", "bank"):
         raise ValueError(f"--data {config.data}: training knows kalantari, hu, synthetic and bank")
     if config.data == "bank" and not beyond.align:
@@ -138,18 +130,6 @@ def to_device(sample, device):
 
 # --- around the loop --------------------------------------------------------------------------------------------------
 
-def start(settings, out):
-    """Processes, device, precision, seed. Returns: rank, world size, device, dtype. Raises: ValueError when a run already lives in `out`."""
-    rank, world, device = start_processes(settings.device)
-    if not settings.resume and (out / "last.pt").exists():
-        settings.resume = goes_on(out / "last.pt")
-        if not settings.resume:
-            raise ValueError(f"{out}: holds a run already; continue it with --resume, choose another --out, or delete it")
-    seed_all(settings.seed)
-    keep_memory()
-    return rank, world, device, pick_precision(settings.precision, device)
-
-
 def distributed(network, settings, device, **options):
     """The network as the loop calls it: compiled with --compile, and in several processes with their mean gradient."""
     model = torch.compile(network) if settings.compile else network
@@ -175,14 +155,6 @@ def validate(val_set, predictors, device, picture=None):
             if i == 0 and picture and name == next(iter(predictors)):
                 save_progress_picture(picture, ldr[0], hdr_hat[0], hdr[0])
     return {name: tuple(sum(column) / len(column) for column in zip(*rows)) for name, rows in scores.items()}
-
-
-def flags_of(config):
-    """The settings of a script, groups flattened, as {field's name: value}. config: what asdict made of its dataclass."""
-    flat = {}
-    for name, value in config.items():
-        flat.update(flags_of(value) if isinstance(value, dict) else {name: value})
-    return flat
 
 
 class Run:
@@ -211,6 +183,7 @@ class Run:
             checkpoint's. MAY_CHANGE names the settings that may differ.
         """
         saved = load_checkpoint(path)
+        require(saved, ("training", "step", "best", *self.parts), path)
         if any(saved.get(name, False) != self.made_of[name] for name in ("variant", "config", "blend", "correct")):
             raise ValueError(f"{path}: was trained with another architecture; resume with the flags it was started with, or choose another --out")
         then, now = flags_of(saved["training"]), flags_of(asdict(self.config))
@@ -219,7 +192,7 @@ class Run:
             raise ValueError(f"{path}: was trained with another {', '.join(changed)}; resume with the flags it was started with")
         for name, part in self.parts.items():
             if saved[name]:                         # the scaler's state is empty unless the run was in float16
-                part.load_state_dict(saved[name])
+                (fill if isinstance(part, torch.nn.Module) else fill_state)(part, saved[name], path)
         ratio = now["lr"] / then["lr"]              # a lower --lr on resuming lowers what the schedule has made of it
         for group in self.parts["optimiser"].param_groups:
             group["lr"], group["initial_lr"] = group["lr"] * ratio, group["initial_lr"] * ratio

@@ -58,6 +58,13 @@ def load_checkpoint(path):
     return checkpoint
 
 
+def require(checkpoint, names, path):
+    """Raises: ValueError where a checkpoint lacks what a run needs to go on. path: of the file, for the message."""
+    for name in names:
+        if name not in checkpoint:
+            raise ValueError(f"{path}: has no {name}, so it is not the last.pt of a run; name another --out, or start from it with --init")
+
+
 def check_fit(module, state, path):
     """Compares a state dict with the network that is to take it, which may be on the meta device. path: of the file, for the message.
 
@@ -84,3 +91,19 @@ def fill(module, state, path):
     check_fit(module, state, path)
     module.load_state_dict(state)
     return module
+
+
+def fill_state(part, state, path):
+    """As fill, for an optimiser, a schedule or a scaler."""
+    try:
+        part.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{path}: its state of {type(part).__name__} does not fit ({type(error).__name__}: {error}); start from it with --init") from None
+
+
+def flags_of(config):
+    """The settings of a script, groups flattened, as {field's name: value}. config: what asdict made of its dataclass."""
+    flat = {}
+    for name, value in config.items():
+        flat.update(flags_of(value) if isinstance(value, dict) else {name: value})
+    return flat

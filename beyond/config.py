@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from brackets.prepare import UNPREPARED, PrepareConfig
+from common import Decay, Weight, Whole
 
 
 @dataclass
@@ -11,11 +12,11 @@ class BeyondConfig:
     align: bool = False             # prepare the frames in training and validation: registration, tone curve, optical flow [departs D6, D9, D10]
     blend: bool = False             # weigh Eq. 10 and the frames against each other, pixel by pixel [departs D8]
     correct: bool = False           # Eq. 10 corrects a merge of the frames, and is weighed against them, pixel by pixel [departs D8]
-    cosine: int = 0                 # steps over which the learning rate rises; a cosine then takes it to 0, in place of --decay [departs D12]; 0: off
-    ema: float = 0.0                # decay of a running mean of the weights, which is then validated and saved; 0: no mean [departs D7]
-    linear: float = 0.0             # weight of the L1 distance of linear radiance, added to Eq. 11 [departs D5]
-    decibel: tuple[float, float] = (0.0, 0.0)    # weights of the decibels by which PSNR-mu and PSNR-L of a patch fall short of 50 [departs D5]
-    sharp: float = 0.0              # weight of a penalty for missing sharpness: the share of the truth's gradients that the result lacks [departs D5]
+    cosine: Whole = 0               # steps over which the learning rate rises; a cosine then takes it to 0, in place of --decay [departs D12]; 0: off
+    ema: Decay = 0.0                # decay of a running mean of the weights, which is then validated and saved; 0: no mean [departs D7]
+    linear: Weight = 0.0            # weight of the L1 distance of linear radiance, added to Eq. 11 [departs D5]
+    decibel: tuple[Weight, Weight] = (0.0, 0.0)  # weights of the decibels by which PSNR-mu and PSNR-L of a patch fall short of 50 [departs D5]
+    sharp: Weight = 0.0             # weight of a penalty for missing sharpness: the share of the truth's gradients that the result lacks [departs D5]
 
     @property
     def prepare(self):

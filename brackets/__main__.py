@@ -5,6 +5,7 @@
 
 from dataclasses import dataclass
 
+from common import parse, run
 import numpy as np
 from tyro.conf import Positional
 
@@ -16,7 +17,6 @@ from brackets.kinds import kind_of
 from brackets.prepare import PrepareConfig, prepare
 from brackets.register import in_words
 from brackets.scenes import load_scene, scene_files
-from common import parse, run
 
 
 @dataclass

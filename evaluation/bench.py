@@ -36,6 +36,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 
+from common import Count, Sixteens, Whole, autocast, parse, pick_device, pick_precision, run, seed_all, write_atomically
 import torch
 from torch.utils.benchmark import timer
 
@@ -43,7 +44,6 @@ from beyond.config import BeyondConfig
 from beyond.fast import keep_memory, speed_up
 from beyond.weights import load_weights
 from brackets.prepare import prepare
-from common import autocast, parse, pick_device, pick_precision, run, seed_all, write_atomically
 from data import network_input
 from evaluation.report import cell
 from evaluation.stages import Clock, bare_milliseconds, count_inference, mark_stages, parameters, table
@@ -66,16 +66,16 @@ class BenchConfig:
     sizes: tuple[str, ...] = ("1500x1000",)     # images, WIDTHxHEIGHT
     devices: tuple[str, ...] = ("auto",)        # auto, cpu, cuda, cuda:1, mps
     precisions: tuple[str, ...] = ("auto",)     # auto, float32, bfloat16, float16
-    runs: int = 3               # passes to take the median of
+    runs: Count = 3             # passes to take the median of
     weights: str = ""           # weights of stage 2; empty: random ones of the architecture below
-    steps: int = 0              # DDIM steps S; 0: as trained [paper: 10]
+    steps: Whole = 0            # DDIM steps S; 0: as trained [paper: 10]
     plain: bool = True          # measure the plain limit, which is slow
     compile: bool = False       # torch.compile the networks, as infer.py --compile and train_stage1.py --compile do
     train: bool = True          # measure training too
-    batch: int = 0              # patches in a training step; 0: 8 on the CPU, the paper's 64 elsewhere
-    patch: int = 128            # side of a training patch, pixels
-    train_steps: int = 0        # training steps to measure; 0: 8 on the CPU, 100 elsewhere
-    workers: int = 2            # processes that load training data; 0 loads in the main one
+    batch: Whole = 0            # patches in a training step; 0: 8 on the CPU, the paper's 64 elsewhere
+    patch: Sixteens = 128       # side of a training patch, pixels
+    train_steps: Whole = 0      # training steps to measure; 0: 8 on the CPU, 100 elsewhere
+    workers: Whole = 2          # processes that load training data; 0 loads in the main one
     json: str = ""              # file for every number
     model: LFDiffConfig = field(default_factory=LFDiffConfig)
 

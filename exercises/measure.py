@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import parse, run
 import torch
 from tyro.conf import Positional
 
@@ -21,7 +22,6 @@ from beyond.weights import load_weights, part_of
 from brackets.merge import weighted_merge
 from brackets.prepare import prepare
 from brackets.scenes import load_scene
-from common import parse, run
 from data import T, network_input, psnr
 from ddim import DiffusionConfig, Schedule, ddim, diffuse
 from dhrnet import FRM

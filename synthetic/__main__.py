@@ -9,12 +9,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import Count, Seed, parse, run
 import numpy as np
 import torch
 
 from brackets.files import write_image
 from brackets.merge import weighted_merge
-from common import parse, run
 from data import T
 from synthetic.ruler import ruler
 from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfig, export, validation_set
@@ -24,9 +24,9 @@ from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfi
 class Config:
     """What to draw and where to write it."""
 
-    count: int = 8  # brackets: rows of the sheet, or folders
-    size: int = 256  # side of the images, pixels
-    seed: int = 0  # of the brackets; --split val has its own
+    count: Count = 8  # brackets: rows of the sheet, or folders
+    size: Count = 256  # side of the images, pixels
+    seed: Seed = 0  # of the brackets; --split val has its own
     hdr_dir: str = ""  # folder of .hdr images: panoramas and photographs
     rendered_dir: str = ""  # folder made by python -m synthetic.rendered
     split: str = "all"  # files the brackets are made of: train, val or all; val draws training's validation scenes

@@ -16,12 +16,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import Count, Seed, Sixteens, parse, run
 import numpy as np
 import torch
 import torch.nn.functional as nnf
 
 from brackets.prepare import is_written, prepare, read_records, share_work, write_record
-from common import parse, run
 from data import to_radiance
 from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig
 
@@ -33,13 +33,13 @@ PHOTOGRAPH = 208, 288     # height and width of what is photographed and prepare
 @dataclass(frozen=True)
 class BankConfig:
     """How many brackets, of what, and where they go."""
-    count: int = 6000       # brackets
-    size: int = 192         # side of a bracket, pixels
-    seed: int = 0           # of everything random
+    count: Count = 6000     # brackets
+    size: Sixteens = 192    # side of a bracket, pixels
+    seed: Seed = 0          # of everything random
     hdr_dir: str = ""       # folder of .hdr images, panoramas and photographs
     rendered_dir: str = ""  # folder made by python -m synthetic.rendered
     out: str = "data/bank"  # folder to write to
-    workers: int = os.cpu_count() or 1      # processes that share the work
+    workers: Count = os.cpu_count() or 1    # processes that share the work
 
 
 def light_error(ldr, ev, hdr):

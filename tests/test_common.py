@@ -1,8 +1,10 @@
 """common.py: command line from dataclasses, exit codes, precision."""
 
+import errno
 import inspect
 import random
 import re
+import signal
 import typing
 import warnings
 from dataclasses import asdict, dataclass, field
@@ -11,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from common import (autocast, config_from, count_parameters, describe, parse, pick_device, pick_precision, run, seed_all, start_processes,
+from beyond.processes import start_processes
+from common import (Count, Eights, Few, Share, autocast, check, config_from, count_parameters, describe, parse, pick_device, pick_precision, run, seed_all,
                     write_atomically)
 from ddim import DiffusionConfig
 from denoiser import DenoiserConfig
@@ -111,6 +114,32 @@ def test_model_flags_reach_all_components():
     assert config.diffusion == DiffusionConfig(T=50, S=5, predict="eps")
 
 
+@dataclass
+class Ranged:
+    """Fields of each kind."""
+    few: Few = 1                # 0 to 100
+    eights: Eights = 8          # multiples of 8
+    share: Share = 0.5          # 0 to 1
+    plain: float = 0.0          # any number
+    many: tuple[Count, ...] = ()        # 1 or more each
+    two: tuple[Share, Share] = (0, 1)   # two shares
+    maybe: bool | None = None   # no range
+
+
+@pytest.mark.parametrize(("name", "right", "wrong"), [
+    ("few", [0, 100], [-1, 101, 1.0, True, "1", None]), ("eights", [8, 16], [0, 12, 4]), ("share", [0, 1, 0.3], [-0.1, 1.5, float("nan"), "0.5"]),
+    ("plain", [-1e9, 3], [float("inf"), float("nan"), False]), ("many", [(), (1, 5)], [(1, 0), [1], 3]), ("two", [(0.1, 0.2)], [(0.1,), (0.1, 2)]),
+    ("maybe", [True], [])])
+def test_a_value_is_of_its_type_and_in_its_range(name, right, wrong):
+    for value in right:
+        check(Ranged(**{name: value}))
+    for value in wrong:
+        with pytest.raises(ValueError, match=f"^--{name} .*: must be "):
+            check(Ranged(**{name: value}))
+    with pytest.raises(ValueError, match="--share 2: must be a number from 0 to 1"):
+        check(Ranged(share=2))
+
+
 # --- configurations in checkpoints -----------------------------------------------------------------------------------
 
 def test_config_survives_asdict_and_lists_for_tuples():
@@ -163,11 +192,35 @@ def test_expected_error_is_one_line_and_exit_code_2(error, capsys):
     assert stop.value.code == 2 and out == "" and err == "error: here: this; do that\n"
 
 
-def test_full_gpu_is_one_line_with_advice(capsys):
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory.\nA long table"), MemoryError(), MemoryError("Unable to allocate 3 GiB"),
+                                   RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+                                   RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")])
+def test_too_little_memory_is_one_line_with_advice(error, capsys):
     with pytest.raises(SystemExit) as stop:
-        run(raising(torch.OutOfMemoryError("CUDA out of memory.\nA long table")))
+        run(raising(error))
     err = capsys.readouterr().err
-    assert stop.value.code == 2 and err.count("\n") == 1 and "CUDA out of memory." in err and "--batch" in err
+    assert stop.value.code == 2 and err.count("\n") == 1 and err.startswith("error: out of memory (") and "--batch" in err and "--tile" in err
+
+
+def test_errors_of_the_system_say_where_what_and_what_to_do(tmp_path, capsys):
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    for main, words in ((lambda: open(tmp_path), f"error: {tmp_path}: "),
+                        (lambda: write_atomically(tmp_path / "a.png", full), f"error: {tmp_path / 'a.png'}: cannot be written (No space")):
+        with pytest.raises(SystemExit) as stop:
+            run(main)
+        err = capsys.readouterr().err
+        assert stop.value.code == 2 and err.startswith(words) and "Errno" not in err and err.count("\n") == 1 and "; " in err
+
+
+def test_sigterm_clears_away_half_a_file_and_ends_with_code_143(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            run(lambda: write_atomically(tmp_path / "a", lambda file: signal.raise_signal(signal.SIGTERM)))
+        assert stop.value.code == 143 and not any(tmp_path.iterdir())
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_interrupt_is_one_line_and_exit_code_130(capsys):

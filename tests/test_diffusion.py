@@ -74,7 +74,8 @@ def test_unscaled_ddpm_schedule_would_leave_the_truth_in_z_T():
     assert 0.12 < Schedule(DiffusionConfig(beta_1=1e-4, beta_T=0.02)).abar[-1] < 0.14
 
 
-@pytest.mark.parametrize("wrong", [{"S": 0}, {"S": 201}, {"T": 0}, {"beta_1": 0.0}, {"beta_T": 1.0}, {"beta_1": 0.2}, {"predict": "z_0"}])
+@pytest.mark.parametrize("wrong", [{"S": 0}, {"S": 201}, {"T": 0}, {"beta_1": 0.0}, {"beta_T": 1.0}, {"beta_1": 0.2}, {"beta_1": float("nan")},
+                                   {"eta": 1.5}, {"T": 10 ** 6}, {"predict": "z_0"}])
 def test_schedule_that_is_none_is_refused(wrong):
     with pytest.raises(ValueError, match=r"--beta-T .*: need|--predict .*: use"):
         Schedule(DiffusionConfig(**wrong))

@@ -32,7 +32,8 @@ from denoiser import DenoiserConfig
 from dhrnet import DHRNetConfig
 from lfdiff import LFDiffConfig, Stage2, reconstruct
 from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfig, export
-from training import check, flags_of
+from beyond.checkpoints import flags_of
+from training import check
 
 STILL = SyntheticConfig(static_camera=1.0, static_scene=1.0, shake=0.0, jpeg=0.0, output_bits=(16,), ev_error=0.0,
                         **{**FIRST, "iso": (100.0, 100.0), "response": (1.0, 0.0, 0.0)}, **AS_TAKEN)

@@ -1,6 +1,7 @@
 """train_stage1.py, train_stage2.py, training.py: what a run learns, leaves behind, resumes and refuses."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -96,6 +97,33 @@ def test_training_refuses_to_go_on_from_the_weights_of_something_else(trained, t
     assert "holds variant s2" in one_line("train_stage1.py", *DATA, "--baseline", "--init", trained[1] / "weights.pt", "--out", tmp_path / "b")
 
 
+def test_checkpoints_that_do_not_fit_are_one_line_with_file_and_tensor(trained, tmp_path):
+    first, second = trained
+    saved = load_checkpoint(second / "weights.pt")
+    lost = next(name for name in saved["model"] if name.startswith("dhrnet."))
+    saved["model"].pop(lost)
+    save_checkpoint(tmp_path / "missing.pt", saved)
+    for script in (train_stage1, train_stage2):
+        with pytest.raises(ValueError, match=rf"missing\.pt: {re.escape(lost)} is missing; "):
+            run_script(script, *DATA, "--init", tmp_path / "missing.pt", "--out", tmp_path / "run")
+    save_checkpoint(tmp_path / "first.pt", {**load_checkpoint(first / "last.pt"), "model": saved["model"]})
+    with pytest.raises(ValueError, match=r"first\.pt: .*; "):
+        run_script(train_stage2, *DATA, *DM, "--stage1", tmp_path / "first.pt", "--out", tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["optimiser", "training", "best", "schedule", "trained"])
+def test_a_checkpoint_without_a_part_or_with_another_s_cannot_be_resumed(name, tmp_path):
+    stage1(tmp_path, "--epochs", "1")
+    saved = load_checkpoint(tmp_path / "last.pt")
+    save_checkpoint(tmp_path / "last.pt", {key: value for key, value in saved.items() if key != name})
+    with pytest.raises(ValueError, match=rf"last\.pt: has no {name}, .*; name"):
+        stage1(tmp_path, "--epochs", "2", "--resume")
+    if name not in ("training", "best"):
+        save_checkpoint(tmp_path / "last.pt", {**saved, name: {"param_groups": 3}})
+        with pytest.raises(ValueError, match=r"last\.pt: .*; "):
+            stage1(tmp_path, "--epochs", "2", "--resume")
+
+
 def test_the_prior_is_left_as_it_is_when_no_batches_are_to_be_measured(trained, tmp_path):
     after = weights(stage2(tmp_path, trained[0], "--epochs", "1", "--prior-batches", "0"))
     assert after["z_mean"].eq(0).all() and after["z_std"].eq(1).all()
@@ -179,7 +207,9 @@ def test_what_is_saved_is_the_mean_of_the_weights(trained, tmp_path):
 
 
 @pytest.mark.parametrize("words", [["--batch", "0"], ["--ema", "1"], ["--val-every", "0"], ["--epochs", "0"], ["--patch", "30"], ["--data", "flowers"],
-                                   ["--heads", "3"], ["--pool-pim", "2"], ["--upsample", "cubic"], ["--precision", "float8"], ["--device", "abacus"]])
+                                   ["--heads", "3"], ["--pool-pim", "2"], ["--upsample", "cubic"], ["--precision", "float8"], ["--device", "abacus"],
+                                   ["--device", "meta"], ["--heads", "0"], ["--channels", "-8"], ["--lr", "nan"], ["--clip", "0"], ["--seed", "-1"],
+                                   ["--seed", str(2 ** 70)], ["--decibel", "0", "inf"], ["--workers", "-1"], ["--save-every", "0"]])
 def test_a_setting_out_of_range_is_named_before_anything_starts(words, tmp_path):
     with pytest.raises(ValueError, match=words[0]):
         stage1(tmp_path, "--epochs", "1", *words)

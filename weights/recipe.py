@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # run as a script, it finds the project
 
-from common import parse, run
+from common import Count, Whole, parse, run
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {       # flags of the network; of training; epochs of each stage. An epoch is 24,000 patches.
@@ -36,8 +36,8 @@ class RecipeConfig:
     hdr_dir: str = ""           # folder of .hdr images
     out: str = "runs/recipe"    # folder for everything that is made
     size: str = "small"         # small: the shipped network; paper: that of Sec. 5.1
-    brackets: int = 6000        # in the bank
-    renders: int = 200          # scenes that are rendered for training
+    brackets: Count = 6000      # in the bank
+    renders: Whole = 200        # scenes that are rendered for training
     dry_run: bool = False       # only print the commands
 
 

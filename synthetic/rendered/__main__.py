@@ -24,8 +24,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import Count, Seed, Whole, parse, run
 from brackets.files import write_image
-from common import parse, run
 from synthetic.rendered.render import SPP, contact_sheet, render_file, start
 
 
@@ -35,13 +35,13 @@ class Config:
 
     hdr_dir: str = ""  # folder of .hdr panoramas and photographs, searched with its subfolders
     out: str = "data/rendered"  # folder to write to
-    train: int = 200  # training scenes
-    val: int = 24  # validation scenes
-    seed: int = 0  # of everything random
-    spp: int = SPP  # paths per pixel
-    workers: int = os.cpu_count() or 1  # scenes rendered at a time; they share the cores
+    train: Whole = 200  # training scenes
+    val: Whole = 24  # validation scenes
+    seed: Seed = 0  # of everything random
+    spp: Count = SPP  # paths per pixel
+    workers: Count = os.cpu_count() or 1  # scenes rendered at a time; they share the cores
     sheet: str = ""  # only write this contact sheet of the scenes in --out
-    rows: int = 12  # scenes of each split in the sheet
+    rows: Count = 12  # scenes of each split in the sheet
 
 
 def main():

@@ -60,6 +60,27 @@ def test_foreign_weight_file_is_refused_in_one_line(tmp_path, kind):
     assert "\n" not in str(error.value) and len(str(error.value)) > 20
 
 
+@pytest.mark.parametrize(("part", "name", "value"), [
+    ("dhrnet", "channels", "x"), ("dhrnet", "heads", 0), ("dhrnet", "channels", -4), ("dhrnet", "channels", 1_000_000), ("dhrnet", "frms", (10 ** 9,)),
+    ("dhrnet", "heads", True), ("denoiser", "unet_width", 12), ("diffusion", "T", 10 ** 9), ("diffusion", "beta_1", float("nan")), ("lpenet", None, 3)])
+def test_an_architecture_that_cannot_be_is_refused_before_anything_is_built(part, name, value, tmp_path):
+    """A network of a million channels would take 36 TB."""
+    config = asdict(SMALL)
+    config[part] = value if name is None else {**config[part], name: value}
+    save_checkpoint(tmp_path / "bad.pt", {"variant": "s2", "config": config, "model": fresh("s2").state_dict()})
+    with pytest.raises(ValueError, match=r"bad\.pt: ") as error:
+        load_weights(tmp_path / "bad.pt")
+    assert "\n" not in str(error.value)
+
+
+def test_weights_that_are_not_finite_are_named_and_not_blamed_on_the_precision(tmp_path):
+    model = fresh("s2")
+    model.dhrnet.out.bias.data[1] = float("nan")
+    save_weights(tmp_path / "weights.pt", model, UNPREPARED, {})
+    with pytest.raises(ValueError, match=r"weights\.pt: dhrnet\.out\.bias holds values that are not finite; use"):
+        load_weights(tmp_path / "weights.pt")
+
+
 def test_the_blend_comes_back_with_its_weights_and_a_file_that_names_no_preparation_means_none(tmp_path):
     model = add_blend(fresh("s2"))
     save_weights(tmp_path / "weights.pt", model, UNPREPARED, {})

@@ -1,4 +1,4 @@
-"""beyond/interruptions.py: a run that is stopped keeps its last step, and one that torchrun restarts goes on by itself."""
+"""beyond.processes.py: a run that is stopped keeps its last step, and one that torchrun restarts goes on by itself."""
 
 import os
 import signal
@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from beyond import interruptions
+from beyond import processes
 from beyond.checkpoints import load_checkpoint, save_checkpoint
-from beyond.interruptions import Stop, catch_signals, goes_on
+from beyond.processes import Stop, catch_signals, goes_on
 from scripts import DATA, NET, ROOT, column, same, stage1, weights
 
 RUN = [*DATA, *NET, "--workers", "1", "--val-every", "1000", "--log-every", "2"]
@@ -72,7 +72,7 @@ def test_a_checkpoint_is_written_every_so_many_steps_beside_validations(tmp_path
 
 def test_a_second_signal_does_not_wait_but_the_same_one_sent_twice_at_once_does(monkeypatch):
     stop, clock = Stop(), [100.0]
-    monkeypatch.setattr(interruptions.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(processes.time, "monotonic", lambda: clock[0])
     stop.note(signal.SIGINT, None)
     clock[0] += 0.5                                         # by the terminal and by torchrun
     stop.note(signal.SIGINT, None)

@@ -1,5 +1,6 @@
-"""Training runs that are interrupted: Ctrl-C, the SIGTERM of a cluster that wants its machine back, and the restarts of torchrun."""
+"""The processes of a training run: those of torchrun and its restarts, and the signals that stop them: Ctrl-C, a cluster's SIGTERM."""
 
+import datetime
 import os
 import signal
 import socket
@@ -12,8 +13,29 @@ import torch
 import torch.distributed as dist
 
 from beyond.checkpoints import load_checkpoint
+from beyond.fast import keep_memory
+from common import pick_device, pick_precision, seed_all
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def start_processes(device_name="auto"):
+    """Joins the process group when `torchrun` started us; alone otherwise.
+
+    Returns: rank, world size, device (each rank has its own GPU; without CUDA the backend is gloo on the CPU).
+    """
+    if "RANK" not in os.environ:
+        return 0, 1, pick_device(device_name)
+    if device_name == "auto" and not torch.cuda.is_available():
+        device_name = "cpu"                     # gloo knows no MPS tensors
+    elif device_name in ("auto", "cuda"):
+        device_name = f"cuda:{os.environ['LOCAL_RANK']}"
+    device = pick_device(device_name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    patience = datetime.timedelta(hours=2)      # rank 0 validates while the others wait
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=patience)
+    return dist.get_rank(), dist.get_world_size(), device
 
 
 @dataclass
@@ -78,3 +100,18 @@ def job():
 def goes_on(path):
     """Whether torchrun has restarted the job that wrote the checkpoint at `path`: then the run goes on from it without --resume."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 and load_checkpoint(path).get("job") == job()
+
+
+def start(settings, out):
+    """Starts a run: processes, device, precision, seed. settings: training.TrainingConfig, whose `resume` a restart by torchrun sets; out: Path.
+
+    Returns: rank, world size, device, dtype. Raises: ValueError when a run already lives in `out`.
+    """
+    rank, world, device = start_processes(settings.device)
+    if not settings.resume and (out / "last.pt").exists():
+        settings.resume = goes_on(out / "last.pt")
+        if not settings.resume:
+            raise ValueError(f"{out}: holds a run already; continue it with --resume, choose another --out, or delete it")
+    seed_all(settings.seed)
+    keep_memory()
+    return rank, world, device, pick_precision(settings.precision, device)
