@@ -125,8 +125,7 @@ def run(main):
     try:
         main()
     except Exception as error:
-        words = in_words(error)
-        if not words:
+        if not (words := in_words(error)):
             raise
         print(f"error: {words}", file=sys.stderr)
         sys.exit(2)

@@ -20,6 +20,7 @@ import math
 import sys
 
 import torch
+import torch.nn as nn
 import torch.nn.functional as nnf
 
 from align import AlignmentModule
@@ -140,6 +141,20 @@ class FastTimeResidualBlock(TimeResidualBlock):
         inplace = not torch.is_grad_enabled()
         y = self.conv1(nnf.silu(self.norm1(x), inplace=inplace)).add_(self.time(nnf.silu(time))[:, :, None, None])
         return self.conv2(nnf.silu(self.norm2(y), inplace=inplace)).add_(self.skip(x))
+
+
+class SteadyConv2d(nn.Conv2d):
+    """A convolution of stride 2 that computes narrow maps in float32.
+
+    In bfloat16, oneDNN's reads memory that was never written where the map is 1 or 2 wide, on some processors: images up to 16 pixels wide had
+    other bits from run to run, or nan.
+    """
+    NARROW = 4      # pixels, for safety's sake
+
+    def forward(self, x):
+        """As the plain form."""
+        with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type) and x.shape[-1] > self.NARROW):
+            return super().forward(x if torch.is_autocast_enabled(x.device.type) else x.to(self.weight.dtype))
 
 
 def cosines(QK, N, heads=1):
@@ -281,5 +296,6 @@ FAST = {ResidualBlock: FastResidualBlock, AlignmentModule: FastAlignmentModule, 
 def speed_up(model):
     """Gives each module of a model its fast form, in place. Weights, gradients and results stay. Returns: the model."""
     for module in model.modules():
-        module.__class__ = FAST.get(type(module), type(module))
+        strided = type(module) is nn.Conv2d and module.stride != (1, 1)
+        module.__class__ = SteadyConv2d if strided else FAST.get(type(module), type(module))
     return model

@@ -332,9 +332,8 @@ def test_command_ends_with_one_line_for_a_wrong_size(capsys, monkeypatch):
     (["--precisions", "half"], "--precision half"), (["--runs", "0"], "--runs 0"), (["--steps", "-1"], "--steps -1"),
     (["--steps", "201"], "found 201 steps"), (["--patch", "20"], "--patch 20"), (["--heads", "3"], "--heads 3")])
 def test_wrong_settings_are_refused_before_anything_is_measured(words, message):
-    config = parse(BenchConfig, [*FLAGS, *(["--sizes", "32x32"] if "--sizes" not in words else []), *words])
     with pytest.raises(ValueError, match=message):
-        bench.plan(config)
+        bench.plan(parse(BenchConfig, [*FLAGS, *(["--sizes", "32x32"] if "--sizes" not in words else []), *words]))
 
 
 def test_weights_bring_their_architecture_and_must_be_of_stage_2(tmp_path):
