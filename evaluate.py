@@ -26,7 +26,6 @@ from common import Count, Whole, parse, pick_device, pick_precision, run
 from tyro.conf import DisallowNone
 
 from brackets.merge import PLAIN
-
 from evaluation.hdrvdp2 import HDRVDP2Config
 from evaluation.report import write_report
 from evaluation.scoring import MERGES, check, evaluate, open_scenes, plain_method, prediction_methods, table3_runs, weights_methods

@@ -57,6 +57,15 @@ def test_imports_run_one_way(path):
     assert mine is not None and all(place(name) is None or place(name) <= mine for name in imported(path))
 
 
+@pytest.mark.parametrize("name", ["infer", "evaluate", "train_stage1", "train_stage2", "brackets/__main__", "evaluation/bench", "synthetic/__main__",
+                                  "synthetic/rendered/__main__"])
+def test_a_script_imports_common_before_anything_that_loads_torch(name):
+    """common.py says how OpenMP's threads wait for each other. That counts only before torch loads OpenMP."""
+    modules = [node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+               for node in ast.parse((ROOT / f"{name}.py").read_text(encoding="utf-8")).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert next(module for module in modules if module.split(".")[0] not in sys.stdlib_module_names) == "common"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_no_file_is_longer_than_a_reader_s_patience(path):
     """hdrvdp2.py is made to be used alone, and render_cafe.py holds the example's whole scene."""
