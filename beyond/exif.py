@@ -1,16 +1,20 @@
-"""EXIF of a result: what the reference photograph says about when, with what and how it was taken.
+"""EXIF and colour profile of a result: what the reference photograph says about when, with what and how it was taken, and about its colours.
 
 Left out are the orientation and the size, which no longer hold, the thumbnail and the maker's notes, and what says who and where somebody is:
 GPS, serial numbers and comments. `exiftool -TagsFromFile PHOTO -gps:all NAME.jpg` adds the place.
 """
 
-from PIL import Image
+import io
+
+from PIL import Image, ImageCms
 
 from brackets.kinds import kind_of
 from brackets.marks import RESULT, SOFTWARE
 from brackets.png import png_exif
 
-EXIF_IFD, COLOUR_SPACE, WIDTH, HEIGHT, SRGB = 0x8769, 0xA001, 0xA002, 0xA003, 1
+EXIF_IFD, COLOUR_SPACE, WIDTH, HEIGHT, PROFILE = 0x8769, 0xA001, 0xA002, 0xA003, 0x8773
+SRGB, OTHER = 1, 0xFFFF                                 # colour spaces
+PROFILES = ("Display P3", "Adobe RGB (1998)")           # wider than sRGB, with nearly its curve
 KEPT = (0x010F, 0x0110, 0x0132, 0x013B, 0x8298)         # make, model, date, artist, copyright
 KEPT_IN_EXIF = (
     0x829A, 0x829D, 0x8822, 0x8827, 0x8830, 0x8831, 0x8832,                     # time, f-number, program, ISO and its kind
@@ -37,8 +41,24 @@ def exif_of(path):
         return exif
 
 
-def exif_for_result(path, width, height):
-    """EXIF for a result of that size in sRGB. path: of the reference photograph. Returns: bytes of the segment, with the mark of marks.py."""
+def profile_of(path):
+    """The colour profile of a photograph, if it is one of PROFILES, as phones and cameras write them. path: of any kind of image.
+
+    The network leaves primaries as they are, so the result has the photograph's. Returns: bytes; b"" for sRGB, other profiles and none.
+    """
+    try:
+        profile = exif_of(path).get(PROFILE)            # of a TIFF
+        if profile is None:
+            with Image.open(path) as image:
+                profile = image.info.get("icc_profile")
+        name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+        return profile if name.startswith(PROFILES) else b""
+    except Exception:                                   # as in exif_of
+        return b""
+
+
+def exif_for_result(path, width, height, profile=b""):
+    """EXIF for a result. path: of the reference photograph; profile: of profile_of. Returns: bytes of the segment, with the mark of marks.py."""
     for taken in (exif_of(path), Image.Exif()):         # without the photograph's, if it has values that do not fit their tags
         exif, details = Image.Exif(), taken.get_ifd(EXIF_IFD)
         for tag in KEPT:
@@ -46,7 +66,7 @@ def exif_for_result(path, width, height):
                 exif[tag] = taken[tag]
         exif[SOFTWARE] = RESULT
         exif.get_ifd(EXIF_IFD).update({tag: details[tag] for tag in KEPT_IN_EXIF if tag in details})
-        exif.get_ifd(EXIF_IFD).update({COLOUR_SPACE: SRGB, WIDTH: width, HEIGHT: height})
+        exif.get_ifd(EXIF_IFD).update({COLOUR_SPACE: OTHER if profile else SRGB, WIDTH: width, HEIGHT: height})
         try:
             return exif.tobytes()
         except Exception:                               # of many kinds, from the packing of each value

@@ -52,13 +52,14 @@ def gain_map(sdr, hdr, white):
     return np.rint((gain - np.float32(low)) * np.float32(255 / (high - low))).astype(np.uint8), low, high
 
 
-def gain_map_jpeg(picture, hdr, exif=b"", quality=95):
+def gain_map_jpeg(picture, hdr, exif=b"", profile=b"", quality=95):
     """Encodes a usual picture and the radiance that it shows.
 
-    picture: (H, W, 3) uint8, sRGB; hdr: (H, W, 3) linear radiance >= 0, float32, primaries of sRGB, any unit; exif: bytes of the EXIF segment.
+    picture: (H, W, 3) uint8 with the curve of sRGB; hdr: (H, W, 3) linear radiance >= 0, float32, any unit; exif: bytes of the EXIF segment;
+    profile: bytes of the ICC profile that both have the primaries of, none for sRGB.
     Returns: bytes of the file; white, the radiance in the unit of hdr that a reader gives as 1.
     """
-    usual = _jpeg(picture, quality, exif)
+    usual = _jpeg(picture, quality, exif, profile)
     sdr = LINEAR[np.asarray(Image.open(io.BytesIO(usual)))]             # as readers will see it, so that the map mends its losses
     white = white_level(sdr, hdr)
     values, low, high = gain_map(sdr, hdr, white)
@@ -71,9 +72,9 @@ def gain_map_jpeg(picture, hdr, exif=b"", quality=95):
     return _joined(usual, second), white
 
 
-def _jpeg(image, quality, exif=b""):
+def _jpeg(image, quality, exif=b"", profile=b""):
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=0, exif=exif)
+    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=0, exif=exif, icc_profile=profile or None)
     return file.getvalue()
 
 

@@ -8,8 +8,9 @@
     NAME.exr            as NAME.hdr, in half floats (--exr)
     NAME_aligned_1.tif, _2, _3 and NAME_aligned_exposure.txt    the frames as the network sees them, 16 bits, gamma 2.2, and their EV (--save-aligned)
 
-Colours have the primaries of sRGB: a colour profile of the photographs is not applied. write_results() is the one place that writes, and
-endings() says beforehand what it will write.
+Colours keep the primaries of the photographs, which are sRGB's unless a colour profile says otherwise. NAME.jpg gets the profile of the
+reference if it is Display P3 or Adobe RGB; the other files have none. write_results() is the one place that writes, and endings() says
+beforehand what it will write.
 """
 
 import importlib.util
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from beyond.exif import exif_for_result
+from beyond.exif import exif_for_result, profile_of
 from beyond.gainmap import gain_map_jpeg
 from beyond.pictures import panels, plain_results, save_panel, save_spread, spread_in_words
 from beyond.tonemap import picture
@@ -87,7 +88,8 @@ def write_results(stem, result, config):
     hdr_mu, ev, (H, W) = T(result.hdr_hat[0]), result.prepared.ev[None], result.hdr_hat.shape[-2:]
     radiance = result.hdr_hat[0].permute(1, 2, 0).contiguous().numpy()
     write_image(path(".hdr"), radiance)
-    jpeg, _ = gain_map_jpeg(picture(radiance), radiance, exif_for_result(result.reference, W, H))
+    profile = profile_of(result.reference)
+    jpeg, _ = gain_map_jpeg(picture(radiance), radiance, exif_for_result(result.reference, W, H, profile), profile)
     write_atomically(path(".jpg"), lambda file: file.write(jpeg))
     write_image(path(".png"), (hdr_mu.permute(1, 2, 0) * 255).round().byte().numpy(), RESULT)
     save_panel(path("_panel.png"), *panels(result.registered, ev, result.hdr_hat, result.hdr))

@@ -8,7 +8,7 @@ medium brightness. docs/pictures.md shows it beside other operators.
 import cv2
 import numpy as np
 
-LUMINANCE = np.float32([0.2126, 0.7152, 0.0722])    # of linear RGB with the primaries of sRGB
+LUMINANCE = np.float32([0.2126, 0.7152, 0.0722])    # of linear RGB with the primaries of sRGB; near enough for others
 STEP = 2.0              # most stops between two exposures
 BRIGHTEST = 0.995       # quantile of the luminance that the shortest exposure shows at half of white
 LONGEST = 2.0           # at which the longest exposure would show the geometric mean, 1 is white: what is darker than the mean is seen
@@ -49,8 +49,7 @@ def enlarge(small_fused, small, coded):
 def picture(hdr):
     """Tone-maps radiance by exposure fusion.
 
-    hdr: (H, W, 3) linear radiance >= 0, float32, primaries of sRGB. Its unit does not matter.
-    Returns: (H, W, 3) uint8, gamma-coded for sRGB.
+    hdr: (H, W, 3) linear radiance >= 0, float32. Its unit does not matter. Returns: (H, W, 3) uint8, gamma-coded.
     """
     coded, factors = cv2.pow(np.ascontiguousarray(hdr), 1 / 2.2), exposures(hdr)
     shrink = int(np.ceil(np.sqrt(coded.shape[0] * coded.shape[1] / LARGE)))

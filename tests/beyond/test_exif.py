@@ -1,12 +1,15 @@
 """exif.py: what is kept of the reference's EXIF, what is not, and files that have none."""
 
+import io
 import struct
 
+import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image
+import tifffile
+from PIL import Image, ImageCms
 
-from beyond.exif import EXIF_IFD, exif_for_result
+from beyond.exif import EXIF_IFD, exif_for_result, profile_of
 from brackets.marks import RESULT
 
 PHOTO = np.tile(np.arange(40, dtype=np.uint8)[:, None, None], (1, 60, 3))
@@ -60,3 +63,21 @@ def test_a_value_that_does_not_fit_its_tag_costs_the_photograph_s_tags_and_not_t
     with pytest.raises(struct.error):
         odd_exif().tobytes()
     assert 0x010F not in read(exif_for_result(tmp_path / "photo.jpg", 30, 20))[0]
+
+
+def display_p3():
+    """A profile that libultrahdr makes."""
+    with Image.open(io.BytesIO(imagecodecs.ultrahdr_encode(np.ones((16, 16, 4), np.float16)))) as image:
+        return image.info["icc_profile"]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+def test_a_wide_profile_of_the_reference_is_found_and_srgb_is_not_worth_copying(tmp_path, name):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile, wanted in ((display_p3(), display_p3()), (srgb, b""), (b"damaged", b""), (None, b"")):
+        if name == "a.tif":
+            tifffile.imwrite(tmp_path / name, PHOTO.astype(np.uint16) * 257, photometric="rgb", iccprofile=profile)
+        else:
+            Image.fromarray(PHOTO).save(tmp_path / name, icc_profile=profile)
+        assert profile_of(tmp_path / name) == wanted
+    assert read(exif_for_result(tmp_path / name, 3, 2, display_p3()))[1][0xA001] == 0xFFFF

@@ -58,6 +58,16 @@ def test_libultrahdr_gives_back_the_radiance(size):
     assert np.median(error) < 0.03 and np.quantile(error, 0.95) < 0.1       # 8 bits over some 6 stops are 0.8 %; the rest is JPEG's
 
 
+def test_a_colour_profile_stands_in_the_file_and_changes_no_value():
+    hdr = scene()
+    with Image.open(io.BytesIO(imagecodecs.ultrahdr_encode(np.ones((16, 16, 4), np.float16)))) as image:
+        profile = image.info["icc_profile"]
+    plain, wide = (gain_map_jpeg(picture(hdr), hdr, profile=given)[0] for given in (b"", profile))
+    with Image.open(io.BytesIO(wide)) as image:
+        assert image.info["icc_profile"] == profile
+    assert np.array_equal(by_libultrahdr(plain), by_libultrahdr(wide))
+
+
 def test_a_reader_that_knows_only_xmp_gives_back_the_same():
     hdr = scene()
     data, _ = gain_map_jpeg(picture(hdr), hdr)
