@@ -13,25 +13,20 @@ of the training (brackets/prepare.py).
 
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from common import Count, Seed, Whole, autocast, parse, pick_device, pick_precision, run
 import torch
 
 from beyond import steps
 from beyond.fast import keep_memory
-from beyond.outputs import OutputConfig, Result, check_outputs, write_results
+from beyond.outputs import OutputConfig, Result, check_outputs, endings, write_results
 from beyond.pictures import sample_images, shrunk_bracket
+from beyond.plan import InputConfig, make_plan, work_off
 from beyond.tiles import tile_for
 from beyond.weights import SHIPPED, load_weights
+from brackets.choose import load_three, stand_in
 from brackets.prepare import AlignmentConfig, prepare, registered_frames
-from brackets.scenes import load_scene, scene_files
-
-
-@dataclass
-class InputConfig:
-    """input"""
-    scene: str = ""             # folder of the bracket
+from brackets.wider import widen
 
 
 @dataclass
@@ -50,7 +45,7 @@ class NetworkConfig:
 
 @dataclass
 class InferConfig:
-    """Inference on one bracket."""
+    """Inference on brackets."""
     input: InputConfig = field(default_factory=InputConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -66,39 +61,42 @@ def check(config):
     check_outputs(config.output)
 
 
-def reconstruct_scene(sample, reference, model, config, device, dtype):
-    """Fig. 2 (c) with all that photographs need before it. sample: of load_scene, its frames are let go; reference: the photograph's path. Returns: Result."""
-    start, (H, W), network, hdr = time.perf_counter(), sample["ldr"].shape[-2:], config.network, sample.get("hdr")
-    prepared = prepare(sample["ldr"], sample["ev"], model.prepare.overridden(**vars(config.alignment)))
+def reconstruct_scene(job, model, config, device, dtype):
+    """Fig. 2 (c) with all that photographs need before and after it. job: plan.Job; model: of load_weights; config: InferConfig. Returns: Result."""
+    sample, network, start = load_three(job.bracket, job.choice), config.network, time.perf_counter()
+    how, (H, W), hdr = model.prepare.overridden(**vars(config.alignment)), sample["ldr"].shape[-2:], sample.get("hdr")
+    prepared = prepare(sample["ldr"], sample["ev"], how)
     taken = sample.pop("ldr"), prepared.homographies
     taken = taken if hdr is not None else shrunk_bracket(*taken)                # a large bracket takes a gigabyte, which is let go
-    registered = registered_frames(taken[0], prepared.stated, taken[1], prepared.light)[None]       # what others would merge
-    ldr, ev = prepared.ldr[None].to(device), prepared.ev[None].to(device)       # (1, 3, 3, H, W), (1, 3)
+    registered = stand_in(registered_frames(taken[0], prepared.stated, taken[1], prepared.light), prepared.ev, job.choice)[None]    # what others would merge
+    ldr, ev = stand_in(prepared.ldr, prepared.ev, job.choice)[None].to(device), prepared.ev[None].to(device)        # (1, 3, 3, H, W), (1, 3)
     tile = tile_for(network.tile, H, W)
     keep_memory(2 ** 26 if tile else 2 ** 30)                                   # with tiles only small blocks are kept, for memory is short
     with autocast(device, dtype):
         hdr_hat, spread = sample_images(model, ldr, ev, range(network.seed, network.seed + network.samples), tile, network.steps or None, network.sampler)
     hdr_hat, spread = hdr_hat.cpu(), spread.cpu() if network.samples > 1 else None          # (1, 3, H, W), (1, 1, H, W)
     if not torch.isfinite(hdr_hat).all():
-        raise ValueError(f"{reference.parent}: the result is not finite in {dtype}; try --precision float32")
-    how = f"{time.perf_counter() - start:.1f} s on {device} in {str(dtype).removeprefix('torch.')}" + steps.in_words(model.steps, prepared.ev)
-    return Result(hdr_hat, prepared, registered, reference, how, spread, hdr)
+        raise ValueError(f"{job.bracket.folder}: the result is not finite in {dtype}; try --precision float32")
+    hdr_hat, longer_by = widen(hdr_hat, prepared, job.bracket, job.choice, how)
+    said = f"{time.perf_counter() - start:.1f} s on {device} in {str(dtype).removeprefix('torch.')}" + steps.in_words(model.steps, prepared.ev)
+    return Result(hdr_hat, prepared, registered, longer_by, job.bracket.paths[job.choice.three[1]], said, spread, hdr)
 
 
 def main():
-    """Reads the bracket, prepares it, reconstructs, writes the files and says how well it went where there is a truth."""
+    """Finds the brackets and says what will be done; then reads, prepares and reconstructs one after the other, and writes the results."""
     config = parse(InferConfig, description=__doc__)
     check(config)
     network, device = config.network, pick_device(config.network.device)
     dtype = pick_precision(network.precision, device)
-    reference, sample = scene_files(config.input.scene)[0][1], load_scene(config.input.scene)
     model = load_weights(network.weights, device)
     if model.variant == "s1" or (network.samples > 1 and model.variant != "s2"):
         raise ValueError(f"--weights {network.weights}: found the variant {model.variant}; use weights of train_stage2.py")
     for part in model.children() if network.compile else ():
         part.compile()
-    result = reconstruct_scene(sample, reference, model, config, device, dtype)
-    print(write_results(Path(config.output.out) / sample["name"], result, config.output))
+    ends = endings(config.output, network.samples > 1)
+    jobs, failed = make_plan(config.input, config.output.out, ends, model.steps)
+    if not config.input.dry_run:
+        work_off(jobs, failed, ends, lambda job: write_results(job.stem, reconstruct_scene(job, model, config, device, dtype), config.output))
 
 
 if __name__ == "__main__":

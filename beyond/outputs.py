@@ -46,6 +46,7 @@ class Result:
     hdr_hat: torch.Tensor           # (1, 3, H, W) linear radiance in [0, 1], units of the shortest exposure
     prepared: Prepared              # the aligned frames, their exposures, and what was found out about them
     registered: torch.Tensor        # (1, 3, 3, h, w) the frames before flow; smaller where a large bracket has no truth
+    longer_by: float                # stops by which the shortest of the three frames is exposed longer than the shortest of the bracket
     reference: Path                 # the photograph whose moment the result shows
     how: str                        # time, device, number format
     spread: torch.Tensor | None     # (1, 1, H, W) over several samples; None of one sample
@@ -92,7 +93,7 @@ def write_results(stem, result, config):
     jpeg, _ = gain_map_jpeg(picture(radiance), radiance, exif_for_result(result.reference, W, H, profile), profile)
     write_atomically(path(".jpg"), lambda file: file.write(jpeg))
     write_image(path(".png"), (hdr_mu.permute(1, 2, 0) * 255).round().byte().numpy(), RESULT)
-    save_panel(path("_panel.png"), *panels(result.registered, ev, result.hdr_hat, result.hdr))
+    save_panel(path("_panel.png"), *panels(result.registered, ev, result.hdr_hat, result.hdr, result.longer_by))
     if result.spread is not None:
         save_spread(path("_spread.png"), hdr_mu, result.spread[0, 0])
     if config.exr:
@@ -108,7 +109,8 @@ def in_words(stem, result, config):
     lines = [f"{stem.name}: {W}x{H}, {result.prepared.in_words()}; {result.how}"]
     if result.hdr is not None:
         lines.append(f"{'':<16} {'PSNR-μ':>8} {'PSNR-L':>8}   (dB, against the ground truth)")
-        for title, image in {**plain_results(result.registered, ev), "LF-Diff": result.hdr_hat}.items():
+        plain = {title: image * 2.0 ** -result.longer_by for title, image in plain_results(result.registered, ev).items()}
+        for title, image in {**plain, "LF-Diff": result.hdr_hat}.items():
             lines.append(f"{title:<16} {psnr(T(image), T(result.hdr[None])):>8.2f} {psnr(image, result.hdr[None]):>8.2f}")
     if result.spread is not None:
         lines.append(f"spread over the samples, mean standard deviation of T(H):\n{spread_in_words(result.spread, ldr, ev)}")

@@ -77,14 +77,15 @@ def shrunk_bracket(ldr, homographies):
 
 
 @torch.no_grad()
-def panels(ldr, ev, hdr_hat, hdr=None):
+def panels(ldr, ev, hdr_hat, hdr=None, longer_by=0.0):
     """The pictures of the panel, of at most PANEL pixels a side, and their columns, for save_panel.
 
-    ldr: (1, 3, 3, H, W), ev: (1, 3), hdr_hat: (1, 3, H, W), hdr: (3, H, W) or None.
+    ldr: (1, 3, 3, H, W), ev: (1, 3), hdr_hat: (1, 3, H, W), hdr: (3, H, W) or None; longer_by: stops by which the
+    shortest frame of ldr is exposed longer than the unit of hdr_hat and hdr.
     """
     ldr, hdr_hat = torch.stack([shrink(frame) for frame in ldr[0]])[None], shrink(hdr_hat[0])
     shown = [(f"frame {i + 1}, {float(stops):+.3g} EV", frame) for i, (stops, frame) in enumerate(zip(ev[0], ldr[0]))]
-    shown += [("weighted merge", T(weighted_merge(ldr, ev)[0])), ("LF-Diff", T(hdr_hat))]
+    shown += [("weighted merge", T(weighted_merge(ldr, ev)[0] * 2.0 ** -longer_by)), ("LF-Diff", T(hdr_hat))]
     if hdr is not None:
         truth = T(shrink(hdr))
         shown += [("truth", truth), ("5 x |LF-Diff - truth|", 5 * (T(hdr_hat) - truth).abs())]

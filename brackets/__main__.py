@@ -1,52 +1,65 @@
 """Prints what was found in the folder of a scene: files, exposures, motion of the camera, light, motion of things.
 
     python -m brackets DIR
+
+Of a folder with several brackets it prints which they are. Which frames are used depends on the weights; here they are the shipped ones.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from common import parse, run
 import numpy as np
 from tyro.conf import Positional
 
+from beyond.checkpoints import load_checkpoint
+from beyond.weights import SHIPPED
 from brackets import light
+from brackets.choose import choose, in_words, load_three, missing_in_words, pick_reference, use_of
 from brackets.curve import phi
 from brackets.files import read_image, read_stored
 from brackets.flow import SMALLEST, find_flow
+from brackets.grouping import find_places
 from brackets.kinds import kind_of
 from brackets.prepare import PrepareConfig, prepare
-from brackets.register import in_words
-from brackets.scenes import load_scene, scene_files
+from brackets.register import in_words as motion_in_words
+from brackets.scenes import find_bracket, read_frames
 
 
 @dataclass
 class Config:
     """Which scene to look at."""
-    folder: Positional[str]     # folder with three or more photographs and their exposures
+    folder: Positional[str]     # folder with two or more photographs and their exposures
     layout: str = "auto"        # auto, kalantari, hu, sen, tursun or photos: see brackets/scenes.py
 
 
-def print_files(config, sample):
-    """Prints a line for each frame and for the truth. sample: as load_scene gives it."""
-    paths, ev, truth = scene_files(config.folder, config.layout)
+def print_files(bracket, choice, sample):
+    """Prints a line for each frame and for the truth. bracket, choice, sample: see brackets/choose.py."""
     height, width = sample["ldr"].shape[-2:]
-    print(f"{sample['name']}: {width}x{height}")
-    for path, stops, frame in zip(paths, ev, sample["ldr"]):
+    print(f"{bracket.name}: {width}x{height}")
+    for i, (path, stops) in enumerate(zip(bracket.paths, bracket.ev)):
+        frame = sample["ldr"][choice.three.index(i)] if i in choice.three else read_frames(bracket.folder, [path])[0][0]
         saturated, unseen = (100 * where.float().mean() for where in (frame.amax(dim=0) >= 1, frame[0].isnan()))
         print(f"  {path.name:24s} {kind_of(path):5s} {read_stored(path).pixels.dtype!s:8s} +{stops:.2f} EV  mean {frame.nanmean():.3f}, "
-              f"{saturated:.1f} % saturated" + (f", {unseen:.1f} % transparent" if unseen else ""))
-    if truth:
-        print(f"  {truth.name:24s} {kind_of(truth)} float32  truth      mean {sample['hdr'].mean():.4f}, "
-              f"largest {read_image(truth).max():.4f} before clipping at 1")
+              f"{saturated:.1f} % saturated" + (f", {unseen:.1f} % transparent" if unseen else "")
+              + (f"; {use_of(bracket, choice, i)}" if len(bracket.paths) != 3 else ""))
+    if bracket.truth:
+        print(f"  {bracket.truth.name:24s} {kind_of(bracket.truth)} float32  truth      mean {sample['hdr'].mean():.4f}, "
+              f"largest {read_image(bracket.truth).max():.4f} before clipping at 1")
+    if None in choice.three:
+        print(missing_in_words(choice))
 
 
-def print_motion(prepared):
-    """Prints how the camera moved, what was found of the light, and how far things moved by themselves. prepared: Prepared, without flow."""
-    ldr, ev, outer = prepared.ldr, prepared.ev, ((0, "short"), (2, "long"))
+def print_motion(prepared, three):
+    """Prints how the camera moved, what was found of the light, and how far things moved by themselves.
+
+    prepared: Prepared, without flow; three: of Choice.
+    """
+    ldr, ev, outer = prepared.ldr, prepared.ev, [(i, name) for i, name in ((0, "short"), (2, "long")) if three[i] is not None]
     height, width = ldr.shape[-2:]
     print("camera")
     for i, name in outer:
-        print(f"  {name:<6} {in_words(prepared.homographies[i], height, width)}")
+        print(f"  {name:<6} {motion_in_words(prepared.homographies[i], height, width)}")
     print(f"light\n  {light.in_words(prepared.light, prepared.stated)}")
     if prepared.light is not None and prepared.light.curve.any():
         for v in np.linspace(0.1, 1, 10):
@@ -64,9 +77,20 @@ def print_motion(prepared):
 def main():
     """Reads the command line and the scene, and prints what was found."""
     config = parse(Config, description=__doc__)
-    sample = load_scene(config.folder, config.layout)
-    print_files(config, sample)
-    print_motion(prepare(sample["ldr"], sample["ev"], PrepareConfig(flow=False)))
+    known, places = load_checkpoint(SHIPPED).get("steps"), []
+    if config.layout == "auto":
+        places, singles = find_places(Path(config.folder))
+    for place in places if len(places) > 1 else ():
+        bracket = find_bracket(place.folder, only=place.paths, name=place.name)
+        print(f"{bracket.name}\n{in_words(bracket, choose(bracket.ev, pick_reference(bracket, known), known))}")
+    if len(places) > 1:
+        print(*(f"{path.name}: left out, it belongs to no bracket" for path in singles), sep="\n", end="\n" * bool(singles))
+        return
+    bracket = find_bracket(config.folder, config.layout) if not places else find_bracket(places[0].folder, only=places[0].paths, name=places[0].name)
+    choice = choose(bracket.ev, pick_reference(bracket, known), known)
+    sample = load_three(bracket, choice)
+    print_files(bracket, choice, sample)
+    print_motion(prepare(sample["ldr"], sample["ev"], PrepareConfig(flow=False)), choice.three)
 
 
 if __name__ == "__main__":

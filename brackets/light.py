@@ -206,17 +206,17 @@ def _table(light, frame, channel):
 
 
 @torch.no_grad()
-def apply(ldr, light):
+def apply(ldr, light, frames=(0, 1, 2)):
     """Recodes frames to gamma 2.2, saturated at 1 and black at 0.
 
-    ldr: (3, 3, H, W) coded in [0, 1], of any memory format; light: of estimate.
+    ldr: (3, 3, H, W) coded in [0, 1], of any memory format; light: of estimate; frames: which one of the bracket each is, or is like.
     Returns: a new tensor of the same shape in [0, 1], and the true exposures (3,), stops from the shortest. The brightness is that of the files:
         phi(1) = 1, and what saturates becomes white where it stands, at its clip level.
     """
     out = ldr.clone()
     if not (light.curve.any() or light.black or light.colour.any() or light.clip < 1):
         return out, light.ev.clone()
-    for i, frame in enumerate(out):
+    for i, frame in zip(frames, out):
         for c, plane in enumerate(frame):                                           # a large photograph's planes, not all at once
             table = torch.from_numpy(_table(light, i, c)).to(ldr)
             place = plane * (len(table) - 1)

@@ -5,6 +5,7 @@ A scene becomes a sample, a dict of float32 tensors as data.py describes it: "ld
 
 import functools
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,13 @@ WHERE_TO_GET = {  # data set: (what find_scenes looks for, the page of its autho
 
 
 LEAST, MOST = 0.1, 20.0     # stops between neighbouring exposures, and from the shortest to the longest, that are believed
+NUMBER = {2: "two", 3: "three"}
 SEEN = 1_000_000            # pixels of a photograph from which exposures are estimated
+
+
+def has_exposure_file(folder):
+    """Whether a file states the exposures of the photographs in a folder."""
+    return _guess_layout(folder) != "photos"
 
 
 def _guess_layout(folder):
@@ -47,47 +54,74 @@ def _guess_layout(folder):
     return "photos"
 
 
-def scene_files(folder, layout="auto"):
-    """Finds the three frames of a scene, their exposures and the truth. It decodes images only where no usable exposures are stated.
+@dataclass
+class Bracket:
+    """Photographs of one scene that differ in exposure, found and not yet read."""
+    name: str
+    folder: Path
+    paths: list             # the photographs, rising exposure
+    ev: np.ndarray          # (n,) float64 stops, the shortest is 0
+    truth: Path | None
+    part: bool              # whether the folder holds other brackets, too
 
-    folder, layout: as of load_scene.
-    Returns: [short, reference, long] paths; (3,) float32 array of stops, the shortest is 0; path of the truth or None.
+
+def find_bracket(folder, layout="auto", only=None, name="", least=2):
+    """Finds all frames of a scene, their exposures and the truth. It decodes images only where no usable exposures are stated.
+
+    folder, layout: as of load_scene. only, name: the photographs of the folder that make this bracket, and its name; by default all, and the folder's.
+    least: how many frames there must be.
+    Returns: Bracket.
     Raises: FileNotFoundError, ValueError: what is missing or wrong, and what to do.
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; give a folder with three or more photographs of one scene")
+        raise FileNotFoundError(f"{folder}: no such folder; give a folder with {NUMBER[least]} or more photographs of one scene")
     if layout != "auto" and layout not in LAYOUTS:
         raise ValueError(f"scene_files: unknown layout {layout!r}; use auto, {', '.join(LAYOUTS)}")
-    frames, left_out = photographs(folder)
+    frames, left_out = photographs(folder) if only is None else (only, {})
     why = "".join(f"; left out {names(paths)}: {reason}" for reason, paths in left_out.items())
     exposure_name, unit, truth_name, pattern = LAYOUTS[_guess_layout(folder) if layout == "auto" else layout]
     frames = [p for p in frames if re.fullmatch(pattern, p.name.lower())]
-    if len(frames) < 3:
-        raise FileNotFoundError(f"{folder}: found {len(frames)} photographs{why}; give three or more of different exposure (TIFF, PNG, JPEG, WebP or RAW)")
+    if len(frames) < least:
+        raise FileNotFoundError(f"{folder}: found {len(frames)} photographs{why}; give {NUMBER[least]} or more of different exposure "
+                                "(TIFF, PNG, JPEG, WebP or RAW)")
     notes = why + "".join(f"; {names(paths)}: {kind} inside, and read as such" for kind, paths in other_than_named(frames).items())
     if notes:
         say(f"{folder}{notes.replace(';', ':', 1)}")
     stated, why = _stated_exposures(folder, frames, exposure_name, unit, layout)
-    if not why:
-        paths, ev = _middle_three(frames, stated)
-        why = "" if _usable(ev, stated) else f"the exposures {', '.join(f'{e:g}' for e in stated)} are not {LEAST:g} stops apart or more, and within {MOST:g}"
-        if why and stated.max() > MOST and (stated == stated.round()).all() and stated.min() > 0:
+    if not why and not _usable(stated):
+        why = f"the exposures {', '.join(f'{e:g}' for e in stated)} are not {LEAST:g} stops apart or more, and within {MOST:g}"
+        if stated.max() > MOST and (stated == stated.round()).all() and stated.min() > 0:
             why += f" (shutter speeds are written 1/{stated[0]:g}s)"
-    if why:
-        paths, ev = _middle_three(frames, _estimated_exposures(tuple(frames), why))
-    return paths, (ev - ev[0]).astype(np.float32), named(folder, truth_name)
+    ev = np.asarray(_estimated_exposures(tuple(frames), why) if why else stated, np.float64)
+    order = np.argsort(ev, kind="stable")
+    return Bracket(name or folder.name, folder, [frames[i] for i in order], ev[order] - ev.min(), named(folder, truth_name), only is not None)
 
 
-def _middle_three(frames, ev):
-    """The three photographs of middle exposure, of an even number the shorter ones, and their exposures, both rising."""
-    order = np.argsort(ev, kind="stable")[(len(ev) - 3) // 2:][:3]
-    return [frames[i] for i in order], ev[order]
+def scene_files(folder, layout="auto"):
+    """The three frames of a scene, their exposures and the truth: of more than three frames the middle ones, of an even number the shorter ones.
+
+    folder, layout, errors: as of load_scene.
+    Returns: [short, reference, long] paths; (3,) float32 array of stops, the shortest is 0; path of the truth or None.
+    """
+    bracket = find_bracket(folder, layout, least=3)
+    there = _distinct(bracket.ev)
+    middle = there[(len(there) - 3) // 2:][:3]
+    return [bracket.paths[i] for i in middle], (bracket.ev[middle] - bracket.ev[middle[0]]).astype(np.float32), bracket.truth
 
 
-def _usable(ev, everything):
-    """Whether exposures can be believed. ev: those of the chosen frames, rising; everything: of all. Both in stops."""
-    return np.diff(ev).min() >= LEAST and np.ptp(everything) <= MOST
+def _distinct(ev):
+    """The indices of frames that are exposed by LEAST or more longer than the one before, and of the first. ev: (n,) stops, rising."""
+    found = [0]
+    for i, stops in enumerate(ev):
+        if stops - ev[found[-1]] >= LEAST:
+            found.append(i)
+    return found
+
+
+def _usable(ev):
+    """Whether exposures can be believed. ev: (n,) stops."""
+    return np.ptp(ev) <= MOST and len(_distinct(np.sort(ev))) >= min(len(ev), 3)
 
 
 def _stated_exposures(folder, frames, name, unit, layout):
@@ -103,7 +137,7 @@ def _stated_exposures(folder, frames, name, unit, layout):
                          "write one for each, in the order of their names")
     if layout == "auto" and ev.min() > 0 and np.diff(np.sort(ev)).min() < LEAST:        # no stops, but perhaps times, such as 1/250 or 0.004
         seconds = read_exposures(exposure_file, "seconds")
-        if (seconds != ev).any() and _usable(np.sort(seconds), seconds):
+        if (seconds != ev).any() and _usable(seconds):
             say(f"{exposure_file}: the numbers differ by less than {LEAST:g}, so they are seconds and not stops")
             return seconds, ""
     return ev, ""
@@ -139,8 +173,13 @@ def _orientations(folder, paths, stored):
     return [usual] * len(own)
 
 
-def _read_frames(folder, paths):
-    """Returns: (H, W, 3) float32 arrays of photographs, as load_scene describes them."""
+def read_frames(folder, paths, truth=None):
+    """Reads photographs of one size, and the truth.
+
+    folder: for messages; paths: of the photographs; truth: path or None.
+    Returns: list of (3, H, W) float32 tensors in [0, 1], NaN where a photograph is transparent; (3, H, W) float32 radiance in [0, 1] or None.
+    Raises: ValueError for sizes that differ, values outside of [0, 1], and whatever read_stored raises.
+    """
     stored = [read_stored(path) for path in paths]
     for path, frame in zip(paths, stored):
         if frame.pixels.dtype == np.float32 and not (frame.pixels.min() >= 0 and frame.pixels.max() <= 1):  # NaN fails both
@@ -149,13 +188,7 @@ def _read_frames(folder, paths):
             raise ValueError(f"{path}: no pixel is opaque; save it again without transparency")
     for note in {frame.note for frame in stored} - {""}:
         say(f"{folder}: {names(path for path, frame in zip(paths, stored) if frame.note == note)}: {note}, coded with gamma 2.2")
-    return [as_frame(*frame) for frame in zip(stored, _orientations(folder, paths, stored))]
-
-
-def _decode(folder, layout):
-    """Returns: three (H, W, 3) float32 frames, (3,) stops, (H, W, 3) float32 truth in [0, 1] or None."""
-    paths, ev, truth = scene_files(folder, layout)
-    frames = _read_frames(folder, paths)
+    frames = [as_frame(*frame) for frame in zip(stored, _orientations(folder, paths, stored))]
     hdr = read_image(truth) if truth else None
     sizes = {p.name: f"{image.shape[1]}x{image.shape[0]}" for p, image in zip(paths + [truth] * bool(truth), frames + [hdr] * bool(truth))}
     if len(set(sizes.values())) > 1:
@@ -163,7 +196,7 @@ def _decode(folder, layout):
     if hdr is not None and hdr.max() > 1:
         share = 100 * (hdr.max(axis=2) > 1).mean()
         say(f"{truth}: {share:.2g} % of the pixels are above 1, up to {hdr.max():.3g}; they are clipped, for white is 1")
-    return frames, ev, None if hdr is None else hdr.clip(0, 1)
+    return [_to_chw(frame) for frame in frames], None if hdr is None else _to_chw(hdr.clip(0, 1))
 
 
 def _to_chw(image):
@@ -186,21 +219,19 @@ def load_scene(folder, layout="auto"):
         Truth above 1 is clipped, because H is at most 1 by definition.
     Raises: FileNotFoundError, ValueError: what is missing or wrong, and what to do.
     """
-    frames, ev, hdr = _decode(folder, layout)
-    sample = {"ldr": torch.stack([_to_chw(frame) for frame in frames]),  # (3, 3, H, W)
-              "ev": torch.from_numpy(ev), "name": Path(folder).resolve().name}
-    if hdr is not None:
-        sample["hdr"] = _to_chw(hdr)
-    return sample
+    paths, ev, truth = scene_files(folder, layout)
+    frames, hdr = read_frames(folder, paths, truth)
+    sample = {"ldr": torch.stack(frames), "ev": torch.from_numpy(ev), "name": Path(folder).resolve().name}      # (3, 3, H, W), (3,)
+    return {**sample, "hdr": hdr} if truth else sample
 
 
-def _scene_folders(parent, depth=2):
+def scene_folders(parent, depth=2):
     """The folders with photographs in them, down to `depth` levels, in natural order."""
     if parent is None or not parent.is_dir():
         return []
     found = []
     for folder in sorted((p for p in parent.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural):
-        found += [folder] if photographs(folder)[0] else _scene_folders(folder, depth - 1) if depth > 1 else []
+        found += [folder] if photographs(folder)[0] else scene_folders(folder, depth - 1) if depth > 1 else []
     return found
 
 
@@ -218,9 +249,9 @@ def find_scenes(data, root, split):
         raise ValueError(f"find_scenes: {data} has no ground truth to train on; use it for testing, train on kalantari, hu or synthetic")
     root = Path(root)
     if data == "kalantari":
-        scenes = _scene_folders(named(root, "Training" if split == "train" else "Test")) if root.is_dir() else []
+        scenes = scene_folders(named(root, "Training" if split == "train" else "Test")) if root.is_dir() else []
     else:
-        scenes = _scene_folders(root)
+        scenes = scene_folders(root)
         scenes = scenes if data != "hu" else scenes[:85] if split == "train" else scenes[85:]
     if not scenes:
         expected, page = WHERE_TO_GET[data]

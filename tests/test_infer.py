@@ -11,6 +11,7 @@ from brackets.flow import follow_flow
 from brackets.scenes import load_scene
 from data import T, psnr
 from scripts import ROOT, make_scene, one_line, run_script
+from synthetic.dataset import FIRST, SyntheticBrackets, SyntheticConfig
 
 
 def test_infer_writes_what_it_promises_and_another_reader_agrees(trained, tmp_path, capsys):
@@ -104,7 +105,7 @@ def test_infer_may_write_into_the_scene_and_run_again(trained, tmp_path):
 
 def test_infer_says_in_one_line_what_is_wrong(trained, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "three or more" in one_line("infer.py", "--scene", tmp_path / "empty")
+    assert "two or more" in one_line("infer.py", "--scene", tmp_path / "empty")
     assert "variant s1" in one_line("infer.py", "--scene", make_scene(tmp_path / "s")[0], "--weights", trained[0] / "last.pt", "--device", "cpu")
 
 
@@ -114,3 +115,43 @@ def test_the_shipped_weights_beat_the_reference_and_the_merge_by_2_db_on_the_exa
     psnr_mu = {name: float(line.removeprefix(name).split()[0]) for line in said for name in ("reference alone", "weighted merge", "LF-Diff")
                if line.startswith(name)}
     assert psnr_mu["LF-Diff"] > max(psnr_mu["reference alone"], psnr_mu["weighted merge"]) + 2
+
+
+def write_seven(folder):
+    """Seven hand-held 8-bit frames, one EV apart. Returns: the truth of the middle one (3, H, W), 1 where the shortest frame clips."""
+    hdr, shifts = SyntheticBrackets((176, 208), seed=3, config=SyntheticConfig(**FIRST))[4]["hdr"], [(3, 8), (11, 5), (6, 2), (8, 8), (5, 12), (12, 9), (9, 4)]
+    noise = torch.Generator().manual_seed(0)
+    for i, (down, right) in enumerate(shifts):
+        light = hdr[:, down:down + 160, right:right + 192] * 2.0 ** i
+        light = light + torch.randn(light.shape, generator=noise) * ((light + 1e-3) / 20_000).sqrt()
+        write_image(folder / f"{i}.png", (light.clamp(0, 1) ** (1 / 2.2) * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+    return hdr[:, 8:168, 8:200]
+
+
+def test_seven_frames_meet_the_truth_3_db_better_than_their_middle_three(tmp_path):
+    """In PSNR-mu, with 1 where the shortest of the seven clips; the middle three alone are clipped from a quarter of it on."""
+    truth, score = write_seven(tmp_path / "all"), {}
+    (tmp_path / "some").mkdir()
+    for i in (2, 3, 4):
+        (tmp_path / "some" / f"{i}.png").write_bytes((tmp_path / "all" / f"{i}.png").read_bytes())
+    for name, evs, unit in (("all", range(7), 1), ("some", range(3), 4)):
+        (tmp_path / name / "exposure.txt").write_text(" ".join(map(str, evs)))
+        run_script(infer, "--scene", tmp_path / name, "--out", tmp_path / "out", "--device", "cpu", "--reference", "3.png")
+        hdr = torch.from_numpy(read_image(tmp_path / "out" / f"{name}.hdr")).permute(2, 0, 1) / unit
+        score[name] = psnr(T(hdr), T(truth))
+    assert score["all"] > score["some"] + 3
+
+
+def test_two_frames_meet_the_truth_2_db_better_than_a_merge_of_them(tmp_path, capsys):
+    sample = load_scene(ROOT / "examples" / "cafe")
+    hdr = sample["hdr"][:, 100:292, 300:556]
+    for k, name in enumerate(("short", "long")):
+        write_image(tmp_path / f"{name}.png", (sample["ldr"][k, :, 100:292, 300:556] * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+    (tmp_path / "exposure.txt").write_text("3 0")        # long.png comes first by name
+    write_image(tmp_path / "HDRImg.hdr", hdr.permute(1, 2, 0).contiguous().numpy())
+    run_script(infer, "--scene", tmp_path, "--out", tmp_path / "out", "--device", "cpu", "--reference", "2")
+    said = capsys.readouterr().out
+    scores = {name: [float(number) for number in line.removeprefix(name).split()] for line in said.splitlines()
+              for name in ("reference alone", "weighted merge", "LF-Diff") if line.startswith(name)}
+    assert "stands in for it at 3 EV" in said
+    assert scores["LF-Diff"][0] > max(scores["reference alone"][0], scores["weighted merge"][0]) + 2, scores

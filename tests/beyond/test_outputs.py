@@ -22,7 +22,7 @@ def result(tmp_path):
     exif.get_ifd(0x8769).update({0x829A: 1 / 60, 0x829D: 8.0, 0x8827: 200})
     Image.fromarray(read_image(folder / "2.png")).save(folder / "2.png", exif=exif)
     prepared = prepare(sample["ldr"], sample["ev"], UNPREPARED)
-    return Result(sample["hdr"][None], prepared, sample["ldr"][None], folder / "2.png", "0.1 s on cpu in float32", None, None)
+    return Result(sample["hdr"][None], prepared, sample["ldr"][None], 0.0, folder / "2.png", "0.1 s on cpu in float32", None, None)
 
 
 @pytest.mark.parametrize("config", [OutputConfig(), OutputConfig(exr=True, save_aligned=True)], ids=["default", "all"])

@@ -57,7 +57,7 @@ def test_what_was_left_out_recoded_and_is_not_seen_is_said(command, tmp_path):
 
 
 def test_an_error_is_one_line(command, tmp_path):
-    assert command(tmp_path / "nothing") == [f"error: {tmp_path / 'nothing'}: no such folder; give a folder with three or more photographs of one scene"]
+    assert command(tmp_path / "nothing") == [f"error: {tmp_path / 'nothing'}: no such folder; give a folder with two or more photographs of one scene"]
     assert command(kalantari_scene(tmp_path / "scene"), "--layout", "canon")[0].startswith("error: scene_files: unknown layout 'canon'; use auto, kalantari")
 
 
@@ -103,3 +103,22 @@ def test_the_example_is_told_from_end_to_end(command):
     camera = lines[lines.index("camera") + 1:][:2]
     for line, told in zip(camera, prepare(sample["ldr"], sample["ev"], PrepareConfig(flow=False)).in_words().split("; ")[1:], strict=True):
         assert f"{told.split()[-2]} pixels at the corner that moved most" in line
+
+
+def test_every_frame_of_a_longer_bracket_is_told_with_its_use_and_a_missing_one_is_said_to_be_missing(command, tmp_path):
+    ldr = [test_register.photograph(test_register.radiance(40, 60), ev) for ev in (-5, -3, -1, 1, 3)]
+    write_scene(tmp_path / "five", ldr)
+    (tmp_path / "five" / "exposure.txt").write_text("0 2 4 6 8", encoding="utf-8")
+    uses = [line.split("; ")[1] for line in command(tmp_path / "five")[1:6]]
+    assert uses == ["for highlights that the others clip", "short frame", "reference", "long frame", "for shadows that are dark in the others"]
+    write_scene(tmp_path / "two", ldr[1:3])
+    (tmp_path / "two" / "exposure.txt").write_text("0 2", encoding="utf-8")
+    lines = command(tmp_path / "two")
+    assert "which stands in for it at 2 EV" in lines[3] and sum("left alone" in line or "shifted" in line for line in lines) == 1
+
+
+def test_several_brackets_are_listed(command, tmp_path):
+    for name in "ab":
+        kalantari_scene(tmp_path / name)
+    lines = command(tmp_path)
+    assert [line for line in lines if not line.startswith("  ")] == ["a", "b"] and sum("reference" in line for line in lines) == 2

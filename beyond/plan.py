@@ -1,0 +1,170 @@
+"""What infer.py is going to do: which brackets there are, which frames of each are used, and where the results go.
+
+All of it is settled before the first bracket is read. No file is replaced but by a new result of the same bracket: a hidden file beside the results
+says which bracket each of them was made from. A name that is taken gets the parent folder's name in front.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from brackets.choose import Choice, by_name, choose, in_words, pick_reference
+from brackets.grouping import find_places
+from brackets.scenes import Bracket, find_bracket
+from common import write_atomically
+
+RECORD = ".lfdiff.json"     # {name of a result: bracket that it was made from}
+
+
+@dataclass
+class InputConfig:
+    """input"""
+    scene: str = ""             # folder of a bracket, of photographs that make several brackets, or of such folders
+    reference: str = ""         # the frame whose moment the result shows: its name, or its number from the shortest, 1, on; else the one that shows most
+    dry_run: bool = False       # only print what would be done
+
+
+@dataclass
+class Job:
+    """One bracket, and where its results go."""
+    bracket: Bracket
+    choice: Choice
+    source: str                 # what RECORD says of the results
+    stem: Path | None = None    # path of the results without their endings
+
+
+# --- names of the results -----------------------------------------------------------------------------------------------
+
+def check_writable(out):
+    """Raises: OSError where no file can be made in the folder of the results, which is made where it does not exist."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OSError(f"--out {out}: cannot be written ({error.strerror or error}); choose another folder") from None
+
+
+def folded(name):
+    """A file's name as systems see it that do not tell upper from lower case."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def read_record(out):
+    """{folded name of a result: bracket it was made from}, empty where there is no record."""
+    try:
+        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        return {folded(name): source for name, source in record.items()} if isinstance(record, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def remember(stem, source, ends):
+    """Notes in the record that a bracket's results are its own."""
+    record = {**read_record(stem.parent), **{folded(stem.name + end): source for end in ends}}
+    write_atomically(stem.parent / RECORD, lambda file: file.write(json.dumps(record, indent=0, ensure_ascii=False).encode()))
+
+
+def identity(path):
+    """What tells a file from all others, whatever links lead to it, or None where there is none."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def name_results(jobs, out, ends):
+    """Gives each job its stem. out: folder; ends: of outputs.endings.
+
+    Raises: ValueError where a result would replace a photograph, a truth or another input of these brackets.
+    """
+    record, taken = read_record(out), {}
+    inputs = {identity(path): path for job in jobs for path in (*job.bracket.paths, job.bracket.truth) if path}
+    for job in jobs:
+        parents = [part for part in job.bracket.folder.resolve().parts[1:]][::-1][0 if job.bracket.part else 1:]
+        names = [job.bracket.name]
+        for parent in parents:
+            names.append(f"{parent}_{names[-1]}")
+        names += [f"{job.bracket.name}_{k}" for k in range(2, len(jobs) + 1000)]
+        for name in names:
+            files = [out / (name + end) for end in ends]
+            owners = [taken.get(folded(path.name), record.get(folded(path.name)) if path.exists() or path.is_symlink() else job.source) for path in files]
+            if name == job.bracket.name:
+                lost = next((path for path in files if identity(path) in inputs), None)
+                if lost and identity(lost) is not None:
+                    raise ValueError(f"--out {out}: {lost.name} would replace {inputs[identity(lost)]}; choose another folder")
+            if all(owner == job.source for owner in owners):
+                job.stem = out / name
+                taken.update((folded(path.name), job.source) for path in files)
+                break
+
+
+# --- the plan -----------------------------------------------------------------------------------------------------------
+
+def make_plan(config, out, ends, known):
+    """Finds the brackets and settles what is done with each.
+
+    config: InputConfig; out: folder of the results; ends: of outputs.endings; known: exposure steps that the weights know, or None.
+    Returns: list of Job; {name: what is wrong} of brackets that cannot be used.
+    Raises: FileNotFoundError, ValueError, OSError where nothing can be done at all; with a single bracket, whatever is wrong with it.
+    """
+    root, out, jobs, failed = Path(config.scene), Path(out), [], {}
+    if not config.dry_run:
+        check_writable(out)
+    places, singles = find_places(root)
+    for place in places:
+        try:
+            bracket = find_bracket(place.folder, only=place.paths, name=place.name)
+            reference = by_name(bracket, config.reference) if config.reference else pick_reference(bracket, known)
+            source = str(place.folder.resolve() / (place.name if place.paths else ""))
+            jobs.append(Job(bracket, choose(bracket.ev, reference, known), source))
+        except (ValueError, OSError) as error:
+            if len(places) == 1:
+                raise
+            failed[str(place.folder / (place.name if place.paths else ""))] = str(error)
+    name_results(jobs, out, ends)
+    if len(places) > 1 or config.dry_run or len(jobs[0].bracket.paths) != 3:
+        print(plan_in_words(root, jobs, failed, singles))
+    return jobs, failed
+
+
+def plan_in_words(root, jobs, failed, singles):
+    """The plan as lines. singles: photographs that belong to no bracket."""
+    lines = [f"{root}: {len(jobs) + len(failed)} brackets"] if len(jobs) + len(failed) > 1 else []
+    for job in jobs:
+        lines += [f"{job.bracket.name} -> {job.stem}", in_words(job.bracket, job.choice)]
+    lines += [f"{name}: cannot be used: {reason}" for name, reason in failed.items()]
+    if singles:
+        lines.append(f"left out, for they belong to no bracket: {', '.join(path.name for path in singles)}")
+    return "\n".join(lines)
+
+
+def work_off(jobs, failed, ends, work):
+    """Does all jobs. One that fails does not stop the others, unless it is the only one.
+
+    failed: of make_plan; ends: of outputs.endings; work: function (job) that does one and returns what there is to say.
+    Raises: ValueError at the end where some failed.
+    """
+    failed, alone = dict(failed), len(jobs) + len(failed) == 1
+    for job in tqdm(jobs, unit="bracket", disable=True if alone else None):
+        try:
+            remember(job.stem, job.source, ends)
+            tqdm.write(work(job))
+        except (ValueError, OSError, torch.OutOfMemoryError) as error:
+            if alone:
+                raise
+            failed[job.source] = str(error).splitlines()[0]
+            tqdm.write(f"error: {failed[job.source]}", file=sys.stderr)
+    total = len(jobs) + len([name for name in failed if name not in {job.source for job in jobs}])
+    if total > 1:
+        print(f"{total - len(failed)} of {total} brackets done")
+    if failed:
+        raise ValueError(f"{len(failed)} of {total} brackets failed: " + "; ".join(f"{name} ({reason})" for name, reason in failed.items()))

@@ -1,0 +1,146 @@
+"""Which brackets a folder holds: itself, its folders, or photographs that one after the other make several.
+
+A folder of photographs is one bracket, unless their EXIF tells several apart. Photographs are put in the order in which they were taken. A bracket
+ends where the camera or the size changes, and where nothing was taken for a while. What lies between is cut where a pattern of exposures repeats:
+    0 -2 +2  0 -2 +2    or    0 -2 +2  0.3 -1.7 +2.3
+are two brackets of three, though in the second row the light has changed and no exposure comes again exactly. Where there is no such pattern, a new
+bracket begins with the first exposure that is there already.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from brackets.exposures import exif_exposures
+from brackets.folders import natural, photographs
+from brackets.scenes import LEAST, has_exposure_file, scene_folders
+
+PAUSE = 20.0            # seconds between the end of one photograph and the start of the next from which they do not belong together
+DRIFT = 0.5             # share of the smallest exposure step by which the light may change from one bracket to the next
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What EXIF says of a photograph."""
+    path: Path
+    ev: float                   # stops
+    camera: tuple               # make, model, width, height
+    taken: float | None         # seconds since some moment
+    lasted: float               # exposure time, seconds
+
+
+def camera_and_moment(path):
+    """Returns: (make, model, width, height), seconds since some moment or None, exposure time in seconds or 0, as far as they can be read."""
+    try:
+        with Image.open(path) as image:
+            tags, size = image.getexif(), image.size
+            exif = tags.get_ifd(0x8769)
+    except Exception:           # read_image says what is wrong with such a file; some TIFFs and RAW files are not opened here
+        return ("", "", 0, 0), None, 0.0
+    size = size[::-1] if tags.get(0x0112) in (5, 6, 7, 8) else size
+    camera = tuple(str(tags.get(tag, "")).strip("\0 ") for tag in (0x010F, 0x0110)) + size
+    try:
+        moment = datetime.strptime(str(exif.get(0x9003) or tags.get(0x0132)).strip("\0 "), "%Y:%m:%d %H:%M:%S").timestamp()
+    except (ValueError, OverflowError, OSError):
+        return camera, None, 0.0
+    part = str(exif.get(0x9291, "")).strip("\0 ")
+    try:
+        lasted = max(float(exif.get(0x829A) or 0), 0.0)
+    except (TypeError, ValueError, ZeroDivisionError):
+        lasted = 0.0
+    return camera, moment + (float(f"0.{part}") if part.isdecimal() else 0.0), lasted
+
+
+def distinct(ev):
+    """Whether all exposures differ. ev: list of stops."""
+    return len(ev) < 2 or np.diff(np.sort(ev)).min() >= LEAST
+
+
+def repeats(ev, n):
+    """Whether exposures are one pattern of n after another, up to a change of the light. ev: (m,) stops, m a multiple of n."""
+    chunks = np.asarray(ev).reshape(-1, n)
+    steps = np.diff(np.sort(chunks, axis=1), axis=1)
+    relative = chunks - chunks[:, :1]
+    return steps.min() >= LEAST and np.ptp(relative, axis=0).max() < LEAST and np.abs(np.diff(chunks[:, 0])).max(initial=0) < DRIFT * steps.min()
+
+
+def cut_run(ev):
+    """Cuts exposures that were taken one after the other. ev: list of stops. Returns: the length of each bracket; a single photograph has 1."""
+    m = len(ev)
+    for n in range(2, m + 1):
+        if m % n == 0 and repeats(ev, n):
+            return [n] * (m // n)
+    lengths, start = [], 0
+    for i in range(1, m + 1):
+        if i == m or not distinct(ev[start:i + 1]):
+            lengths, start = [*lengths, i - start], i
+    return lengths
+
+
+def group(shots):
+    """Cuts a folder's photographs into brackets. shots: list of Shot, in the order of their names. Returns: list of lists of Shot."""
+    if all(shot.taken is not None for shot in shots):
+        shots = sorted(shots, key=lambda shot: (shot.camera, shot.taken))       # stable: of one second, the order of the names
+    else:
+        shots = sorted(shots, key=lambda shot: shot.camera)
+    runs = [[shots[0]]]
+    for last, shot in zip(shots, shots[1:]):
+        paused = None not in (last.taken, shot.taken) and shot.taken - last.taken - last.lasted > PAUSE
+        runs = [*runs, [shot]] if paused or shot.camera != last.camera else [*runs[:-1], [*runs[-1], shot]]
+    groups = []
+    for run in runs:
+        ends = np.cumsum([0, *cut_run([shot.ev for shot in run])])
+        groups += [run[start:end] for start, end in zip(ends, ends[1:])]
+    several = sum(len(found) > 1 for found in groups)
+    if several < 2 and distinct([shot.ev for shot in shots]) and len({shot.camera for shot in shots}) == 1:
+        return [shots]          # one bracket, taken slowly
+    return groups
+
+
+def in_folder(folder):
+    """The brackets among the photographs of one folder. Returns: list of lists of paths; a list of one is a single photograph; None: one bracket."""
+    paths = photographs(folder)[0]
+    if len(paths) < 4 or has_exposure_file(folder):
+        return None
+    ev, why = exif_exposures(paths)
+    if why:
+        return None
+    told = [camera_and_moment(path) for path in paths]
+    groups = group([Shot(path, stops, *about) for path, stops, about in zip(paths, ev.tolist(), told)])
+    if len(groups) == 1 or not any(len(found) > 1 for found in groups):
+        return None             # photographs that do not tell brackets: find_bracket says what is wrong, or estimates their exposures
+    return sorted(([shot.path for shot in found] for found in groups), key=lambda found: natural(found[0]))
+
+
+@dataclass
+class Place:
+    """Where a bracket is."""
+    folder: Path
+    name: str
+    paths: list | None          # its photographs; None: all of the folder
+
+
+def find_places(root):
+    """Every bracket in a folder: the folder itself, or those that its photographs make, or else those of its folders, down to two levels.
+
+    root: Path. Returns: list of Place; list of paths of single photographs, which are left out.
+    Raises: FileNotFoundError where there are no photographs.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder; give a folder with two or more photographs of one scene")
+    places, singles = [], []
+    for folder in [root] if photographs(root)[0] else scene_folders(root):
+        groups = in_folder(folder)
+        for paths in groups or ():
+            if len(paths) > 1:
+                places.append(Place(folder, f"{paths[0].stem}-{paths[-1].stem}", paths))
+            else:
+                singles += paths
+        if groups is None:
+            places.append(Place(folder, folder.resolve().name, None))
+    if not places:
+        raise FileNotFoundError(f"{root}: no photographs in it or in its folders; give a folder with two or more photographs of one scene")
+    return places, singles

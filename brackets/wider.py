@@ -1,0 +1,91 @@
+"""Frames beyond the three: shorter ones show what all three clip, longer ones what is dark in all three.
+
+The network sees three frames. Of a bracket of more, those that are shorter than its short frame or longer than its long one are put into its result
+afterwards, one by one, the nearest exposure first. Each is aligned to its neighbour, the aligned frame of the next exposure, as prepare() aligns
+frames: homography, light, flow. What it shows enters where the neighbour is nearly white (a shorter frame), or dark (a longer one), and where the two
+do not contradict each other. No part of the paper.
+"""
+
+import numpy as np
+import torch
+
+from brackets.flow import SMALLEST, contradiction, enlarged, flow_of, sample_along, shrunk_pair
+from brackets.light import apply
+from brackets.register import estimate, warp
+from brackets.scenes import read_frames
+from data import GAMMA
+
+WHITE = 0.9, 0.97       # coded values of the neighbour between which a shorter frame takes over
+DARK = 0.25, 0.12       # the same for a longer frame
+BELIEVED = 0.95         # coded value of a longer frame up to which it is believed
+FEWEST = 1000           # pixels that show the step between two frames, without which the stated one is taken
+
+
+def align_to(neighbour, frame, stops, config):
+    """Shows a frame as the neighbour's camera saw it at the neighbour's moment.
+
+    neighbour, frame: (3, H, W) coded in [0, 1]; stops: by how much the neighbour is exposed longer, negative: shorter; config: PrepareConfig.
+    Returns: (3, H, W); where it contradicts the neighbour, (1, H, W) in [0, 1].
+    """
+    homography = (estimate(neighbour, frame, stops) if config.register else None)
+    homography = np.eye(3) if homography is None else homography
+    if min(frame.shape[1:]) < SMALLEST:
+        return warp(frame, homography, neighbour, stops), torch.zeros(1, *frame.shape[1:])
+    pair, k = shrunk_pair(neighbour, frame, stops, homography)
+    u = flow_of(pair) if config.flow else torch.zeros(2, *pair.shape[2:])
+    ghost = contradiction(pair[0], sample_along(pair[1], u))
+    return warp(frame, homography, neighbour, stops, enlarged(u * k, k, frame) if config.flow else None), enlarged(ghost, k, frame)
+
+
+def measured_step(neighbour, frame, stops):
+    """By how many stops the neighbour is exposed longer than the aligned frame, as both show; as stated where they show too little."""
+    between = (torch.minimum(neighbour, frame) > 0.1) & (torch.maximum(neighbour, frame) < 0.9)
+    if between.sum() < FEWEST:
+        return stops
+    ratio = (neighbour[between] / frame[between])
+    return float(GAMMA * torch.log2(ratio[::1 + len(ratio) // 1_000_000].median()))
+
+
+@torch.no_grad()
+def put_in(hdr, neighbour, neighbour_ev, frame, ev, config):
+    """Puts one frame into a result.
+
+    hdr: (3, H, W) linear, in units of the shortest exposure so far, 0 stops; changed in place. neighbour: (3, H, W) coded, aligned to hdr, exposed by
+    neighbour_ev; frame: (3, H, W) coded, light corrected, not aligned; ev: its exposure as stated.
+    Returns: the frame, aligned; its exposure as measured.
+    """
+    stated = neighbour_ev - ev
+    aligned, ghost = align_to(neighbour, frame, stated, config)
+    ev = neighbour_ev - measured_step(neighbour, aligned, stated)
+    (start, end), level = (WHITE, neighbour.amax(dim=0)) if stated > 0 else (DARK, neighbour.amax(dim=0))
+    weight = ((level - start) / (end - start)).clamp(0, 1) * (1 - ghost[0])
+    if stated < 0:
+        weight = weight * ((1 - aligned.amax(dim=0)) / (1 - BELIEVED)).clamp(0, 1)
+    hdr.lerp_(aligned ** GAMMA * 2.0 ** -ev, weight)
+    return aligned, ev
+
+
+def widen(hdr_hat, prepared, bracket, choice, config):
+    """Puts the frames beyond the three into the result, and shows it in units of the bracket's shortest exposure.
+
+    hdr_hat: (1, 3, H, W) linear, in units of the shortest of the three, changed in place; prepared: Prepared of the three; bracket, choice: where they
+    come from; config: PrepareConfig.
+    Returns: (1, 3, H, W) in [0, 1]; by how many stops the shortest of the three is exposed longer than the shortest of all, negative where the shortest
+        of the three does not exist.
+    """
+    longer_by = 0.0
+    for side, k in ((-1, 0), (1, 2)):
+        reference, last = choice.three[1], choice.three[k]
+        neighbour, there = prepared.ldr[k], float(prepared.ev[k])
+        for i in sorted((i for i in choice.beyond if side * (i - reference) > 0), key=lambda i: side * i):
+            frame = read_frames(bracket.folder, [bracket.paths[i]])[0][0]
+            if frame.shape != neighbour.shape:
+                raise ValueError(f"{bracket.paths[i]}: {frame.shape[2]}x{frame.shape[1]} pixels, the others {neighbour.shape[2]}x{neighbour.shape[1]}; "
+                                 "give images of one size")
+            if prepared.light is not None:
+                frame = apply(frame[None], prepared.light, (k,))[0][0]
+            neighbour, there = put_in(hdr_hat[0], neighbour, there, frame, there + bracket.ev[i] - bracket.ev[last], config)
+            last, longer_by = i, max(longer_by, -there)
+    if choice.three[0] is None:
+        longer_by = -choice.step
+    return (hdr_hat * 2.0 ** -longer_by).clamp(max=1) if longer_by else hdr_hat, longer_by

@@ -1,0 +1,166 @@
+"""plan.py: nothing of the user's is replaced, no scene's results by another's, and one bracket that fails does not stop the others."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import infer
+from beyond.plan import check_writable, make_plan, remember, work_off
+from brackets.files import write_image
+from scripts import make_scene, one_line, run_script
+
+ENDS = [".hdr", ".png", "_panel.png"]
+
+
+def scene(folder, levels=(40, 90, 180), names="123"):
+    """A bracket of plain frames, which is enough for a plan. levels: coded values of the frames."""
+    for level, name in zip(levels, names):
+        write_image(folder / f"{name}.png", np.full((8, 8, 3), level, np.uint8))
+    (folder / "exposure.txt").write_text(" ".join(str(2 * i) for i in range(len(levels))), encoding="utf-8")
+    return folder
+
+
+def plan(folder, out, **settings):
+    return make_plan(infer.InputConfig(str(folder), **settings), str(out), ENDS, (2, 3))
+
+
+def stems(jobs):
+    return [job.stem.name for job in jobs]
+
+
+def finish(jobs, out):
+    """What infer.py leaves behind."""
+    for job in jobs:
+        remember(job.stem, job.source, ENDS)
+        for end in ENDS:
+            (out / (job.stem.name + end)).write_bytes(job.source.encode())
+
+
+def test_scenes_of_one_name_get_their_parents_name_in_one_run_and_in_several(tmp_path):
+    out = tmp_path / "out"
+    for folder in ("x/001", "y/001", "z/x/001", "z/x/Panel"):
+        scene(tmp_path / "in" / folder)
+    for _ in range(2):                                              # the second time, each finds its own results again
+        first, second = plan(tmp_path / "in" / "x" / "001", out)[0], plan(tmp_path / "in" / "x" / "001", out)[0]
+        assert stems(first) == stems(second) == ["001"]
+        finish(first, out)
+        jobs, _ = plan(tmp_path / "in" / "y", out)
+        assert stems(jobs) == ["y_001"]
+        finish(jobs, out)
+        jobs, _ = plan(tmp_path / "in" / "z", out)
+        assert stems(jobs) == ["x_001", "Panel"]
+        finish(jobs, out)
+    assert {path.read_text() for path in out.glob("*001.hdr")} == {str((tmp_path / "in" / name).resolve()) for name in ("x/001", "y/001", "z/x/001")}
+    assert stems(plan(tmp_path / "in", tmp_path / "other")[0]) == ["001", "y_001"]
+
+
+def test_names_differ_though_case_is_ignored_and_one_scene_s_panel_is_not_another_s_result(tmp_path):
+    for name in ("a/cafe", "b/CAFE", "c/cafe_panel"):
+        scene(tmp_path / "in" / name)
+    assert stems(plan(tmp_path / "in", tmp_path / "out")[0]) == ["cafe", "b_CAFE", "c_cafe_panel"]
+
+
+def test_a_file_that_is_not_a_result_of_the_scene_is_never_replaced(tmp_path):
+    folder, out = scene(tmp_path / "pool"), tmp_path / "out"
+    out.mkdir()
+    (out / "pool_panel.png").write_bytes(b"somebody's")
+    (out / f"{tmp_path.name}_pool.hdr").symlink_to(tmp_path / "nowhere")          # a link that leads nowhere is somebody's, too
+    jobs, _ = plan(folder, out)
+    assert stems(jobs) == [f"{tmp_path.parent.name}_{tmp_path.name}_pool"]
+
+
+@pytest.mark.parametrize("way", ["itself", "a link to the folder", "a hard link"])
+def test_a_photograph_or_a_truth_in_the_place_of_a_result_is_refused_before_the_work(tmp_path, way):
+    for name, lost in (("1", "1.png"), ("HDRImg", "HDRImg.hdr")):
+        folder = scene(tmp_path / way / name)
+        write_image(folder / "HDRImg.hdr", np.full((8, 8, 3), 0.5, np.float32))
+        out = folder
+        if way == "a link to the folder":
+            out = tmp_path / way / f"link to {name}"
+            out.symlink_to(folder, target_is_directory=True)
+        elif way == "a hard link":
+            out = tmp_path / way / f"out {name}"
+            out.mkdir()
+            os.link(folder / lost, out / lost)
+        before = (folder / lost).read_bytes()
+        with pytest.raises(ValueError, match=f"{lost} would replace"):
+            plan(folder, out)
+        assert (folder / lost).read_bytes() == before
+
+
+def test_a_damaged_record_counts_as_none(tmp_path):
+    folder, out = scene(tmp_path / "pool"), tmp_path / "out"
+    jobs, _ = plan(folder, out)
+    finish(jobs, out)
+    for text in ("{", "[1]", '{"pool.hdr": 3}'):
+        (out / ".lfdiff.json").write_text(text, encoding="utf-8")
+        assert stems(plan(folder, out)[0]) != ["pool"]
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    for out in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(OSError, match="cannot be written .*choose another folder"):
+            check_writable(out)
+    assert "cannot be written" in one_line("infer.py", "--scene", scene(tmp_path / "pool"), "--out", tmp_path / "file")
+    plan(tmp_path / "pool", tmp_path / "new", dry_run=True)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32" or getattr(os, "geteuid", lambda: 0)() == 0, reason="this user may write everywhere")
+def test_a_folder_without_permission_is_said_before_the_work(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(OSError, match="cannot be written"):
+        check_writable(tmp_path / "locked")
+
+
+def test_the_plan_tells_what_each_frame_is_for_and_says_nothing_about_a_plain_bracket(tmp_path, capsys):
+    plan(scene(tmp_path / "three"), tmp_path / "out")
+    assert capsys.readouterr().out == ""
+    plan(scene(tmp_path / "five", (20, 40, 80, 150, 250), "abcde"), tmp_path / "out", reference="d")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("five -> ") and [line.split("EV  ")[1] for line in said[1:6]] == [
+        "for highlights that the others clip", "for highlights that the others clip", "short frame", "reference", "long frame"]
+    plan(scene(tmp_path / "two", (40, 90)), tmp_path / "out")
+    assert "which stands in for it at 2 EV" in capsys.readouterr().out
+
+
+def test_one_bracket_that_fails_does_not_stop_the_others(tmp_path, capsys):
+    for name in ("a", "b", "c", "d"):
+        scene(tmp_path / "in" / name)
+    (tmp_path / "in" / "b" / "exposure.txt").write_text("0 2", encoding="utf-8")
+    jobs, failed = plan(tmp_path / "in", tmp_path / "out")
+    assert stems(jobs) == ["a", "c", "d"] and list(failed) == [str(Path(tmp_path / "in" / "b"))]
+    done = []
+
+    def work(job):
+        if job.stem.name == "c":
+            raise ValueError("c: is broken\nat length")
+        done.append(job.stem.name)
+        return f"did {job.stem.name}"
+
+    with pytest.raises(ValueError, match="2 of 4 brackets failed: .*b .*c: is broken"):
+        work_off(jobs, failed, ENDS, work)
+    said = capsys.readouterr()
+    assert done == ["a", "d"] and "did a\n" in said.out and said.out.endswith("2 of 4 brackets done\n") and "error: c: is broken\n" in said.err
+    with pytest.raises(ValueError, match="^c: is broken\nat length$"):         # a single one says what is wrong with it, and no more
+        work_off(jobs[1:2], {}, ENDS, work)
+
+
+def test_infer_works_through_a_folder_of_folders_and_ends_with_2_where_one_failed(trained, tmp_path, capsys):
+    for name in ("a", "b"):
+        make_scene(tmp_path / "in" / name, hdr=False)
+    words = ["--scene", tmp_path / "in", "--weights", trained[1] / "weights.pt", "--device", "cpu", "--out", tmp_path / "out"]
+    run_script(infer, *words, "--dry-run")
+    assert "a -> " in capsys.readouterr().out and not (tmp_path / "out").exists()
+    run_script(infer, *words)
+    assert "2 of 2 brackets done" in capsys.readouterr().out and (tmp_path / "out" / "b.hdr").is_file()
+    first = (tmp_path / "out" / "a.hdr").read_bytes()
+    (tmp_path / "in" / "b" / "2.png").write_bytes(b"broken")
+    (tmp_path / "out" / "a.hdr").unlink()
+    with pytest.raises(ValueError, match="1 of 2 brackets failed"):
+        run_script(infer, *words)
+    assert (tmp_path / "out" / "a.hdr").read_bytes() == first

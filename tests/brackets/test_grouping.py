@@ -1,0 +1,99 @@
+"""grouping.py: which photographs of a folder make a bracket, by times and exposures written by hand."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brackets.grouping import Shot, camera_and_moment, cut_run, find_places, group
+from photographs import SMOOTH8
+
+CAMERA = ("Canon", "R5", 6000, 4000)
+
+
+@pytest.mark.parametrize(("ev", "lengths"), [
+    ([0, -2, 2], [3]),
+    ([0, -2, 2] * 3, [3, 3, 3]),
+    ([0, -2, 2, 0.3, -1.7, 2.3, 0.7, -1.3, 2.7], [3, 3, 3]),
+    ([-4, -3, -2, -1, 0, 1, 2, 3, 4], [9]),
+    ([0, 1, 2, 3], [4]),
+    ([0, -2, 2, 0, -2, 0, -2, 2], [3, 2, 3]),
+    ([0, -2, 2, 0], [3, 1]),
+    ([0, 0, 0], [1, 1, 1]),
+    ([0, -1, 1, -2, 2, 0, -1, 1, -2, 2], [5, 5]),
+])
+def test_a_run_is_cut_where_its_pattern_repeats_or_an_exposure_comes_again(ev, lengths):
+    assert cut_run(ev) == lengths
+
+
+def shots(ev, taken, cameras=None):
+    return [Shot(Path(f"{i}.jpg"), stops, camera, seconds, 0.01 * 2.0 ** stops)
+            for i, (stops, seconds, camera) in enumerate(zip(ev, taken, cameras or [CAMERA] * len(ev)))]
+
+
+def names(groups):
+    return [[int(shot.path.stem) for shot in found] for found in groups]
+
+
+def test_brackets_are_cut_by_time_camera_and_size():
+    assert names(group(shots([0, -2, 2, 1, -1, 3], [0, 1, 2, 100, 101, 102]))) == [[0, 1, 2], [3, 4, 5]]        # a pause, though no exposure repeats
+    assert names(group(shots([0, -2, 2, 1, -1, 3], [2, 0, 1, 100, 101, 102]))) == [[1, 2, 0], [3, 4, 5]]        # names out of order
+    other = ("Canon", "R5", 3000, 2000)
+    assert names(group(shots([0, 0, -2, -2, 2, 2], [0, 0, 1, 1, 2, 2], [CAMERA, other] * 3))) == [[1, 3, 5], [0, 2, 4]]
+    assert names(group(shots([0, -2, 2, 0, -2, 2], [None] * 6))) == [[0, 1, 2], [3, 4, 5]]                      # no times: the order of the names
+
+
+def test_a_bracket_that_was_taken_slowly_stays_whole_and_a_long_exposure_is_no_pause():
+    assert names(group(shots([0, 2, 4], [0, 60, 120]))) == [[0, 1, 2]]
+    assert names(group(shots([8, 12, 9, 10], [0, 5, 50, 58]))) == [[0, 1, 2, 3]]           # they last 3, 41, 5 and 10 s
+
+
+def jpeg(path, ev, taken, model="R5", orientation=1, part=None, size=(16, 24)):
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110], exif[0x0112] = "Canon", model, orientation
+    ifd = exif.get_ifd(0x8769)
+    ifd[0x829A], ifd[0x829D], ifd[0x8827] = 2.0 ** ev / 60, 8.0, 100
+    if taken:
+        ifd[0x9003] = f"2026:06:01 12:{taken // 60:02d}:{taken % 60:02d}"
+    if part:
+        ifd[0x9291] = part
+    data = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(SMOOTH8[:size[0], :size[1]])).save(data, "JPEG", exif=exif.tobytes())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.getvalue())
+    return path
+
+
+def test_camera_size_and_moment_are_read_from_a_file(tmp_path):
+    camera, taken, lasted = camera_and_moment(jpeg(tmp_path / "a.jpg", 2, 70, orientation=6, part="25"))
+    assert camera == ("Canon", "R5", 16, 24) and abs(lasted - 4 / 60) < 1e-4
+    assert abs(taken - camera_and_moment(jpeg(tmp_path / "b.jpg", 0, 11))[1] - 59.25) < 1e-6
+    (tmp_path / "c.jpg").write_bytes(b"no image")
+    assert camera_and_moment(tmp_path / "c.jpg")[1] is None and camera_and_moment(jpeg(tmp_path / "d.jpg", 0, None))[1] is None
+
+
+def test_a_flat_folder_of_brackets_is_taken_apart_and_a_single_photograph_left_out(tmp_path):
+    for i, (ev, taken) in enumerate([(0, 10), (-2, 11), (2, 12), (0, 14), (-2, 15), (2, 16), (1, 300)]):
+        jpeg(tmp_path / f"IMG_{i + 8}.jpg", ev, taken)
+    places, singles = find_places(tmp_path)
+    assert [(place.name, [path.name for path in place.paths]) for place in places] == [
+        ("IMG_8-IMG_10", ["IMG_8.jpg", "IMG_9.jpg", "IMG_10.jpg"]), ("IMG_11-IMG_13", ["IMG_11.jpg", "IMG_12.jpg", "IMG_13.jpg"])]
+    assert [path.name for path in singles] == ["IMG_14.jpg"]
+    (tmp_path / "exposure.txt").write_text("0 1 2 3 4 5 6", encoding="utf-8")
+    assert [place.paths for place in find_places(tmp_path)[0]] == [None]        # who writes this file means one bracket
+
+
+def test_folders_of_photographs_are_found_two_levels_deep_and_one_bracket_stays_one(tmp_path):
+    for folder in ("a", "b/c", "b/d"):
+        for i, ev in enumerate((0, 1, 2, 3, 4)):
+            jpeg(tmp_path / folder / f"{i}.jpg", ev, 10 + i)
+    places, singles = find_places(tmp_path)
+    assert [(place.name, place.paths) for place in places] == [("a", None), ("c", None), ("d", None)] and not singles
+    assert [place.name for place in find_places(tmp_path / "a")[0]] == ["a"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no photographs in it or in its folders"):
+        find_places(tmp_path / "empty")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        find_places(tmp_path / "nowhere")
