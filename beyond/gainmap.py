@@ -5,8 +5,8 @@ binary. The file has both, because older readers know the first and Apple's the 
 
     hdr = white ((sdr + 1/64) 2^(low + (high - low) map) - 1/64)
 
-with sdr and map in [0, 1], sdr linear. White is the radiance that is shown as the white of the usual picture. A screen that is brighter than
-that white by h stops takes h / headroom of the exponent, and all of it from headroom on.
+with sdr and map in [0, 1], sdr linear. White is the radiance that a screen shows like the white of the usual picture. A screen that can be
+brighter than its white by h stops takes h / headroom of the exponent, and all of it from headroom on.
 
 Layout: the usual JPEG with XMP, ISO and MPF segments (CIPA DC-007: where the images are), then the map's JPEG with XMP and ISO segments.
 imagecodecs.ultrahdr_encode makes such files too, but from the radiance alone: its usual picture is a global tone curve of its own.
@@ -67,7 +67,7 @@ def gain_map_jpeg(picture, hdr, exif=b"", profile=b"", quality=95):
     fields = {"GainMapMin": low, "GainMapMax": high, "Gamma": 1, "OffsetSDR": OFFSET, "OffsetHDR": OFFSET, "HDRCapacityMin": 0, "HDRCapacityMax": headroom}
     words = " ".join(f'hdrgm:{name}="{value:.6f}"' for name, value in fields.items()) + ' hdrgm:BaseRenditionIsHDR="False">'
     fractions = [(0, 1), (round(65536 * headroom), 65536), (round(65536 * low), 65536), (round(65536 * high), 65536), (1, 1), (1, 64), (1, 64)]
-    iso = struct.pack(">HHB", 0, 0, 0x40) + b"".join(struct.pack(">iI", *fraction) for fraction in fractions)      # 0x40: the map has the primaries of the base
+    iso = struct.pack(">HHB", 0, 0, 0x40) + b"".join(struct.pack(">iI", *fraction) for fraction in fractions)      # 0x40: primaries of the base
     second = _with_segments(_jpeg(values, quality), [(0xE1, XMP + (DESCRIPTION % words).encode()), (0xE2, ISO + iso)])
     return _joined(usual, second), white
 
@@ -86,13 +86,17 @@ def _with_segments(jpeg, segments):
     return jpeg[:place] + b"".join(struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content for marker, content in segments) + jpeg[place:]
 
 
+def _index(first, second, offset):
+    """The index of images, MPF: a TIFF directory of three tags, then 16 bytes per image. first, second: their sizes; offset: of the second from "MM"."""
+    tags = struct.pack(">HHI4s", 0xB000, 7, 4, b"0100") + struct.pack(">HHII", 0xB001, 4, 1, 2) + struct.pack(">HHII", 0xB002, 7, 32, 50)
+    images = struct.pack(">IIIHH", 0x030000, first, 0, 0, 0) + struct.pack(">IIIHH", 0, second, offset, 0, 0)
+    return b"MPF\0MM\0*" + struct.pack(">IH", 8, 3) + tags + bytes(4) + images
+
+
 def _joined(usual, second):
-    """Both JPEGs in one file. The index of images, MPF, is a TIFF directory whose offsets count from its own first byte."""
+    """Both JPEGs in one file."""
     xmp = XMP + (DESCRIPTION % (DIRECTORY % len(second))).encode()
     iso = ISO + struct.pack(">HH", 0, 0)
-    index = lambda first, offset: (b"MPF\0MM\0*" + struct.pack(">IH", 8, 3) + struct.pack(">HHI4s", 0xB000, 7, 4, b"0100") + struct.pack(
-        ">HHII", 0xB001, 4, 1, 2) + struct.pack(">HHIII", 0xB002, 7, 32, 50, 0) + struct.pack(">IIIHH", 0x030000, first, 0, 0, 0) + struct.pack(
-        ">IIIHH", 0, len(second), offset, 0, 0))
-    make = lambda mpf: _with_segments(usual, [(0xE1, xmp), (0xE2, iso), (0xE2, mpf)])
-    first = make(index(0, 0))
-    return make(index(len(first), len(first) - first.index(b"MPF\0MM\0*") - 4)) + second
+    make = lambda index: _with_segments(usual, [(0xE1, xmp), (0xE2, iso), (0xE2, index)])
+    first = make(_index(0, 0, 0))                                       # only the numbers in it change
+    return make(_index(len(first), len(second), len(first) - first.index(b"MPF\0MM\0*") - 4)) + second

@@ -13,7 +13,7 @@ STEP = 2.0              # most stops between two exposures
 BRIGHTEST = 0.995       # quantile of the luminance that the shortest exposure shows at half of white
 LONGEST = 2.0           # at which the longest exposure would show the geometric mean, 1 is white: what is darker than the mean is seen
 SHOULDER = 0.8          # code values above it are compressed to stay below 1
-LARGE = 4_000_000       # pixels; fusion takes 170 bytes per pixel, so a larger image is fused at a smaller size
+LARGE = 4_000_000       # pixels; fusion takes 150 bytes per pixel, so a larger image is fused at a smaller size
 WINDOW, FLAT = 5, 1e-4  # of the guided filter, at the smaller size: pixels, and variance of code values that is no detail
 
 

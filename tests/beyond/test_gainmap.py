@@ -1,4 +1,4 @@
-"""gainmap.py: libultrahdr, by whom the format is, gives back the radiance from either kind of metadata; other readers see a usual JPEG."""
+"""gainmap.py: libultrahdr, the reader of those who made the format, gives back the radiance from either kind of metadata; other readers see a usual JPEG."""
 
 import io
 import struct
