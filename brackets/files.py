@@ -37,7 +37,8 @@ def _read_with_pillow(path):
         check_size(*file.size)
         if file.mode not in ("RGB", "L", "RGBA"):
             raise Unsupported(f"its colours are {file.mode}, not RGB or grey; save it again as RGB")
-        if file.format != "WEBP" and file.width * file.height > 600 * path.stat().st_size:      # a block of 64 pixels takes a bit or more
+        # A block of 64 pixels takes a bit or more in a JPEG. WebP has no such limit, but photographs are far from it.
+        if file.width * file.height > (10_000 if file.format == "WEBP" else 600) * path.stat().st_size:
             raise ValueError(f"it says {file.width}x{file.height} pixels but has only {path.stat().st_size} bytes")
         orientation, profile, image = file.getexif().get(0x0112), file.info.get("icc_profile"), np.asarray(file)
     image = image[:, :, None] if image.ndim == 2 else image

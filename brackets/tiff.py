@@ -5,6 +5,8 @@ with what it holds first, and every strip must fill its place. YCbCr without JPE
 """
 
 import logging
+import math
+import struct
 from itertools import islice
 
 import numpy as np
@@ -18,8 +20,9 @@ MOST_PAGES = 64
 REDUCED_OR_MASK = 5             # bits of NewSubfileType
 RAW = 32803, 34892              # photometric: what a colour filter array saw, and the same after interpolation
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
-UNCOMPRESSED, LZW, DEFLATE, JPEG, PACKBITS = 1, 5, (8, 32946), (6, 7), 32773
-MOST_PER_BYTE = 2000            # bytes that LZW can make of one; deflate and PackBits make fewer
+MOST_PER_BYTE = {1: 1, 5: 2000, 8: 2000, 32946: 2000, 32773: 2000}  # compression: bytes that one byte can become; none, LZW, deflate twice, PackBits
+JPEG, OTHERS = (6, 7), (50000, 34925, 34926)    # compressions that are read, too: JPEG; Zstandard and LZMA, whose bytes can become many
+START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}          # markers of a JPEG that its size follows
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)    # what it logs about a damaged file is raised here
 
@@ -55,6 +58,8 @@ def _check(page, size):
         raise Unsupported(f"its values are {page.dtype or ''} of {bits} bits, whose white level is uncertain; save it again with 8 or 16 bits")
     if kind == WHITE_IS_ZERO and page.dtype.kind == "f":
         raise Unsupported("its white is zero in floating point; save it again with 8 or 16 bits")
+    if page.compression not in (*MOST_PER_BYTE, *JPEG, *OTHERS):
+        raise Unsupported(f"its compression is {getattr(page.compression, 'name', page.compression)}; save it again with LZW, or without compression")
     check_size(width, height)
     samples = page.samplesperpixel
     if samples < (3 if kind in (RGB, YCBCR) else 1) or samples > 64 or page.imagedepth != 1:
@@ -68,9 +73,23 @@ def _check(page, size):
     needed, held = width * height * samples * bits // 8, sum(counts)
     if kind == YCBCR:
         needed //= samples                  # the luma at least
-    most = {UNCOMPRESSED: 1, LZW: MOST_PER_BYTE, PACKBITS: MOST_PER_BYTE, **dict.fromkeys(DEFLATE, MOST_PER_BYTE)}.get(page.compression)
-    if held > size or (most and needed > most * held):
+    if held > size or needed > held * MOST_PER_BYTE.get(page.compression, math.inf):
         raise ValueError(f"it says {width}x{height} pixels but has only {held} bytes of them")
+    for offset, count in zip(offsets, counts) if page.compression in JPEG else ():
+        page.parent.filehandle.seek(offset)
+        size_inside = _jpeg_size(page.parent.filehandle.read(min(count, 2 ** 16)))
+        if math.prod(size_inside) > (across + 16) * (down + 16):
+            raise ValueError(f"a JPEG of {size_inside[1]}x{size_inside[0]} pixels stands for {across}x{down} of it")
+
+
+def _jpeg_size(data):
+    """Height and width that a JPEG says in its header. data: its first bytes. Raises: ValueError."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        if data[at + 1] in START_OF_FRAME:
+            return struct.unpack(">HH", data[at + 5:at + 9])
+        at += 2 + int.from_bytes(data[at + 2:at + 4])
+    raise ValueError("a JPEG in it has no size")
 
 
 def _decoded(page):

@@ -149,6 +149,13 @@ def kinds_of_error(folder):
             "claims.jpg": r"damaged \(it says 8192x8192 pixels but has only \d+ bytes\); copy"}
 
 
+def test_a_webp_that_claims_much_more_than_it_holds_is_refused_before_decoding(tmp_path):
+    data = encoded(RGB8, lambda f, a: Image.fromarray(a).save(f, "WEBP"))
+    (tmp_path / "a.webp").write_bytes(data[:26] + b"\xff\x3f\xff\x3f" + data[30:])
+    with pytest.raises(ValueError, match="16383x16383 pixels but has only"):
+        files.read_image(tmp_path / "a.webp")
+
+
 def test_errors_are_of_few_kinds_and_each_has_its_sentence(tmp_path):
     for name, sentence in kinds_of_error(tmp_path).items():
         with pytest.raises((ValueError, FileNotFoundError), match=f"^{re.escape(str(tmp_path / name))}: (it says )?(its )?{sentence}"):

@@ -164,6 +164,29 @@ def test_one_strip_that_claims_many_rows_is_refused_before_it_is_decoded(tmp_pat
         read_image(path)
 
 
+def test_a_jpeg_inside_that_claims_to_be_larger_than_its_strip_is_refused_before_it_is_decoded(tmp_path):
+    path = tiff(tmp_path / "a.tif", (RGB16 >> 8).astype(np.uint8), compression="jpeg")
+    data = path.read_bytes()
+    place = data.index(b"\xff\xc0") + 5
+    path.write_bytes(data[:place] + b"\x7f\xff\x7f\xff" + data[place + 4:])
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="a JPEG of 32767x32767 pixels stands for 48x32 of it"):
+        read_image(path)
+    assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize("settings", [{}, {"rowsperstrip": 16}, {"tile": (16, 32)}])
+def test_jpeg_inside_of_a_tiff_is_read_nearly(tmp_path, settings):
+    smooth = np.clip(np.add.outer(np.arange(33), np.arange(50))[..., None] * [2, 1, 3], 0, 255).astype(np.uint8)
+    image = read_image(tiff(tmp_path / "a.tif", smooth, compression="jpeg", **settings))
+    assert image.shape == smooth.shape and np.abs(image.astype(int) - smooth).mean() < 4
+
+
+def test_a_compression_that_is_not_read_is_named(tmp_path):
+    with pytest.raises(ValueError, match="its compression is JPEG2000; save it again with LZW"):
+        read_image(tiff(tmp_path / "a.tif", (RGB16 >> 8).astype(np.uint8), compression="jpeg2000"))
+
+
 def test_colours_that_are_not_rgb_are_named(tmp_path):
     with pytest.raises(ValueError, match="SEPARATED.*save it again as RGB"):
         read_image(tiff(tmp_path / "a.tif", RNG.integers(0, 99, (32, 48, 4), dtype=np.uint8), photometric="separated"))
