@@ -1,7 +1,7 @@
 """Reads TIFF files: the picture and not its thumbnail, all of it or nothing.
 
 tifffile decodes. It leaves black what is not there, and walks through as many strips as a file claims to have: what a file claims is compared
-with what it holds first, and every strip must fill its place. YCbCr without JPEG compression, which tifffile takes for RGB, is converted here.
+with what it holds first. YCbCr without JPEG compression, which tifffile takes for RGB, is converted here.
 """
 
 import logging
@@ -93,23 +93,8 @@ def _jpeg_size(data):
 
 
 def _decoded(page):
-    """The pixels of a page, (H, W, samples). Raises: ValueError where a strip or tile does not fill its place."""
-    if page.is_final:                       # stored as it is, in one piece, all of which is there
-        return _interleaved(page.asarray(squeeze=False))
-    out, filled = np.empty(page.shaped, page.dtype), 0              # (planes, 1, H, W, samples of a plane)
-    for piece, (plane, _, top, left, _), _ in page.segments():
-        if piece is not None:
-            place = out[plane, 0, top:top + piece.shape[1], left:left + piece.shape[2]]
-            place[...] = piece[0, :place.shape[0], :place.shape[1]]
-            filled += place.shape[0] * place.shape[1]
-    planes, _, height, width, _ = out.shape
-    if filled != planes * height * width:
-        raise ValueError(f"{100 * (1 - filled / (planes * height * width)):.1f} % of its pixels are missing")
-    return _interleaved(out)
-
-
-def _interleaved(pixels):
-    """(planes, 1, H, W, samples of a plane) -> (H, W, samples)."""
+    """The pixels of a page that _check has passed, (H, W, samples). tifffile raises an error where a strip or tile does not fill its place."""
+    pixels = page.asarray(squeeze=False)                            # (planes, 1, H, W, samples of a plane)
     planes, _, height, width, samples = pixels.shape
     return pixels[0, 0] if planes == 1 else np.moveaxis(pixels[:, 0], 0, 2).reshape(height, width, planes * samples)
 

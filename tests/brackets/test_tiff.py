@@ -131,17 +131,22 @@ def test_a_missing_strip_is_damage_and_not_black_rows(tmp_path, tag, value, comp
         read_image(path)
 
 
-def test_a_strip_with_too_few_rows_is_damage(tmp_path):
-    """Deflated strips of 8 rows; in place of the second there is one of 4."""
-    path = tiff(tmp_path / "a.tif", RGB16, rowsperstrip=8, compression="zlib")
-    tiff(tmp_path / "b.tif", RGB16[:4], rowsperstrip=4, compression="zlib")
-    with tifffile.TiffFile(tmp_path / "b.tif") as b, tifffile.TiffFile(path) as a:
-        short = b.filehandle.path, b.pages[0].dataoffsets[0], b.pages[0].databytecounts[0]
-        place = a.pages[0].dataoffsets[1]
+@pytest.mark.parametrize("settings", [{"rowsperstrip": 8}, {"tile": (16, 16)}], ids=["strips", "tiles"])
+@pytest.mark.parametrize("compression", ["zlib", "lzw", "packbits", "zstd", "lzma"])
+def test_a_strip_with_too_few_rows_is_damage(tmp_path, compression, settings):
+    """In the place of the second strip or tile of flat pixels there is one that has half of its rows."""
+    flat = np.full((32, 48, 3), 7, np.uint8)
+    path = tiff(tmp_path / "a.tif", flat, compression=compression, **settings)
+    half = {"rowsperstrip": 4} if "rowsperstrip" in settings else {"rowsperstrip": 8}
+    short = tiff(tmp_path / "b.tif", flat[:8, :48 if "rowsperstrip" in settings else 16], compression=compression, **half)
+    with tifffile.TiffFile(path) as whole, tifffile.TiffFile(short) as other:
+        (place, room), (start, count) = [(page.dataoffsets[k], page.databytecounts[k]) for page, k in ((whole.pages[0], 1), (other.pages[0], 0))]
+        tag = 279 if 279 in whole.pages[0].tags else 325
+    assert count <= room
     data = bytearray(path.read_bytes())
-    data[place:place + short[2]] = (tmp_path / "b.tif").read_bytes()[short[1]:short[1] + short[2]]
+    data[place:place + count] = short.read_bytes()[start:start + count]
     path.write_bytes(data)
-    changed(path, 279, short[2], at=1)
+    changed(path, tag, count, at=1)
     with pytest.raises(ValueError, match="; copy it again"):
         read_image(path)
 

@@ -7,7 +7,7 @@ import torch
 import test_light
 import test_register
 from brackets.prepare import PrepareConfig, prepare, registered_frames
-from brackets.register import estimate, filled_reference, register, warp, with_nearest
+from brackets.register import estimate, filled_reference, normalise, register, warp, with_nearest
 from test_register import EV, corner_error, homography
 
 RIMS = ((24, 0, 5), (12, 0, 0), (0, 24, 0))     # pixels at the left, right and top that short, reference and long frame do not show
@@ -45,8 +45,10 @@ def test_black_rims_are_not_the_same_thing():
 
 @pytest.mark.parametrize("height, width, short, long", test_register.MOTIONS)
 def test_motion_is_found_in_what_both_frames_show(height, width, short, long):
+    """Of each frame a third or more is not seen, elsewhere in each: taken for flat or black, that would be wrong by pixels."""
     W_short, W_long = homography(height, width, **short), homography(height, width, **long)
-    ldr = with_rims(test_register.bracket(height, width, W_short, W_long))
+    third = width // 3
+    ldr = with_rims(test_register.bracket(height, width, W_short, W_long), ((0, third, 0), (third // 2, 0, 60), (0, third, 60)))
     registered, found = register(ldr, EV)
     assert corner_error(found[0], W_short, height, width) < 0.3 and corner_error(found[2], W_long, height, width) < 0.3
     assert not registered.isnan().any()
@@ -57,6 +59,18 @@ def test_rims_at_the_same_place_do_not_hold_a_frame_that_moved():
     W = homography(200, 300, (9.0, -4.0))
     ldr = with_rims(test_register.bracket(200, 300, W, None), [(75, 75, 0)] * 3)
     assert corner_error(estimate(ldr[1], ldr[0], 2.0), W, 200, 300) < 0.5
+
+
+def test_a_reference_of_which_little_is_seen_is_recognised():
+    W = homography(400, 300, (7.3, -4.6))
+    ldr = with_rims(test_register.bracket(400, 300, W, None), ((0, 0, 0), (0, 272, 0), (0, 0, 0)))
+    assert corner_error(estimate(ldr[1], ldr[0], 2.0), W, 400, 28) < 1
+
+
+def test_a_rim_in_a_flat_picture_shows_nothing():
+    grey = np.full((40, 50), 0.5, np.float32)
+    grey[:, :20] = np.nan
+    assert np.isnan(normalise(grey)[:, :20]).all() and np.abs(normalise(grey)[:, 20:]).max() < 1e-4
 
 
 @pytest.mark.parametrize("curve", ["real camera", "sigmoid"])
