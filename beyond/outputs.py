@@ -14,7 +14,6 @@ beforehand what it will write.
 """
 
 import importlib.util
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,11 +88,11 @@ def write_results(stem, result, config):
     hdr_mu, ev, (H, W) = T(result.hdr_hat[0]), result.prepared.ev[None], result.hdr_hat.shape[-2:]
     radiance = result.hdr_hat[0].permute(1, 2, 0).contiguous().numpy()
     write_image(path(".hdr"), radiance)
-    profile = profile_of(result.reference)
-    jpeg, _ = gain_map_jpeg(picture(radiance), radiance, exif_for_result(result.reference, W, H, profile), profile)
+    for_the_eye, profile = picture(radiance), profile_of(result.reference)
+    jpeg, _ = gain_map_jpeg(for_the_eye, radiance, exif_for_result(result.reference, W, H, profile), profile)
     write_atomically(path(".jpg"), lambda file: file.write(jpeg))
     write_image(path(".png"), (hdr_mu.permute(1, 2, 0) * 255).round().byte().numpy(), RESULT)
-    save_panel(path("_panel.png"), *panels(result.registered, ev, result.hdr_hat, result.hdr, result.longer_by))
+    save_panel(path("_panel.png"), *panels(result.registered, ev, result.hdr_hat, result.hdr, result.longer_by, for_the_eye))
     if result.spread is not None:
         save_spread(path("_spread.png"), hdr_mu, result.spread[0, 0])
     if config.exr:

@@ -77,20 +77,22 @@ def shrunk_bracket(ldr, homographies):
 
 
 @torch.no_grad()
-def panels(ldr, ev, hdr_hat, hdr=None, longer_by=0.0):
+def panels(ldr, ev, hdr_hat, hdr=None, longer_by=0.0, for_the_eye=None):
     """The pictures of the panel, of at most PANEL pixels a side, and their columns, for save_panel.
 
     ldr: (1, 3, 3, H, W), ev: (1, 3), hdr_hat: (1, 3, H, W), hdr: (3, H, W) or None; longer_by: stops by which the
-    shortest frame of ldr is exposed longer than the unit of hdr_hat and hdr.
+    shortest frame of ldr is exposed longer than the unit of hdr_hat and hdr; for_the_eye: picture() of hdr_hat, where it is there already.
     """
     ldr, hdr_hat = torch.stack([shrink(frame) for frame in ldr[0]])[None], shrink(hdr_hat[0])
+    if for_the_eye is None:
+        for_the_eye = picture(hdr_hat.clamp(min=0).permute(1, 2, 0).float().cpu().numpy())
     shown = [(f"frame {i + 1}, {float(stops):+.3g} EV", frame) for i, (stops, frame) in enumerate(zip(ev[0], ldr[0]))]
     shown += [("weighted merge", T(weighted_merge(ldr, ev)[0] * 2.0 ** -longer_by)), ("LF-Diff", T(hdr_hat))]
     if hdr is not None:
         truth = T(shrink(hdr))
         shown += [("truth", truth), ("5 x |LF-Diff - truth|", 5 * (T(hdr_hat) - truth).abs())]
-    for_the_eye = torch.from_numpy(picture(hdr_hat.clamp(min=0).permute(1, 2, 0).float().cpu().numpy()))
-    return [*shown, ("LF-Diff, as in NAME.jpg", for_the_eye.permute(2, 0, 1) / 255)], 4 if hdr is not None else 3
+    for_the_eye = shrink(torch.from_numpy(for_the_eye).permute(2, 0, 1).float()) / 255
+    return [*shown, ("LF-Diff, as in NAME.jpg", for_the_eye)], 4 if hdr is not None else 3
 
 
 def save_panel(path, panels, columns=3, width=4.0):

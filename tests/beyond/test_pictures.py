@@ -67,5 +67,7 @@ def test_the_panel_ends_with_the_picture_of_name_jpg_and_has_truth_and_error_whe
         assert [title for title, _ in shown] == ["frame 1, +0 EV", "frame 2, +2.01 EV", "frame 3, +4 EV", "weighted merge", "LF-Diff", *titles,
                                                  "LF-Diff, as in NAME.jpg"] and found == columns
         assert all(image.shape == (3, 48, 64) for _, image in shown)
+        again, _ = panels(ldr, ev, 0.9 * hdr[None], truth, for_the_eye=picture((0.9 * hdr).permute(1, 2, 0).numpy()))
+        assert torch.equal(again[-1][1], shown[-1][1])
         last = (shown[-1][1] * 255).round().byte().permute(1, 2, 0).numpy()
         assert np.array_equal(last, picture((0.9 * hdr).permute(1, 2, 0).numpy()))
