@@ -38,7 +38,7 @@ def print_files(bracket, choice, sample):
     height, width = sample["ldr"].shape[-2:]
     print(f"{bracket.name}: {width}x{height}")
     for i, (path, stops) in enumerate(zip(bracket.paths, bracket.ev)):
-        frame = sample["ldr"][choice.three.index(i)] if i in choice.three else read_frames(bracket.folder, [path])[0][0]
+        frame = sample["ldr"][choice.three.index(i)] if i in choice.three else read_frames(bracket.folder, [path], among=bracket.paths)[0][0]
         saturated, unseen = (100 * where.float().mean() for where in (frame.amax(dim=0) >= 1, frame[0].isnan()))
         print(f"  {path.name:24s} {kind_of(path):5s} {read_stored(path).pixels.dtype!s:8s} +{stops:.2f} EV  mean {frame.nanmean():.3f}, "
               f"{saturated:.1f} % saturated" + (f", {unseen:.1f} % transparent" if unseen else "")

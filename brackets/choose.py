@@ -122,7 +122,7 @@ def load_three(bracket, choice):
     A frame that does not exist is black or white, see above. "hdr", where there is one, is in units of the shortest frame of the whole bracket.
     """
     short, reference, long = choice.three
-    frames, hdr = read_frames(bracket.folder, [bracket.paths[i] for i in choice.three if i is not None], bracket.truth)
+    frames, hdr = read_frames(bracket.folder, [bracket.paths[i] for i in choice.three if i is not None], bracket.truth, bracket.paths)
     ldr = [torch.zeros_like(frames[0])] * (short is None) + frames + [torch.ones_like(frames[0])] * (long is None)
     at = bracket.ev[reference]
     ev = [at - choice.step if short is None else bracket.ev[short], at, at + choice.step if long is None else bracket.ev[long]]

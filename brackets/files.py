@@ -19,10 +19,10 @@ from PIL import Image
 
 from brackets.kinds import Unsupported, check_size, in_a_sentence, kind_to_read
 from brackets.marks import marked_png, software_exif
-from brackets.png import read_png
+from brackets.png import png_exif, read_png
 from brackets.radiance import radiance_bytes, read_radiance
-from brackets.raw import read_raw
-from brackets.tiff import read_tiff
+from brackets.raw import raw_size_and_orientation, read_raw
+from brackets.tiff import picture_of, read_tiff, tag_of
 from brackets.transfer import coded_for_display, of_profile
 from common import write_atomically
 
@@ -72,6 +72,25 @@ def read_stored(path):
     image = image if image.shape[2] == 3 else image.repeat(3, axis=2)
     seen = None if alpha is None else alpha >= OPAQUE * (1 if alpha.dtype == np.float32 else np.iinfo(alpha.dtype).max)
     return Stored(image, None if seen is None or seen.all() else seen, int(orientation) if orientation in range(1, 9) else 1, note)
+
+
+def stored_size_and_orientation(path):
+    """What the header of a photograph says: width and height as stored, and EXIF's orientation, 1 to 8. Errors as of read_image."""
+    path = Path(path)
+    try:
+        kind = kind_to_read(path)
+        if kind == "RAW":
+            return raw_size_and_orientation(path)
+        if kind == "TIFF":
+            with tifffile.TiffFile(path) as tiff:
+                page = picture_of(tiff)
+                size, orientation = (page.imagewidth, page.imagelength), tag_of(tiff, page, 0x0112)
+        else:
+            with Image.open(path) as image:
+                size, orientation = image.size, (png_exif(path) if kind == "PNG" else image.getexif()).get(0x0112)
+    except Exception as error:      # as above
+        raise in_a_sentence(path, error) from error
+    return size, int(orientation) if orientation in range(1, 9) else 1
 
 
 def upright(image, orientation):

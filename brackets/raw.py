@@ -38,6 +38,12 @@ def read_raw(path):
     return (light.astype(np.float32) / np.float32(65535)) ** np.float32(1 / GAMMA), None, ORIENTATIONS.get(sizes.flip, 1), NOTE
 
 
+def raw_size_and_orientation(path):
+    """Width and height of a RAW file as stored, and EXIF's orientation."""
+    with _opened(path) as raw:
+        return (raw.sizes.width, raw.sizes.height), ORIENTATIONS.get(raw.sizes.flip, 1)
+
+
 def raw_exif(path):
     """Exposure time, f-number and ISO of a RAW file, 0 for what is missing."""
     with _opened(path) as raw:

@@ -277,7 +277,8 @@ def filled_reference(ldr, ev, homographies):
     reference = torch.from_numpy(with_nearest(ldr[1].contiguous().numpy()))
     for i in (0, 2):
         frame = warp(ldr[i], homographies[i], ldr[1], float(ev[1] - ev[i]))     # NaN where it does not show what the reference does not show
-        better = ldr[1].isnan() & ~frame.isnan() & (frame.amax(dim=0) < (WHITE if i == 2 else 2))
+        level = frame.amax(dim=0)
+        better = ldr[1].isnan() & ~frame.isnan() & (level > 0 if i == 0 else level < WHITE)     # a short frame that does not exist is black
         reference = torch.where(better, exposed_as_frame(frame, float(ev[i] - ev[1])), reference)
     return reference
 

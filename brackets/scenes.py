@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from brackets.exposures import exif_exposures, read_exposures
-from brackets.files import as_frame, read_image, read_stored
+from brackets.files import as_frame, read_image, read_stored, stored_size_and_orientation
 from brackets.folders import named, names, natural, other_than_named, photographs, say
 from brackets.light import estimate_exposures
 
@@ -160,23 +160,25 @@ def _estimated_exposures(frames, why):
     return ev
 
 
-def _orientations(folder, paths, stored):
-    """The orientation of each frame: its own, or that of most where one contradicts the others. stored: list of Stored, of paths."""
-    own = [frame.orientation for frame in stored]
+@functools.lru_cache(maxsize=4096)
+def _orientations(folder, paths):
+    """The orientation of each frame: its own, or that of most where one contradicts the others. paths: tuple. Returns: {path: EXIF's orientation}."""
+    sizes, own = zip(*map(stored_size_and_orientation, paths))
     usual = max(set(own), key=own.count)
-    if len(set(own)) == 1 or len({frame.pixels.shape for frame in stored}) > 1:     # frames of other sides were turned by a program, and their tags with them
-        return own
+    if len(set(own)) == 1 or len(set(sizes)) > 1:       # frames of other sides were turned by a program, and their tags with them
+        return dict(zip(paths, own))
     if 2 * own.count(usual) <= len(own):
         raise ValueError(f"{folder}: the orientation tags are {', '.join(f'{o} ({p.name})' for p, o in zip(paths, own))}; correct them, most must agree")
     odd = ", ".join(f"{path.name} says {orientation}" for path, orientation in zip(paths, own) if orientation != usual)
     say(f"{folder}: the orientation tag of {odd}, of the others {usual}; all are taken to be {usual}")
-    return [usual] * len(own)
+    return dict.fromkeys(paths, usual)
 
 
-def read_frames(folder, paths, truth=None):
+def read_frames(folder, paths, truth=None, among=None):
     """Reads photographs of one size, and the truth.
 
-    folder: for messages; paths: of the photographs; truth: path or None.
+    folder: for messages; paths: of the photographs; truth: path or None; among: all photographs of the scene, by default paths: the orientation tags of
+        most of them are believed.
     Returns: list of (3, H, W) float32 tensors in [0, 1], NaN where a photograph is transparent; (3, H, W) float32 radiance in [0, 1] or None.
     Raises: ValueError for sizes that differ, values outside of [0, 1], and whatever read_stored raises.
     """
@@ -188,7 +190,8 @@ def read_frames(folder, paths, truth=None):
             raise ValueError(f"{path}: no pixel is opaque; save it again without transparency")
     for note in {frame.note for frame in stored} - {""}:
         say(f"{folder}: {names(path for path, frame in zip(paths, stored) if frame.note == note)}: {note}, coded with gamma 2.2")
-    frames = [as_frame(*frame) for frame in zip(stored, _orientations(folder, paths, stored))]
+    orientations = _orientations(folder, tuple(among or paths))
+    frames = [as_frame(frame, orientations[path]) for path, frame in zip(paths, stored)]
     hdr = read_image(truth) if truth else None
     sizes = {p.name: f"{image.shape[1]}x{image.shape[0]}" for p, image in zip(paths + [truth] * bool(truth), frames + [hdr] * bool(truth))}
     if len(set(sizes.values())) > 1:

@@ -78,7 +78,7 @@ def widen(hdr_hat, prepared, bracket, choice, config):
         reference, last = choice.three[1], choice.three[k]
         neighbour, there = prepared.ldr[k], float(prepared.ev[k])
         for i in sorted((i for i in choice.beyond if side * (i - reference) > 0), key=lambda i: side * i):
-            frame = read_frames(bracket.folder, [bracket.paths[i]])[0][0]
+            frame = read_frames(bracket.folder, [bracket.paths[i]], among=bracket.paths)[0][0]
             if frame.shape != neighbour.shape:
                 raise ValueError(f"{bracket.paths[i]}: {frame.shape[2]}x{frame.shape[1]} pixels, the others {neighbour.shape[2]}x{neighbour.shape[1]}; "
                                  "give images of one size")

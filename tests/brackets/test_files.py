@@ -156,6 +156,15 @@ def test_a_webp_that_claims_much_more_than_it_holds_is_refused_before_decoding(t
         files.read_image(tmp_path / "a.webp")
 
 
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_the_header_says_what_the_whole_file_says(tmp_path, fmt):
+    (tmp_path / "a").write_bytes(jpeg_bytes(SMOOTH8, 6, fmt=fmt))
+    assert files.stored_size_and_orientation(tmp_path / "a") == ((24, 16), 6)
+    (tmp_path / "b").write_text("hello")
+    with pytest.raises(ValueError, match="b: this is no image"):
+        files.stored_size_and_orientation(tmp_path / "b")
+
+
 def test_errors_are_of_few_kinds_and_each_has_its_sentence(tmp_path):
     for name, sentence in kinds_of_error(tmp_path).items():
         with pytest.raises((ValueError, FileNotFoundError), match=f"^{re.escape(str(tmp_path / name))}: (it says )?(its )?{sentence}"):

@@ -21,7 +21,7 @@ import tifffile
 from PIL import Image
 
 from brackets.exposures import read_exif, read_exposures
-from brackets.files import read_image
+from brackets.files import read_image, stored_size_and_orientation
 from brackets.marks import mark_of
 from photographs import SMOOTH8, jpeg_bytes, png_bytes
 from test_radiance import FLAT, radiance_file
@@ -91,7 +91,7 @@ def mutated(data, rng):
 
 def check(path):
     """Reads a file in every way. Raises: AssertionError where something else comes out than is promised."""
-    for read in (read_exposures,) if path.suffix == ".txt" else (read_image, read_exif, mark_of):
+    for read in (read_exposures,) if path.suffix == ".txt" else (read_image, stored_size_and_orientation, read_exif, mark_of):
         start = time.perf_counter()
         try:
             found = read(path)

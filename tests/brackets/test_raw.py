@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from brackets.files import read_image, read_stored
+from brackets.files import read_image, read_stored, stored_size_and_orientation
 from brackets.light import estimate
 from brackets.scenes import load_scene
 
@@ -93,3 +93,7 @@ def test_without_rawpy_one_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ValueError, match=r"a.dng: RAW files need the package rawpy; run `pip install -r requirements-raw.txt`, or export JPEG or TIFF"):
         read_image(dng(tmp_path / "a.dng", LIGHT.copy()))
+
+
+def test_the_header_of_a_raw_file_says_its_size_and_orientation(rawpy, tmp_path):
+    assert stored_size_and_orientation(dng(tmp_path / "a.dng", LIGHT.copy(), orientation=6)) == ((192, 128), 6)

@@ -7,8 +7,9 @@ import torch
 from PIL.TiffImagePlugin import IFDRational
 from torch.utils.data import DataLoader
 
+from brackets.choose import choose, load_three
 from brackets.files import write_image
-from brackets.scenes import Scenes, find_scenes, load_scene, scene_files
+from brackets.scenes import Scenes, find_bracket, find_scenes, load_scene, read_frames, scene_files
 from photographs import frame, jpeg_bytes, kalantari_scene, linear_png, opencv, two_scenes, which
 
 
@@ -207,6 +208,13 @@ def test_an_orientation_tag_against_the_others_is_named_and_not_believed(tmp_pat
     assert sample["ldr"].shape == (3, 3, 24, 16) and all(int(frame[0].argmax()) == 15 for frame in sample["ldr"])
     assert capsys.readouterr().out == f"{tmp_path / 'a'}: the orientation tag of 2.jpg says 1, of the others 6; all are taken to be 6\n"
     assert load_scene(turned(tmp_path / "b", (1, 1, 3)))["ldr"].flatten(2)[:, 0].argmax(dim=1).tolist() == [0, 0, 0]
+
+
+def test_the_tags_of_all_frames_count_and_not_only_those_of_the_frames_that_are_read(tmp_path):
+    folder = turned(tmp_path / "a", (6, 1, 6, 6, 1))
+    bracket = find_bracket(folder)
+    frames, _ = read_frames(folder, bracket.paths[1:2], among=bracket.paths)
+    assert frames[0].shape == (3, 24, 16) and load_three(bracket, choose(bracket.ev, 1))["ldr"].shape == (3, 3, 24, 16)
 
 
 def test_a_frame_that_a_program_turned_with_its_tag_is_believed(tmp_path, capsys):

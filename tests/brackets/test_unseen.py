@@ -89,6 +89,12 @@ def test_a_reference_is_filled_from_the_long_frame_or_where_that_is_white_from_t
     assert np.allclose(reference, [from_long, from_short, 0.5, from_short, 0.5, 0.5])      # where no frame tells, the nearest pixel
 
 
+def test_a_short_frame_that_does_not_exist_tells_nothing_of_the_reference():
+    ldr = torch.stack([torch.full((3, 4, 6), value) for value in (0.0, 0.5, 1.0)])
+    ldr[1, :, :, :2] = torch.nan
+    assert (filled_reference(ldr, EV, torch.eye(3).repeat(3, 1, 1)) == 0.5).all()
+
+
 def test_a_frame_is_read_only_where_all_pixels_around_are_seen():
     frame, reference = torch.full((3, 20, 30), 0.6), torch.full((3, 20, 30), 0.5)
     frame[:, :, :10] = torch.nan
