@@ -5,10 +5,12 @@ Paper: Sec. 4.3.
     python infer.py --scene examples/cafe                 writes results/cafe.jpg and more, see beyond/outputs.py
     python infer.py --scene DIR --seed 1 --steps 20       another sample of the prior, with more DDIM steps
     python infer.py --scene DIR --samples 8               the mean of 8 samples, and where they differ: NAME_spread.png
+    python infer.py --scene DIR --dry-run                 which brackets were found, which frames are used, where results go
 
-DIR holds three or more photographs of one scene (TIFF, PNG or JPEG, 8 or 16 bit, any size) and exposure.txt, or EXIF in the
-photographs; see brackets/scenes.py. If a ground truth HDRImg.hdr lies beside them, PSNR is printed too. The frames are prepared like those
-of the training (brackets/prepare.py).
+DIR holds two or more photographs of one scene and exposure.txt, or EXIF in the photographs; see brackets/scenes.py. It may also hold several
+brackets (brackets/grouping.py). Of more than three frames, the network sees three (brackets/choose.py), and the others are put into its result
+(brackets/wider.py). The frames are prepared like those of the training (brackets/prepare.py). If a ground truth HDRImg.hdr lies beside them, PSNR
+is printed too.
 """
 
 import time
@@ -95,8 +97,8 @@ def main():
         part.compile()
     ends = endings(config.output, network.samples > 1)
     jobs, failed = make_plan(config.input, config.output.out, ends, model.steps)
-    if not config.input.dry_run:
-        work_off(jobs, failed, ends, lambda job: write_results(job.stem, reconstruct_scene(job, model, config, device, dtype), config.output))
+    work_off([] if config.input.dry_run else jobs, failed, ends,
+             lambda job: write_results(job.stem, reconstruct_scene(job, model, config, device, dtype), config.output))
 
 
 if __name__ == "__main__":

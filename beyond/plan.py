@@ -12,12 +12,12 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from brackets.choose import Choice, by_name, choose, in_words, pick_reference
 from brackets.grouping import find_places
 from brackets.scenes import Bracket, find_bracket
+from common import in_words as words_for
 from common import write_atomically
 
 RECORD = ".lfdiff.json"     # {name of a result: bracket that it was made from}
@@ -97,11 +97,10 @@ def name_results(jobs, out, ends):
         for name in names:
             files = [out / (name + end) for end in ends]
             owners = [taken.get(folded(path.name), record.get(folded(path.name)) if path.exists() or path.is_symlink() else job.source) for path in files]
-            if name == job.bracket.name:
-                lost = next((path for path in files if identity(path) in inputs), None)
-                if lost and identity(lost) is not None:
-                    raise ValueError(f"--out {out}: {lost.name} would replace {inputs[identity(lost)]}; choose another folder")
-            if all(owner == job.source for owner in owners):
+            lost = next((path for path in files if identity(path) in inputs), None)
+            if lost and name == job.bracket.name:
+                raise ValueError(f"--out {out}: {lost.name} would replace {inputs[identity(lost)]}; choose another folder")
+            if not lost and all(owner == job.source for owner in owners):
                 job.stem = out / name
                 taken.update((folded(path.name), job.source) for path in files)
                 break
@@ -129,7 +128,7 @@ def make_plan(config, out, ends, known):
         except (ValueError, OSError) as error:
             if len(places) == 1:
                 raise
-            failed[str(place.folder / (place.name if place.paths else ""))] = str(error)
+            failed[str(place.folder / (place.name if place.paths else ""))] = words_for(error)
     name_results(jobs, out, ends)
     if len(places) > 1 or config.dry_run or len(jobs[0].bracket.paths) != 3:
         print(plan_in_words(root, jobs, failed, singles))
@@ -158,13 +157,13 @@ def work_off(jobs, failed, ends, work):
         try:
             remember(job.stem, job.source, ends)
             tqdm.write(work(job))
-        except (ValueError, OSError, torch.OutOfMemoryError) as error:
-            if alone:
+        except Exception as error:
+            if alone or not (words := words_for(error)):
                 raise
-            failed[job.source] = str(error).splitlines()[0]
-            tqdm.write(f"error: {failed[job.source]}", file=sys.stderr)
+            failed[job.source] = words
+            tqdm.write(f"error: {words}", file=sys.stderr)
     total = len(jobs) + len([name for name in failed if name not in {job.source for job in jobs}])
     if total > 1:
         print(f"{total - len(failed)} of {total} brackets done")
     if failed:
-        raise ValueError(f"{len(failed)} of {total} brackets failed: " + "; ".join(f"{name} ({reason})" for name, reason in failed.items()))
+        raise ValueError(f"{len(failed)} bracket{'s' * (len(failed) > 1)} failed: " + "; ".join(f"{name} ({reason})" for name, reason in failed.items()))

@@ -4,7 +4,11 @@ All tiles share one prior, so neighbouring tiles agree. DHRNet's attentions pool
 says what that changes.
 """
 
+import contextlib
+import itertools
+
 import torch
+from tqdm import tqdm
 
 from beyond.fast import give_back_memory
 from beyond.steps import nearest_step, scale_back, show_at
@@ -38,6 +42,27 @@ def tile_ramps(length, tile, overlap):
     return [(start, ramp / covered[start:start + tile]) for start, ramp in zip(starts, ramps)]
 
 
+def bar_of(total, unit):
+    """A progress bar that is shown in a terminal only, and leaves nothing behind."""
+    return tqdm(total=total, unit=unit, leave=False, disable=None)
+
+
+@contextlib.contextmanager
+def steps_shown(model, S, sampler):
+    """Shows each pass of the denoiser in a progress bar. Arguments as of reconstruct_in_tiles."""
+    if model.denoiser is None:
+        yield
+        return
+    with bar_of(model.schedule.T if sampler == "ancestral" else S or model.config.diffusion.S, "step") as bar:
+        def passed(*_):             # what a hook returns would replace the module's output
+            bar.update()
+        hook = model.denoiser.register_forward_hook(passed)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
 def rebuild_in_tiles(rebuild, ldr, z, tile, overlap=OVERLAP):
     """Eq. 10 tile by tile, with one prior for the whole image.
 
@@ -47,11 +72,13 @@ def rebuild_in_tiles(rebuild, ldr, z, tile, overlap=OVERLAP):
     H, W = ldr.shape[-2:]
     height, width, k = min(tile, H), min(tile, W), 1 if z is None else W // z.shape[-1]
     hdr_hat = ldr.new_zeros(len(ldr), 3, H, W)
-    for top, down in tile_ramps(H, height, overlap):
-        for left, across in tile_ramps(W, width, overlap):
+    rows, columns = tile_ramps(H, height, overlap), tile_ramps(W, width, overlap)
+    with bar_of(len(rows) * len(columns), "tile") as bar:
+        for (top, down), (left, across) in itertools.product(rows, columns):
             y, x = slice(top, top + height), slice(left, left + width)
             z_tile = None if z is None else z[..., top // k:(top + height) // k, left // k:(left + width) // k]
             hdr_hat[..., y, x] += rebuild(ldr[..., y, x], z_tile) * (down[:, None] * across).to(ldr)
+            bar.update()
     return hdr_hat
 
 
@@ -76,7 +103,8 @@ def reconstruct_in_tiles(model, ldr, ev, tile=0, S=None, sampler="ddim", generat
         z_hat, rebuild = None, lambda ldr, z: model.dhrnet(network_input(ldr, ev))
     else:
         D = model.condition.from_frames(ldr, ev).float()
-        z_hat = model.sample(torch.randn(D.shape, generator=generator).to(D), D, S, sampler, generator)
+        with steps_shown(model, S, sampler):
+            z_hat = model.sample(torch.randn(D.shape, generator=generator).to(D), D, S, sampler, generator)
         rebuild = lambda ldr, z: model.rebuild(network_input(ldr, ev), z)
     give_back_memory()          # the U-Net's maps are not of a tile's size
     return rebuild_in_tiles(rebuild, ldr, z_hat, tile)[..., :H, :W]

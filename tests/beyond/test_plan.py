@@ -142,7 +142,7 @@ def test_one_bracket_that_fails_does_not_stop_the_others(tmp_path, capsys):
         done.append(job.stem.name)
         return f"did {job.stem.name}"
 
-    with pytest.raises(ValueError, match="2 of 4 brackets failed: .*b .*c: is broken"):
+    with pytest.raises(ValueError, match="^2 brackets failed: .*b .*c: is broken"):
         work_off(jobs, failed, ENDS, work)
     said = capsys.readouterr()
     assert done == ["a", "d"] and "did a\n" in said.out and said.out.endswith("2 of 4 brackets done\n") and "error: c: is broken\n" in said.err
@@ -161,6 +161,10 @@ def test_infer_works_through_a_folder_of_folders_and_ends_with_2_where_one_faile
     first = (tmp_path / "out" / "a.hdr").read_bytes()
     (tmp_path / "in" / "b" / "2.png").write_bytes(b"broken")
     (tmp_path / "out" / "a.hdr").unlink()
-    with pytest.raises(ValueError, match="1 of 2 brackets failed"):
+    (tmp_path / "in" / "c").mkdir()
+    write_image(tmp_path / "in" / "c" / "1.png", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match="^1 bracket failed: .*c .*found 1 photographs"):
+        run_script(infer, *words, "--dry-run")
+    with pytest.raises(ValueError, match="^2 brackets failed"):
         run_script(infer, *words)
     assert (tmp_path / "out" / "a.hdr").read_bytes() == first

@@ -1,10 +1,12 @@
 """beyond/tiles.py: tiles blend without seams and agree with the whole image."""
 
+import io
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as nnf
+from tqdm import tqdm
 
 from beyond import fast
 from beyond.fast import speed_up
@@ -83,3 +85,20 @@ def test_a_tile_that_cannot_overlap_is_refused(bracket):
 @pytest.mark.parametrize("tile, H, W, side", [(0, 1000, 1500, 0), (0, 2001, 1500, 1280), (-1, 4000, 6000, 0), (512, 100, 100, 512)])
 def test_the_default_tile_is_none_up_to_three_megapixels(tile, H, W, side):
     assert tile_for(tile, H, W) == side
+
+
+def test_a_large_image_shows_its_steps_and_tiles_in_a_terminal_and_nothing_elsewhere(monkeypatch, capsys):
+    model = Stage2(LFDiffConfig(DHRNetConfig(channels=8, heads=2, frms=(1,), high_blocks=1))).eval()
+    ldr, ev, bars = torch.rand(1, 3, 3, 272, 400), torch.tensor([[0.0, 2, 4]]), []
+    plain = reconstruct_in_tiles(speed_up(model), ldr, ev, tile=256, S=3, generator=torch.Generator().manual_seed(0))
+    assert capsys.readouterr() == ("", "")
+
+    def bar(disable, **settings):
+        assert disable is None                                              # tqdm's "only in a terminal"
+        bars.append(tqdm(disable=False, file=io.StringIO(), **settings))
+        return bars[-1]
+
+    monkeypatch.setattr("beyond.tiles.tqdm", bar)
+    shown = reconstruct_in_tiles(model, ldr, ev, tile=256, S=3, generator=torch.Generator().manual_seed(0))
+    assert [(bar.unit, bar.n, bar.total) for bar in bars] == [("step", 3, 3), ("tile", 6, 6)] and torch.equal(plain, shown)
+    assert not model.denoiser._forward_hooks
