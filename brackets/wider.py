@@ -21,22 +21,6 @@ BELIEVED = 0.95         # coded value of a longer frame up to which it is believ
 FEWEST = 1000           # pixels that show the step between two frames, without which the stated one is taken
 
 
-def align_to(neighbour, frame, stops, config):
-    """Shows a frame as the neighbour's camera saw it at the neighbour's moment.
-
-    neighbour, frame: (3, H, W) coded in [0, 1]; stops: by how much the neighbour is exposed longer, negative: shorter; config: PrepareConfig.
-    Returns: (3, H, W); where it contradicts the neighbour, (1, H, W) in [0, 1].
-    """
-    homography = (estimate(neighbour, frame, stops) if config.register else None)
-    homography = np.eye(3) if homography is None else homography
-    if min(frame.shape[1:]) < SMALLEST:
-        return warp(frame, homography, neighbour, stops), torch.zeros(1, *frame.shape[1:])
-    pair, k = shrunk_pair(neighbour, frame, stops, homography)
-    u = flow_of(pair) if config.flow else torch.zeros(2, *pair.shape[2:])
-    ghost = contradiction(pair[0], sample_along(pair[1], u))
-    return warp(frame, homography, neighbour, stops, enlarged(u * k, k, frame) if config.flow else None), enlarged(ghost, k, frame)
-
-
 def measured_step(neighbour, frame, stops):
     """By how many stops the neighbour is exposed longer than the aligned frame, as both show; as stated where they show too little."""
     between = (torch.minimum(neighbour, frame) > 0.1) & (torch.maximum(neighbour, frame) < 0.9)
@@ -46,20 +30,37 @@ def measured_step(neighbour, frame, stops):
     return float(GAMMA * torch.log2(ratio[::1 + len(ratio) // 1_000_000].median()))
 
 
+def align_to(neighbour, frame, stops, config):
+    """Shows a frame as the neighbour's camera saw it at the neighbour's moment.
+
+    neighbour, frame: (3, H, W) coded in [0, 1]; stops: by how much the neighbour is exposed longer, as stated, negative: shorter; config: PrepareConfig.
+    Returns: (3, H, W); where it contradicts the neighbour, (1, H, W) in [0, 1]; the stops, as measured.
+    """
+    homography = estimate(neighbour, frame, stops) if config.register else None
+    homography = np.eye(3) if homography is None else homography
+    aligned = warp(frame, homography, neighbour, stops)
+    stops = measured_step(neighbour, aligned, stops)
+    if min(frame.shape[1:]) < SMALLEST:
+        return aligned, torch.zeros(1, *frame.shape[1:]), stops
+    pair, k = shrunk_pair(neighbour, frame, stops, homography)
+    u = flow_of(pair) if config.flow else torch.zeros(2, *pair.shape[2:])
+    ghost = enlarged(contradiction(pair[0], sample_along(pair[1], u)), k, frame)
+    return warp(frame, homography, neighbour, stops, enlarged(u * k, k, frame)) if config.flow else aligned, ghost, stops
+
+
 @torch.no_grad()
 def put_in(hdr, neighbour, neighbour_ev, frame, ev, config):
     """Puts one frame into a result.
 
-    hdr: (3, H, W) linear, in units of the shortest exposure so far, 0 stops; changed in place. neighbour: (3, H, W) coded, aligned to hdr, exposed by
+    hdr: (3, H, W) linear, 1 is where an exposure of 0 stops clips; changed in place. neighbour: (3, H, W) coded, aligned to hdr, exposed by
     neighbour_ev; frame: (3, H, W) coded, light corrected, not aligned; ev: its exposure as stated.
     Returns: the frame, aligned; its exposure as measured.
     """
-    stated = neighbour_ev - ev
-    aligned, ghost = align_to(neighbour, frame, stated, config)
-    ev = neighbour_ev - measured_step(neighbour, aligned, stated)
-    (start, end), level = (WHITE, neighbour.amax(dim=0)) if stated > 0 else (DARK, neighbour.amax(dim=0))
-    weight = ((level - start) / (end - start)).clamp(0, 1) * (1 - ghost[0])
-    if stated < 0:
+    aligned, ghost, stops = align_to(neighbour, frame, neighbour_ev - ev, config)
+    shorter, ev = neighbour_ev > ev, neighbour_ev - stops
+    start, end = WHITE if shorter else DARK
+    weight = ((neighbour.amax(dim=0) - start) / (end - start)).clamp(0, 1) * (1 - ghost[0])
+    if not shorter:
         weight = weight * ((1 - aligned.amax(dim=0)) / (1 - BELIEVED)).clamp(0, 1)
     hdr.lerp_(aligned ** GAMMA * 2.0 ** -ev, weight)
     return aligned, ev

@@ -87,3 +87,10 @@ def test_without_further_frames_the_result_is_left_alone_and_without_a_short_one
         hdr_hat = hdr[None] * 2.0 ** shift
         wide, longer_by = widen(hdr_hat.clone(), prepare(sample["ldr"], sample["ev"], PrepareConfig(False, False, False)), bracket, choice, ALL)
         assert longer_by == shift and (wide - hdr).abs().max() < 1e-6
+
+
+def test_a_misstated_exposure_is_put_in_as_it_was():
+    hdr = radiance()
+    wide = hdr.clamp(max=0.25) * 4
+    _, ev = put_in(wide, photograph(hdr, 2), 0.0, photograph(hdr, 0), -2.4, ALL)
+    assert abs(ev + 2) < 0.02 and (wide / 4 - hdr).abs().max() < 0.02
