@@ -4,6 +4,7 @@ All of it is settled before the first bracket is read. No file is replaced but b
 says which bracket each of them was made from. A name that is taken gets the parent folder's name in front.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -20,7 +21,7 @@ from brackets.scenes import Bracket, find_bracket
 from common import in_words as words_for
 from common import write_atomically
 
-RECORD = ".lfdiff.json"     # {name of a result: bracket that it was made from}
+RECORD = ".lfdiff.json"     # {name of a result: key_of the bracket that it was made from}
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Job:
     """One bracket, and where its results go."""
     bracket: Bracket
     choice: Choice
-    source: str                 # what RECORD says of the results
+    source: str                 # where it is: its folder, and its name if the folder holds others, too
     stem: Path | None = None    # path of the results without their endings
 
 
@@ -57,18 +58,23 @@ def folded(name):
     return unicodedata.normalize("NFC", name).casefold()
 
 
+def key_of(source):
+    """What the record says of a bracket: not its path, for folders of results are passed on."""
+    return hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:20]
+
+
 def read_record(out):
-    """{folded name of a result: bracket it was made from}, empty where there is no record."""
+    """{folded name of a result: key of its bracket}, empty where there is no record."""
     try:
         record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        return {folded(name): source for name, source in record.items()} if isinstance(record, dict) else {}
+        return {folded(name): key for name, key in record.items()} if isinstance(record, dict) else {}
     except (OSError, ValueError):
         return {}
 
 
 def remember(stem, source, ends):
     """Notes in the record that a bracket's results are its own."""
-    record = {**read_record(stem.parent), **{folded(stem.name + end): source for end in ends}}
+    record = {**read_record(stem.parent), **{folded(stem.name + end): key_of(source) for end in ends}}
     write_atomically(stem.parent / RECORD, lambda file: file.write(json.dumps(record, indent=0, ensure_ascii=False).encode()))
 
 
@@ -89,20 +95,19 @@ def name_results(jobs, out, ends):
     record, taken = read_record(out), {}
     inputs = {identity(path): path for job in jobs for path in (*job.bracket.paths, job.bracket.truth) if path}
     for job in jobs:
-        parents = [part for part in job.bracket.folder.resolve().parts[1:]][::-1][0 if job.bracket.part else 1:]
-        names = [job.bracket.name]
-        for parent in parents:
+        key, names = key_of(job.source), [job.bracket.name]
+        for parent in (job.bracket.folder if job.bracket.part else job.bracket.folder.parent).parts[:0:-1]:      # from the nearest up; the root has no name
             names.append(f"{parent}_{names[-1]}")
         names += [f"{job.bracket.name}_{k}" for k in range(2, len(jobs) + 1000)]
         for name in names:
             files = [out / (name + end) for end in ends]
-            owners = [taken.get(folded(path.name), record.get(folded(path.name)) if path.exists() or path.is_symlink() else job.source) for path in files]
+            owners = [taken.get(folded(path.name), record.get(folded(path.name)) if path.exists() or path.is_symlink() else key) for path in files]
             lost = next((path for path in files if identity(path) in inputs), None)
             if lost and name == job.bracket.name:
                 raise ValueError(f"--out {out}: {lost.name} would replace {inputs[identity(lost)]}; choose another folder")
-            if not lost and all(owner == job.source for owner in owners):
+            if not lost and all(owner == key for owner in owners):
                 job.stem = out / name
-                taken.update((folded(path.name), job.source) for path in files)
+                taken.update((folded(path.name), key) for path in files)
                 break
 
 

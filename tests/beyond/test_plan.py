@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import infer
 from beyond.plan import check_writable, make_plan, remember, work_off
@@ -168,3 +169,21 @@ def test_infer_works_through_a_folder_of_folders_and_ends_with_2_where_one_faile
     with pytest.raises(ValueError, match="^2 brackets failed"):
         run_script(infer, *words)
     assert (tmp_path / "out" / "a.hdr").read_bytes() == first
+
+
+def test_the_record_does_not_tell_where_the_photographs_are(tmp_path):
+    jobs, _ = plan(scene(tmp_path / "private" / "pool"), tmp_path / "out")
+    finish(jobs, tmp_path / "out")
+    record = (tmp_path / "out" / ".lfdiff.json").read_text(encoding="utf-8")
+    assert "pool.hdr" in record and "private" not in record
+
+
+def test_brackets_of_one_folder_get_the_folder_s_name_where_theirs_is_taken(tmp_path):
+    for folder in ("a", "b"):
+        for i, level in enumerate((40, 90, 180, 40, 90, 180)):
+            exif = Image.Exif()
+            exif.get_ifd(0x8769).update({0x829A: 0.01 * 4.0 ** (i % 3), 0x9003: f"2026:06:01 12:00:{i:02d}"})
+            (tmp_path / "in" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((8, 8, 3), level, np.uint8)).save(tmp_path / "in" / folder / f"{i}.jpg", exif=exif)
+    jobs, _ = plan(tmp_path / "in", tmp_path / "out")
+    assert stems(jobs) == ["0-2", "3-5", "b_0-2", "b_3-5"]
