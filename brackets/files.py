@@ -17,7 +17,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from brackets.kinds import Unsupported, check_size, in_a_sentence, kind_to_read
+from brackets.kinds import SUFFIXES, Unsupported, check_size, in_a_sentence, kind_to_read
 from brackets.marks import marked_png, software_exif
 from brackets.png import png_exif, read_png
 from brackets.radiance import radiance_bytes, read_radiance
@@ -64,7 +64,10 @@ def read_stored(path):
     """Reads an image file of any kind in kinds.SUFFIXES, whatever its name. Arguments and errors as of read_image. Returns: Stored."""
     path = Path(path)
     try:
-        image, alpha, orientation, note = READERS[kind_to_read(path)](path)
+        kind = kind_to_read(path)
+        if path.suffix.lower() in SUFFIXES["Radiance"] and kind != "Radiance":      # who asks for an .hdr takes what comes for light
+            raise Unsupported(f"this is a {kind} file and not Radiance; write light as Radiance, and give a photograph its own suffix")
+        image, alpha, orientation, note = READERS[kind](path)
         if image.ndim != 3 or image.size == 0 or image.dtype not in (np.uint8, np.uint16, np.float32):
             raise ValueError(f"it decodes to {image.dtype} of shape {image.shape}")
     except Exception as error:      # each decoder has its own kinds of exception, some of them plain RuntimeError or struct.error
@@ -107,9 +110,9 @@ def upright(image, orientation):
 def read_image(path):
     """Reads an image file as it is, upright.
 
-    path: a JPEG, PNG, TIFF, WebP, RAW or Radiance file; its content tells which, and not its name. Grey becomes three equal channels, alpha is
-        dropped, the orientation tag is applied, and of several pages the largest is taken. Of a colour profile only a tone curve is applied that is
-        no display's (transfer.py), and EXPOSURE of an .hdr is not.
+    path: a JPEG, PNG, TIFF, WebP, RAW or Radiance file. Its content tells which, and not its name, but what is called .hdr must be Radiance.
+    Grey becomes three equal channels, alpha is dropped, the orientation tag is applied, and of several pages the largest is taken. Of a colour
+    profile only a tone curve is applied that is no display's (transfer.py). EXPOSURE of an .hdr is not applied.
     Returns: (H, W, 3) RGB, uint8 or uint16 coded for a display, or float32: linear of an .hdr, coded with gamma 2.2 of what was linear.
     Raises: FileNotFoundError; ValueError for a file that cannot be opened, is no image, of a sort that is not read, too large, or damaged.
     """

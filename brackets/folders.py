@@ -63,6 +63,8 @@ def _why_left_out(path, kinds, marks):
     """Why a file is no photograph of the scene, or "". kinds: {path: kind} of all files of the folder; marks: {path: mark} of those that may be."""
     if marks[path] == RESULT or (marks[path] == ALIGNED and "" in marks.values()):
         return "made by this project"
+    if kinds[path] == "Radiance":
+        return "linear light, and no photograph"
     if kinds[path] in PICTURES:
         return f"{kinds[path]} files are not read"
     developed = [p for p in marks if p.stem == path.stem and kinds[p] in PHOTOGRAPHS and kinds[p] != "RAW"]

@@ -110,7 +110,7 @@ def test_a_bad_file_is_named_in_one_line(tmp_path, name):
 
 def test_content_tells_what_a_file_is_and_its_name_does_not(tmp_path):
     for k, content in enumerate((TIFF, PNG, encoded(RGB8, lambda f, a: Image.fromarray(a).save(f, "WEBP", lossless=True)))):
-        for name in (f"{k}.jpg", f"{k}.TIF", f"{k}.png", f"{k}.webp", f"{k}.hdr", f"{k}", f"{k}.jpg_original"):
+        for name in (f"{k}.jpg", f"{k}.TIF", f"{k}.png", f"{k}.webp", f"{k}", f"{k}.jpg_original"):
             (tmp_path / name).write_bytes(content)
             assert np.array_equal(files.read_image(tmp_path / name), RGB8 if k == 2 else RGB16), name
     for name in ("a.tif", "a.JPG"):
@@ -118,6 +118,13 @@ def test_content_tells_what_a_file_is_and_its_name_does_not(tmp_path):
         assert np.array_equal(files.read_image(tmp_path / name), np.asarray(Image.open(io.BytesIO(jpeg_bytes()))))
     (tmp_path / "light.png").write_bytes(HDR)
     assert (files.read_image(tmp_path / "light.png") == 1).all()
+
+
+@pytest.mark.parametrize("content", [TIFF, PNG, jpeg_bytes()])
+def test_what_is_called_hdr_is_taken_for_light_and_must_hold_it(tmp_path, content):
+    (tmp_path / "HDRImg.hdr").write_bytes(content)
+    with pytest.raises(ValueError, match="HDRImg.hdr: this is a (TIFF|PNG|JPEG) file and not Radiance; write light as Radiance"):
+        files.read_image(tmp_path / "HDRImg.hdr")
 
 
 def test_webp_says_what_is_seen_and_how_it_stands(tmp_path):

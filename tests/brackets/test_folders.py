@@ -107,6 +107,12 @@ def test_a_raw_file_beside_its_jpeg_and_a_picture_that_is_not_read_are_left_out(
     assert left_out(tmp_path) == {"the photograph is there in another file, too": ["1.CR2", "2.CR2", "3.CR2"], "HEIC files are not read": ["5.heic"]}
 
 
+def test_light_that_is_called_like_a_photograph_is_none(tmp_path):
+    write_image(tmp_path / "1.hdr", np.full((4, 4, 3), 0.5, np.float32))
+    (tmp_path / "1.hdr").rename(tmp_path / "1.jpg")
+    assert kept(tmp_path) == [] and left_out(tmp_path) == {"linear light, and no photograph": ["1.jpg"]}
+
+
 def test_too_few_photographs_are_counted_with_what_was_left_out(tmp_path):
     for k in (1, 2, 3):
         (tmp_path / f"{k}.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
