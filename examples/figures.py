@@ -1,6 +1,7 @@
-"""The two pictures of the README, made with the shipped weights: `python examples/figures.py` (a minute on two cores).
+"""The pictures of the README and of docs/spread.md, made with the shipped weights: `python examples/figures.py` (a minute on two cores).
 
     examples/cafe_panel.png     the example scene: three frames, a plain merge, ours, the truth, the error, ours as in NAME.jpg
+    examples/cafe.jpg           the example's reference frame beside the picture in NAME.jpg
     examples/spread.png         a harder scene: the same, and where eight samples of the prior differ
 
 The harder scene is procedural, a bracket of synthetic/ with three stops between frames. Objects cross what the reference saturates. Its seed is that
@@ -11,13 +12,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from beyond.pictures import heat_map, panels, plain_results, sample_images, save_panel, spread_in_words
+from beyond.tonemap import picture
 from beyond.weights import SHIPPED, load_weights
 from brackets.scenes import load_scene
-from common import autocast, parse, pick_device, pick_precision, run, save_figure
+from common import autocast, parse, pick_device, pick_precision, run, save_figure, write_atomically
 from data import T, psnr
 from sharpness import prepared_batch
 from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfig
@@ -63,8 +67,15 @@ def save_spread_figure(path, ldr, ev, mean, spread, hdr):
     save_figure(path, figure, dpi=100)
 
 
+def save_before_and_after(path, reference, hdr):
+    """A frame beside the picture of a result, as a JPEG. reference: (3, H, W) coded in [0, 1]; hdr: (3, H, W) linear radiance."""
+    frame, hdr = ((255 * reference).round().byte().permute(1, 2, 0).numpy(), hdr.permute(1, 2, 0).contiguous().numpy())
+    both = Image.fromarray(np.concatenate([frame, picture(hdr)], axis=1))
+    write_atomically(path, lambda file: both.save(file, "JPEG", quality=88))
+
+
 def main():
-    """Makes both pictures and prints what they show in numbers."""
+    """Makes all pictures and prints what they show in numbers."""
     config = parse(FigureConfig, description=__doc__)
     device = pick_device(config.device)
     dtype, model, out = pick_precision(config.precision, device), load_weights(config.weights, device), Path(config.out)
@@ -74,6 +85,7 @@ def main():
             mean, spread = (part.cpu() for part in sample_images(model, ldr.to(device), ev.to(device), range(samples)))
         if name == "cafe_panel":
             save_panel(out / f"{name}.png", *panels(registered, ev, mean, hdr[0]))
+            save_before_and_after(out / "cafe.jpg", ldr[0, 1], mean[0])
         else:
             save_spread_figure(out / f"{name}.png", registered, ev, mean, spread[0, 0], hdr)
             print(spread_in_words(spread, ldr, ev))

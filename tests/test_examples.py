@@ -127,13 +127,17 @@ def test_sharpness_and_spread_print_their_numbers_and_ask_for_what_is_missing(tm
         sharpness.main()
 
 
-def test_figures_are_both_drawn(tmp_path, monkeypatch, capsys):
+def test_all_figures_are_drawn(tmp_path, monkeypatch, capsys):
     save_weights(tmp_path / "weights.pt", Stage2(TINY), UNPREPARED, {})
     monkeypatch.setattr(sys, "argv", ["figures.py", "--weights", str(tmp_path / "weights.pt"), "--out", str(tmp_path), "--samples", "2", "--device", "cpu"])
     figures.main()
     shapes = {name: read_image(tmp_path / f"{name}.png").shape for name in ("cafe_panel", "spread")}
     assert shapes["cafe_panel"][:2] == (890, 2400) and shapes["spread"][:2] == (660, 1600)
     assert capsys.readouterr().out.count("LF-Diff") == 2
+    with Image.open(tmp_path / "cafe.jpg") as image:
+        assert image.size == (1500, 500)
+        reference = np.asarray(image)[:, :750].astype(float)
+    assert np.abs(reference - 255 * load_scene(figures.HERE / "cafe")["ldr"][1].permute(1, 2, 0).numpy()).mean() < 4
 
 
 def test_rank_correlation_agrees_with_hand_values():
