@@ -22,7 +22,7 @@ from pathlib import Path
 
 from exercises.bugs import BUGS, bug, names_the_equation, names_the_file
 from exercises.catalog import EXERCISES, ROOT, exercise, place
-from exercises.source import function_in, handout, is_broken, is_open, mend, plant, read, solve, start
+from exercises.source import function_in, handout, is_broken, is_handout, is_open, mend, plant, read, solve, start, was_planted, was_started
 
 COMMANDS = {"status": 0, "start": 1, "check": 1, "hint": 1, "show": 1, "solve": 1, "break": 1, "handout": 1}     # words that must follow
 GRADING = tuple(f"tests/exercises/test_exercises_{part}.py" for part in ("1_to_4", "5_to_8", "9_to_12", "13_to_16"))
@@ -46,6 +46,13 @@ def check_syntax(files):
             raise ValueError(f"{file}, line {error.lineno}: {error.msg}") from None
 
 
+def case_by_hand(task):
+    """Where the first test of an exercise stands, which has the case computed by hand. Returns: "file, line"."""
+    tests = [(file, number) for file in GRADING for number, line in enumerate(read(ROOT / file).split("\n"), start=1)
+             if line.startswith(f"def test_ex{task.number}_")]
+    return "{}, line {}".format(*tests[0])
+
+
 def grade(task):
     """Runs the tests of one exercise. Returns: exit code."""
     check_syntax(file for file, _ in map(place, task.functions))
@@ -54,10 +61,14 @@ def grade(task):
         print(f"exercise {task.number} is still blank: write the body of {' and '.join(blank)}")
         return 1
     code, _ = pytest(*GRADING, "--ex", str(task.number), "--tb=short", "-rN")
-    if code == 0 and is_open(ROOT, task):
-        print(f"exercise {task.number} is right. " + ("The next: python -m exercises start " + str(task.number + 1)
-                                                      if task.number < len(EXERCISES) else "That was the last one."))
-    elif code == 0:
+    if code:
+        print(f"The case computed by hand is in {case_by_hand(task)}. For a hint: python -m exercises hint {task.number}")
+    elif is_handout(ROOT):
+        print(f"exercise {task.number} is right. For the others: python -m exercises status")
+    elif is_open(ROOT, task):
+        left = [other.number for other in EXERCISES if not was_started(ROOT, other)]
+        print(f"exercise {task.number} is right. " + (f"The next: python -m exercises start {left[0]}" if left else "You have begun all of them."))
+    else:
         print(f"This is the original. To begin: python -m exercises start {task.number}")
     return code
 
@@ -65,7 +76,9 @@ def grade(task):
 def examine(found, words):
     """Says whether a bug was named, and whether the test that knows it agrees. Returns: exit code, 0 once it is named or mended."""
     if not is_broken(ROOT, found):
-        print(f"bug {found.number} is not in the code" + (": mended, " + found.story if found.before in read(ROOT / found.file) else ""))
+        mended = was_planted(ROOT, found) and found.before in read(ROOT / found.file)
+        print(f"bug {found.number} is not in the code" + (f" any more. You mended it. {found.story}" if mended
+                                                          else f"; to put it there: python -m exercises break {found.number}"))
         return 0
     if len(words) < 2:
         raise ValueError(f"check b{found.number}: name a file and an equation (or a section), such as ddim.py 14")

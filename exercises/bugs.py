@@ -54,7 +54,7 @@ BUGS = (
         "The same module is registered several times, so there is only one FRM in each block. It runs three times with the same weights.",
         "tests/test_lfdiff.py::test_no_two_parameters_share_their_storage"),
     Bug(8, "lfdiff.py", ("2", "15", "4.2"),
-        "z_t = diffuse(z, t, eps, self.schedule)", "z_t = diffuse(z, t, eps_T, self.schedule)",
+        "z_t = diffuse(z, t, eps, self.schedule)  ", "z_t = diffuse(z, t, eps_T, self.schedule)",     # the comment behind it stays where it is
         "One term of a loss does not fall below 1, however long one trains.",
         "The noise in z_t is not the noise in the loss. The denoiser is asked for an ε that its input does not hold.",
         "tests/test_lfdiff.py::test_perfect_denoiser_has_no_diffusion_loss"),

@@ -32,7 +32,8 @@ EXERCISES = (
              "torch has avg_pool2d. The function upsample above yours has the right convention for pixel centres; give it the mode, too."),
     Exercise(5, "self-attention over channels (MDTA)", ("dhrnet.MDTA.forward",), "Restormer [45]", 30, 4, 3,
              "A channel is a token and its pixels are the token's vector, so flatten the pixels first. self.qkv gives 3C channels: all of Q, then K, then V, "
-             "and in each the heads follow one another. Normalise over the pixels, not over the channels."),
+             "and in each the heads follow one another. Q and K get unit length over the pixels, not over the channels. self.temperature multiplies Q Kᵀ, "
+             "one number for each head. Softmax runs over the keys, and self.out comes last."),
     Exercise(6, "cross-attention with the prior", ("dhrnet.CrossAttention.attend",), "Eq. 9", 30, 4, 5,
              "Give each matrix its shape first: Q (B, C, hw), K and V (B, N, hw). K Qᵀ is (B, N, C). Each of the C features chooses among N keys, so Softmax "
              "runs over N. Q̂ and K̂ have unit length over the pixels (A6), V has not. γ divides; clamp it at SMALLEST_GAMMA."),
@@ -52,8 +53,8 @@ EXERCISES = (
              "predict_z0 is Eq. 2 solved for z_0. A step goes to that z_0 and then back to the noise level of t_next, with the same ε. With η > 0, a part σ² "
              "of the noise is fresh, and the old noise has that much less."),
     Exercise(12, "the DDIM loop", ("ddim.sampling_times", "ddim.ddim"), "Sec. 4.3; DDIM [27]", 15, 2, 5,
-             "The first time is T, the last is near T / S, and after it comes 0: S steps have S + 1 ends. denoise wants t as an int64 tensor with one entry "
-             "per image.", keeps=1),
+             "The times are T k / S for k = S to 1, each rounded to the nearest whole number. After the last comes 0, for S steps have S + 1 ends. "
+             "denoise wants t as an int64 tensor with one entry per image.", keeps=1),
     Exercise(13, "reconstruction loss", ("loss.reconstruction_loss",), "Eq. 11", 15, 2, 4,
              "Both images pass through T before anything else. A norm is a mean here. vgg gives a list of maps; L_phi is the mean of their norms. The truth's "
              "features need no gradient. The second result is a dict of detached terms before their weights."),
@@ -61,7 +62,7 @@ EXERCISES = (
              "One norm is squared, the other is not. Without a diffusion model there is no noise, and the second term remains."),
     Exercise(15, "a pass of stage 2", ("lfdiff.Stage2.forward",), "Fig. 2 (b), Sec. 4.2", 25, 4, 5,
              "Two different noises: eps in z_t, which is for the loss, and eps_T in z_T, from which the S steps start. DHRNet gets what the steps predict, "
-             "never z itself. Without a denoiser, D is the prior."),
+             "never z itself. In training, η is 0. Without a denoiser, D is the prior, and there is no eps_hat."),
     Exercise(16, "inference", ("lfdiff.reconstruct",), "Fig. 2 (c), Sec. 4.3", 10, 2, 5,
              "Four lines: D, z_T, ẑ, Ĥ, with model.condition, torch.randn, model.sample and model.rebuild. Draw z_T on the CPU with the generator. Crop "
              "at the end.", keeps=4),

@@ -1,12 +1,16 @@
-"""Experiments that infer.py has no flag for: one part of the trained model is replaced, and PSNR says what it was worth.
+"""Experiments with the trained model: one part of it is changed or replaced, and PSNR says what it was worth.
 
+    python -m exercises.measure steps       DDIM with 1 to 200 steps, and Eq. 14
     python -m exercises.measure prior       the prior of Fig. 2 (c) replaced by others
     python -m exercises.measure mu          PSNR-μ of one result for four values of μ
     python -m exercises.measure upsample    nearest in place of bilinear in Eq. 7 and 8
     python -m exercises.measure leak        a β schedule that leaves the truth in z_T
     python -m exercises.measure stops       brackets with steps of 1 to 6 stops
+    python -m exercises.measure tiles       the image in tiles of 256 to 512 pixels
+    python -m exercises.measure spread      where eight samples of the prior differ
+    python -m exercises.measure all         everything that predict.md says, in this order
 
-Each takes some minutes on a laptop. exercises/predict.md asks the questions and has the answers.
+Each takes some minutes on a laptop, all of them less than an hour. exercises/predict.md asks the questions and has the answers.
 """
 
 import math
@@ -18,6 +22,8 @@ import torch
 from tyro.conf import Positional
 
 from beyond.checkpoints import load_checkpoint
+from beyond.pictures import regions, sample_images
+from beyond.tiles import reconstruct_in_tiles
 from beyond.weights import load_weights, part_of
 from brackets.merge import weighted_merge
 from brackets.prepare import prepare
@@ -35,7 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @dataclass
 class MeasureConfig:
     """What to measure, and on what."""
-    what: Positional[str]                                   # prior, mu, upsample, leak or stops
+    what: Positional[str]                                   # steps, prior, mu, upsample, leak, stops, tiles, spread or all
     scene: str = str(ROOT / "examples" / "cafe")            # folder of a bracket with its truth HDRImg.hdr
     weights: str = str(ROOT / "weights" / "lfdiff.pt")      # trained weights of stage 2
     scenes: int = 8                                         # synthetic brackets for each row of "stops"
@@ -67,6 +73,15 @@ def true_prior(config, model, hdr):
     lpenet = LPENet(model.config.lpenet)
     lpenet.load_state_dict(part_of(load_checkpoint(config.weights), "lpenet", config.weights))
     return model.standardise(lpenet(pad_to_multiple(hdr)))
+
+
+def measure_steps(config):
+    """Prints the result of DDIM with several numbers of steps S, and of all T steps of Eq. 14."""
+    model, ldr, ev, hdr = setting(config)
+    heading("sampler")
+    for S in (1, 2, 5, 10, 20, 50, 200):
+        row(f"DDIM, S = {S}", reconstruct(model, ldr, ev, S, generator=seeded()), hdr)
+    row(f"Eq. 14, T = {model.config.diffusion.T}", reconstruct(model, ldr, ev, sampler="ancestral", generator=seeded()), hdr)
 
 
 def measure_prior(config):
@@ -125,32 +140,57 @@ def measure_leak(config):
 
 
 def measure_stops(config):
-    """Prints the result for brackets with steps of 1 to 6 EV."""
+    """Prints the result for brackets with steps of 1 to 6 EV: of the bare network, of infer.py, and of a merge."""
     model = load_weights(config.weights)
+    ways = {"LF-Diff": lambda ldr, ev: reconstruct(model, ldr, ev, generator=seeded()),
+            "LF-Diff, shown a step it knows (D11)": lambda ldr, ev: reconstruct_in_tiles(model, ldr, ev, 0, generator=seeded()),
+            "merge of the same frames": weighted_merge}
     heading(f"mean of {config.scenes} brackets, 256x256")
     for stops in range(1, 7):
         drawn = SyntheticBrackets((256, 256), seed=7, config=SyntheticConfig(ev_steps=(float(stops),), ev_error=0.0, **AS_TAKEN))
-        total = {"LF-Diff": [0, 0], "merge of the same frames": [0, 0]}
+        total = dict.fromkeys(ways, (0, 0))
         for i in range(config.scenes):
             sample = drawn[i]
             prepared, hdr = prepare(sample["ldr"], sample["ev"], model.prepare), sample["hdr"][None]
             ldr, ev = prepared.ldr[None], prepared.ev[None]
-            for title, image in (("LF-Diff", reconstruct(model, ldr, ev, generator=seeded())), ("merge of the same frames", weighted_merge(ldr, ev))):
-                total[title] = [before + new / config.scenes for before, new in zip(total[title], (psnr(T(image), T(hdr)), psnr(image, hdr)))]
+            for title, (mu, linear) in total.items():
+                image = ways[title](ldr, ev)
+                total[title] = mu + psnr(T(image), T(hdr)) / config.scenes, linear + psnr(image, hdr) / config.scenes
         for title, (mu, linear) in total.items():
-            print(f"{f'{stops} stops, {title}':<46} {mu:>8.2f} {linear:>8.2f}", flush=True)
+            print(f"{f'{stops} EV, {title}':<46} {mu:>8.2f} {linear:>8.2f}", flush=True)
 
 
-MEASURES = {"prior": measure_prior, "mu": measure_mu, "upsample": measure_upsample, "leak": measure_leak, "stops": measure_stops}
+def measure_tiles(config):
+    """Prints the result with DHRNet in tiles, all of which have the same prior."""
+    model, ldr, ev, hdr = setting(config)
+    heading("side of a tile")
+    for tile in (256, 384, 512, 0):
+        row(f"{tile} pixels" if tile else "the whole image", reconstruct_in_tiles(model, ldr, ev, tile, generator=seeded()), hdr)
+
+
+def measure_spread(config):
+    """Prints how far eight samples differ, by what the frames show of a pixel."""
+    model, ldr, ev, hdr = setting(config)
+    mean, spread = sample_images(model, ldr, ev, range(8))
+    for name, region in regions(ldr, ev).items():
+        print(f"{name:<46} {float(region.float().mean()):>8.1%} {float(spread[region].mean()) if region.any() else 0:>9.5f}")
+    heading("image")
+    row("mean of 8 samples", mean, hdr)
+    row("one sample", reconstruct(model, ldr, ev, generator=seeded()), hdr)
+
+
+MEASURES = {"steps": measure_steps, "prior": measure_prior, "mu": measure_mu, "upsample": measure_upsample, "leak": measure_leak, "stops": measure_stops,
+            "tiles": measure_tiles, "spread": measure_spread}
 
 
 @torch.no_grad()
 def main():
-    """Runs one of MEASURES."""
+    """Runs one of MEASURES, or all."""
     config = parse(MeasureConfig, description=__doc__)
-    if config.what not in MEASURES:
-        raise ValueError(f"{config.what}: not measured here; use {', '.join(MEASURES)}")
-    MEASURES[config.what](config)
+    if config.what not in (*MEASURES, "all"):
+        raise ValueError(f"{config.what}: not measured here; use {', '.join(MEASURES)} or all")
+    for what in MEASURES if config.what == "all" else (config.what,):
+        MEASURES[what](config)
 
 
 if __name__ == "__main__":

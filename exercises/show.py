@@ -1,14 +1,21 @@
-"""Pictures of an exercise: the student's result in the upper row, the right one below it. The right one is computed here, in NumPy."""
+"""Pictures of an exercise: the student's result in the upper row, the right one below it. The right one is computed here, without the paper's files.
 
+A picture needs no other exercise: what the student's function calls stands in for itself, and of the trained model only the layers are used.
+"""
+
+import traceback
+from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import torch
 import torch.nn.functional as nnf
 
-from beyond.weights import load_weights
+from beyond.checkpoints import load_checkpoint
+from beyond.weights import SHIPPED, part_of
 from brackets.scenes import load_scene
-from common import save_figure
+from common import config_from, save_figure
 from exercises.catalog import ROOT
 
 
@@ -16,6 +23,50 @@ def bracket():
     """The example at half its size. Returns: ldr (1, 3, 3, 250, 375), ev (1, 3)."""
     sample = load_scene(ROOT / "examples" / "cafe")
     return nnf.avg_pool2d(sample["ldr"], 2)[None], sample["ev"][None]
+
+
+def input_by_hand(ldr, ev):
+    """X_i of a bracket (1, 3, 3, H, W). Returns: (3, 6, H, W). Source: Sec. 4.1."""
+    t = 2 ** (ev[0] - ev[0].min()).reshape(3, 1, 1, 1)
+    return torch.cat([ldr[0], ldr[0] ** 2.2 / t], dim=1)
+
+
+def mu_law_by_hand(hdr):
+    return torch.log(1 + 5000 * hdr) / np.log(5001)
+
+
+def fill(module, part):
+    """A module with the shipped weights of a part, such as "dhrnet.align". Returns: the module."""
+    module.load_state_dict(part_of(load_checkpoint(SHIPPED), part, SHIPPED))
+    return module
+
+
+def channels():
+    """C of the shipped network."""
+    return load_checkpoint(SHIPPED)["config"]["dhrnet"]["channels"]
+
+
+def extracted(ldr, ev):
+    """Features of the three frames, with the shipped AM. Returns: the module, and (3, C, H, W)."""
+    from align import AlignmentModule
+    align = fill(AlignmentModule(6, channels()), "dhrnet.align")
+    return align, nnf.leaky_relu(align.extract(input_by_hand(ldr, ev)))
+
+
+def truth_and_prior():
+    """The example's truth and its prior. Returns: LPENet with the shipped weights, H (1, 3, 500, 748), z (1, 3, 125, 187)."""
+    from lpenet import LPENet, LPENetConfig
+    lpenet = fill(LPENet(config_from(LPENetConfig, load_checkpoint(SHIPPED)["config"]["lpenet"])), "lpenet")
+    hdr = load_scene(ROOT / "examples" / "cafe")["hdr"][None, :, :500, :748]
+    planes = torch.cat([hdr, mu_law_by_hand(hdr)], dim=1).reshape(6, 125, 4, 187, 4)
+    return lpenet, hdr, lpenet.trunk(planes.permute(0, 2, 4, 1, 3).reshape(1, 96, 125, 187))
+
+
+def weights_of(q, k, scale):
+    """Softmax over the last axis of (q · k) scale, for rows q and k of unit length. Returns: (rows of q, rows of k)."""
+    unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)
+    A = np.exp(unit(q) @ unit(k).T * scale)
+    return A / A.sum(axis=-1, keepdims=True)
 
 
 def two_answers(abar, t, z_t):
@@ -45,22 +96,30 @@ def in_torch(step):
     return lambda z_t, t, t_next, eps_hat, eps: step(batch(z_t), t, t_next, batch(eps_hat), batch(eps)).flatten().numpy()
 
 
-# --- the pictures: lists of (title, yours, wanted); a picture is (3, H, W) or (H, W), curves are (n,) or (n, curves) -------------------
+# --- the pictures: lists of (title, yours, wanted), images (3, H, W) or (H, W) in [0, 1]. Curves (n,) or (n, curves) have x and its name behind --
 
 def mu_law():
     """The μ-law and its inverse as curves. Source: Eq. 6."""
     from data import T, T_inverse
     x = torch.linspace(0, 1, 500)
-    return [("T(x)", T(x), np.log(1 + 5000 * x.numpy()) / np.log(5001)), ("T_inverse(x)", T_inverse(x), (5001 ** x.double().numpy() - 1) / 5000)]
+    return [("T(x)", T(x), mu_law_by_hand(x), x, "x, linear"), ("T_inverse(x)", T_inverse(x), (5001 ** x.double().numpy() - 1) / 5000, x, "x, after T")]
 
 
 def input_radiance():
-    """The three frames in linear radiance."""
+    """The three frames in radiance. All show the same brightness, except for what is clipped: a white window becomes grey."""
     from data import to_radiance
     ldr, ev = bracket()
-    yours = to_radiance(ldr, ev)[0]
-    wanted = [ldr[0, i].numpy() ** 2.2 / 2 ** float(ev[0, i] - ev[0].min()) for i in range(3)]
-    return [(f"H_{i + 1} x 8, {float(ev[0, i]):+g} EV", 8 * yours[i], 8 * wanted[i]) for i in range(3)]
+    yours, wanted = to_radiance(ldr, ev)[0], input_by_hand(ldr, ev)[:, 3:]
+    return [(f"T(H_{i + 1}), taken at {float(ev[0, i]):+g} EV", mu_law_by_hand(yours[i]), mu_law_by_hand(wanted[i])) for i in range(3)]
+
+
+def prior_of_truth():
+    """The prior of the example's truth, its three channels as red, green and blue. Source: Eq. 6."""
+    lpenet, hdr, wanted = truth_and_prior()
+    with mock.patch("lpenet.T", mu_law_by_hand):
+        yours = lpenet(hdr)
+    mean, std = wanted.mean(dim=(2, 3), keepdim=True), wanted.std(dim=(2, 3), keepdim=True)
+    return [("z of the truth, 187x125, channels as RGB", *(0.5 + (z - mean)[0] / (5 * std)[0] for z in (yours, wanted)))]
 
 
 def frequencies():
@@ -78,16 +137,47 @@ def frequencies():
     return [("F_low", F_low[0], low), ("0.5 + F_high", 0.5 + F_high[0], 0.5 + F[0].numpy() - up)]
 
 
+def self_attention():
+    """MDTA with Q = K = V = F. Half of 32 channels are a picture with noise, half its mirror image. Each channel finds its like, and the noise averages out."""
+    from dhrnet import MDTA
+    module, image = MDTA(32, heads=1), bracket()[0][0, 1].mean(dim=0)
+    image = image - image.mean()
+    F = torch.stack(16 * [image] + 16 * [image.flip(-1)])
+    F = F + 0.25 * torch.randn(F.shape, generator=torch.Generator().manual_seed(0))
+    for conv in (*module.qkv, module.out):
+        conv.weight.zero_()
+        for o in range(conv.out_channels):
+            conv.weight[o, o % conv.weight.shape[1], conv.kernel_size[0] // 2, conv.kernel_size[1] // 2] = 1
+    module.temperature.fill_(5.0)
+    rows = F.flatten(1).double().numpy()
+    yours, wanted = module(F[None])[0], (weights_of(rows, rows, 5.0) @ rows).reshape(F.shape)
+    return [("what goes in, channel 1", *2 * [0.5 + F[0]]), ("what comes out, channel 1", 0.5 + yours[0], 0.5 + wanted[0]),
+            ("what comes out, channel 17", 0.5 + yours[16], 0.5 + wanted[16])]
+
+
+def cross_attention():
+    """What the prior of the truth adds to the features of the reference, in the channel that gets most. Source: Eq. 9."""
+    from dhrnet import CrossAttention
+    sample, (_, _, z) = load_scene(ROOT / "examples" / "cafe"), truth_and_prior()
+    _, f = extracted(sample["ldr"][None, :, :, :500, :748], sample["ev"][None])
+    F = nnf.avg_pool2d(f[1:2], 4)                                               # (1, C, 125, 187)
+    module = fill(CrossAttention(channels(), z.shape[1], 2.66), "dhrnet.blocks.0.first.low")
+    Q, K, V = (part[0].flatten(1).double().numpy() for part in (module.q(F), module.k(z), module.v(z)))
+    mixed = torch.from_numpy(weights_of(Q, K, 1 / float(module.gamma)) @ V).float().reshape(F.shape)
+    wanted, yours = module.W_c(mixed)[0], (module.attend(F, z) - F)[0]
+    c = int(wanted.flatten(1).std(dim=1).argmax())
+    low, span = wanted[c].min(), wanted[c].max() - wanted[c].min()
+    return [(f"W_c V A = F̂ - F, channel {c}", (yours[c] - low) / span, (wanted[c] - low) / span)]
+
+
 def attention():
     """The attention maps of frames 1 and 3."""
-    from data import network_input
-    model, (ldr, ev) = load_weights(ROOT / "weights" / "lfdiff.pt", fast=False).dhrnet.align, bracket()
-    f = [nnf.leaky_relu(model.extract(X)) for X in network_input(ldr, ev)[0, :, None]]
-    shown = []
-    for name, i, module in (("A_1", 0, model.attention_1), ("A_3", 2, model.attention_3)):
+    model, f = extracted(*bracket())
+    f, shown = f[:, None], []
+    for name, i, module in (("A_1, short frame", 0, model.attention_1), ("A_3, long frame", 2, model.attention_3)):
         hidden = module.conv1(torch.cat([f[i], f[1]], dim=1)).numpy()
         wanted = 1 / (1 + np.exp(-module.conv2(torch.from_numpy(np.where(hidden > 0, hidden, 0.01 * hidden))).numpy()))
-        shown.append((f"{name}, mean over its channels", module(f[i], f[1])[0].mean(dim=0), wanted[0].mean(axis=0)))
+        shown.append((f"{name}, mean of the channels", module(f[i], f[1])[0].mean(dim=0), wanted[0].mean(axis=0)))
     return shown
 
 
@@ -112,19 +202,21 @@ def ancestral_paths():
         return (z_t - (1 - a) / (1 - b) ** 0.5 * eps_hat) / a ** 0.5 + ((1 - a) ** 0.5 * eps if t > 1 else 0)
     yours = in_torch(lambda z_t, t, t_next, eps_hat, eps: ancestral_step(z_t, t, eps_hat, eps, s))
     times = list(range(200, 0, -1))
-    return [("200 steps of Eq. 14: z_0 is -1 or 1", *(paths(step, times, np.random.default_rng(0)) for step in (yours, wanted)))]
+    return [("z_t in 200 steps of Eq. 14; z_0 is -1 or 1", *(paths(step, times, np.random.default_rng(0)) for step in (yours, wanted)), [*times, 0], "t")]
+
+
+def step_by_hand(z_t, t, t_next, eps_hat, *_):
+    """A DDIM step with η = 0."""
+    a, b = float(schedule().abar[t]), float(schedule().abar[t_next])
+    return b ** 0.5 * (z_t - (1 - a) ** 0.5 * eps_hat) / a ** 0.5 + (1 - b) ** 0.5 * eps_hat
 
 
 def ddim_paths():
     """Paths of DDIM to one of two answers."""
     from ddim import ddim_step
     s, times = schedule(), list(range(200, 0, -20))
-
-    def wanted(z_t, t, t_next, eps_hat, eps):
-        a, b = float(s.abar[t]), float(s.abar[t_next])
-        return b ** 0.5 * (z_t - (1 - a) ** 0.5 * eps_hat) / a ** 0.5 + (1 - b) ** 0.5 * eps_hat
     yours = in_torch(lambda z_t, t, t_next, eps_hat, eps: ddim_step(z_t, t, t_next, eps_hat, s))
-    return [("10 DDIM steps: z_0 is -1 or 1", *(paths(step, times, np.random.default_rng(0)) for step in (yours, wanted)))]
+    return [("z_t in 10 DDIM steps; z_0 is -1 or 1", *(paths(step, times, np.random.default_rng(0)) for step in (yours, step_by_hand)), [*times, 0], "t")]
 
 
 def ddim_results():
@@ -133,44 +225,63 @@ def ddim_results():
     s, start, shown = schedule(), np.linspace(-2, 2, 200), []
     for S in (1, 3, 10, 50):
         z_T = torch.from_numpy(start).reshape(-1, 1, 1, 1)
-        yours = ddim(lambda z_t, t: torch.from_numpy(two_answers(s.abar, int(t[0]), z_t.numpy())), z_T, s, S)
+        with mock.patch("ddim.ddim_step", step_by_hand):
+            yours = ddim(lambda z_t, t: torch.from_numpy(two_answers(s.abar, int(t[0]), z_t.numpy())), z_T, s, S)
         z, times = start, [round(200 * k / S) for k in range(S, -1, -1)]
-        for a, b, t in zip(s.abar[times[:-1]].tolist(), s.abar[times[1:]].tolist(), times):
-            eps_hat = two_answers(s.abar, t, z)
-            z = b ** 0.5 * (z - (1 - a) ** 0.5 * eps_hat) / a ** 0.5 + (1 - b) ** 0.5 * eps_hat
-        shown.append((f"ẑ over z_T from -2 to 2, S = {S}", yours.flatten(), z))
+        for t, t_next in zip(times, times[1:]):
+            z = step_by_hand(z, t, t_next, two_answers(s.abar, t, z))
+        shown.append((f"ẑ for S = {S}; z_0 is -1 or 1", yours.flatten(), z, start, "z_T"))
     return shown
 
 
-PICTURES = {1: mu_law, 2: input_radiance, 4: frequencies, 7: attention, 9: noised, 10: ancestral_paths, 11: ddim_paths, 12: ddim_results}
+PICTURES = {1: mu_law, 2: input_radiance, 3: prior_of_truth, 4: frequencies, 5: self_attention, 6: cross_attention, 7: attention, 9: noised,
+            10: ancestral_paths, 11: ddim_paths, 12: ddim_results}
+
+
+def said(yours, wanted):
+    """How far yours is from wanted, in words."""
+    if yours.shape != wanted.shape:
+        return f"its shape is {yours.shape}, {wanted.shape} is wanted"
+    worst = float(np.abs(yours - wanted).max())
+    return "as wanted" if worst < 2e-3 else f"differs by up to {worst:.2g}"
 
 
 def draw(path, shown):
     """Writes yours above wanted as one PNG. shown: a list as the functions above return it."""
     from matplotlib.figure import Figure        # 0.3 s to import: only when a picture is drawn
-    figure = Figure(figsize=(max(4 * len(shown), 8), 6), layout="constrained")
+    figure = Figure(figsize=(max(4.5 * len(shown), 9), 6.4), layout="constrained")
     axes = figure.subplots(2, len(shown), squeeze=False)
-    for column, (title, *pair) in enumerate(shown):
-        for axis, who, image in zip(axes[:, column], ("yours", "wanted"), pair):
-            image = np.asarray(image)
-            axis.set_title(f"{who}: {title}", fontsize=9)
-            if image.ndim == 3 or image.shape[-1] > 20 and image.ndim == 2:
-                axis.imshow(image.transpose(1, 2, 0).clip(0, 1) if image.ndim == 3 else image, vmin=0, vmax=1, cmap="magma")
-                axis.axis("off")
+    pairs = [tuple(np.asarray(image, dtype=float) for image in pair[:2]) for _, *pair in shown]
+    low, high = min(wanted.min() for _, wanted in pairs), max(wanted.max() for _, wanted in pairs)
+    for column, ((title, _, _, *x), pair) in enumerate(zip(shown, pairs)):
+        for axis, who, image in zip(axes[:, column], (f"yours, {said(*pair)}", "wanted"), pair):
+            axis.set_title(f"{title}\n{who}", fontsize=10)
+            if x:
+                axis.plot(x[0], image)
+                axis.set_xlim(x[0][0], x[0][-1])            # t falls from left to right
+                axis.set_ylim(low - 0.2 * (high - low), high + 0.2 * (high - low))
+                axis.set_xlabel(x[1])
             else:
-                axis.plot(image)
+                axis.imshow(image.transpose(1, 2, 0).clip(0, 1) if image.ndim == 3 else image, vmin=0, vmax=1, cmap="gray")
+                axis.axis("off")
     save_figure(path, figure, dpi=80)
 
 
 @torch.no_grad()
 def show(number):
-    """Draws an exercise. Returns: the path of the picture. Raises: ValueError where no picture tells, or the function is still blank."""
+    """Draws an exercise. Returns: the path of the picture. Raises: ValueError where no picture tells, or the function is blank or fails."""
     if number not in PICTURES:
         raise ValueError(f"exercise {number}: has no picture; those of {', '.join(map(str, PICTURES))} have one")
+    path = ROOT / "results" / f"exercise_{number:02d}.png"
     try:
-        shown = PICTURES[number]()
+        draw(path, PICTURES[number]())
     except NotImplementedError as error:
         raise ValueError(f"nothing to draw yet ({error})") from None
-    path = ROOT / "results" / f"exercise_{number:02d}.png"
-    draw(path, shown)
+    except OSError:                 # a full disk
+        raise
+    except Exception as error:      # whatever a student's function may raise
+        lines = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == ROOT]
+        where = f"{Path(lines[-1].filename).name}, line {lines[-1].lineno}: " if lines else ""
+        what = " ".join([type(error).__name__ + ":", *str(error).splitlines()[:1]])
+        raise ValueError(f"{where}{what}; `python -m exercises check {number}` says more") from error
     return path

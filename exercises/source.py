@@ -109,6 +109,11 @@ def is_handout(root):
     return (root / HANDOUT).exists()
 
 
+def was_started(root, task):
+    """Whether an exercise was ever begun in this copy, with `start`."""
+    return folder(root, task.number).exists()
+
+
 def is_open(root, task):
     """Whether an exercise is being worked on: it was started, and its functions are not the originals."""
     kept = folder(root, task.number) / "original"
@@ -174,9 +179,14 @@ def handout(root, target):
 
 # --- bugs -------------------------------------------------------------------------------------------------------------
 
+def was_planted(root, bug):
+    """Whether `break` put the bug in, and `solve` has not taken it out again."""
+    return (root / KEPT / f"b{bug.number}").exists()
+
+
 def is_broken(root, bug):
-    """Whether the bug is in the copy: a file was kept for it, and its wrong line stands there."""
-    return (root / KEPT / f"b{bug.number}").exists() and bug.after in read(root / bug.file)
+    """Whether the bug is in the copy: it was planted, and its wrong line stands there."""
+    return was_planted(root, bug) and bug.after in read(root / bug.file)
 
 
 def plant(root, bug):
@@ -185,7 +195,9 @@ def plant(root, bug):
     if is_broken(root, bug):
         raise ValueError(f"bug {bug.number} is in already; name it with `python -m exercises check b{bug.number} FILE EQUATION`")
     if text.count(bug.before) != 1:
-        raise ValueError(f"bug {bug.number}: its place is not as it was shipped; bring back what you began there (`python -m exercises status`)")
+        raise ValueError(f"bug {bug.number}: its place is not as it was shipped; " + (
+            "exercises are blank in this copy, so hunt this bug in the project itself" if is_handout(root)
+            else "bring back what you began there (`python -m exercises status`)"))
     hide(root)
     write(root / KEPT / f"b{bug.number}" / bug.file, text)
     write(root / bug.file, text.replace(bug.before, bug.after))
@@ -194,7 +206,7 @@ def plant(root, bug):
 def mend(root, bug):
     """Takes a bug out again; other changes of the file stay. Raises: ValueError where it is not in, or its line was edited."""
     text = read(root / bug.file)
-    if not (root / KEPT / f"b{bug.number}").exists():
+    if not was_planted(root, bug):
         raise ValueError(f"bug {bug.number}: not in this copy")
     if bug.before not in text and text.count(bug.after) != 1:
         raise ValueError(f"{bug.file}: the line has been edited; the file as it was is kept in {KEPT}/b{bug.number}/{bug.file}")

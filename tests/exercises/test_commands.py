@@ -1,6 +1,8 @@
 """The commands change a copy of the project and lose nothing of it. Each test works on its own copy."""
 
 import ast
+import importlib
+import re
 import runpy
 import shutil
 
@@ -11,7 +13,7 @@ import torch
 import common
 from brackets import scenes
 from exercises import __main__ as commands
-from exercises import show, source
+from exercises import measure, show, source
 from exercises.bugs import bug, names_the_equation, names_the_file
 from exercises.catalog import EXERCISES, ROOT, exercise, place
 
@@ -128,7 +130,8 @@ def test_a_bug_that_the_student_mended_is_known_as_mended(copy, capsys):
     commands.main(["break", "1"])
     source.write(copy / "ddim.py", source.read(copy / "ddim.py").replace(bug(1).after, bug(1).before))
     capsys.readouterr()
-    assert commands.main(["check", "b1"]) == 0 and "mended" in capsys.readouterr().out
+    assert commands.main(["check", "b1"]) == 0 and bug(1).story in (printed := capsys.readouterr().out) and "mended" in printed
+    assert commands.main(["check", "b5"]) == 0 and bug(5).story not in (printed := capsys.readouterr().out) and "break 5" in printed
 
 
 def test_a_bug_does_not_go_into_a_blank_function_and_an_edited_line_is_not_overwritten(copy):
@@ -165,6 +168,8 @@ def test_a_handout_is_blank_everywhere_and_holds_no_solution(copy, tmp_path, mon
         commands.main(["solve", "4"])
     with pytest.raises(ValueError, match="blank in this copy from the beginning"):
         commands.main(["start", "4"])
+    with pytest.raises(ValueError, match="hunt this bug in the project itself"):
+        commands.main(["break", "8"])
 
 
 def test_a_handout_is_refused_inside_of_the_project_or_with_an_exercise_begun(copy, tmp_path):
@@ -181,11 +186,42 @@ def test_a_picture_shows_the_same_twice_for_the_shipped_code(tmp_path, monkeypat
     for number in show.PICTURES:
         show.show(number)
     for name, shown in drawn.items():
-        for title, yours, wanted in shown:
+        for title, yours, wanted, *_ in shown:
             yours, wanted = np.asarray(yours), np.asarray(wanted)
             assert yours.shape == wanted.shape and np.abs(yours - wanted).max() < 2e-3, (name, title)
     with pytest.raises(ValueError, match="has no picture"):
-        show.show(3)
+        show.show(8)
+
+
+@pytest.mark.parametrize("number", show.PICTURES)
+def test_a_picture_needs_no_other_exercise(number, monkeypatch):
+    def blank(*_, **__):
+        raise NotImplementedError("another exercise")
+    drawn, modules = [], [importlib.import_module(file.removesuffix(".py")) for file in FILES if "/" not in file]
+    for file, inner in (place(name) for task in EXERCISES if task.number != number for name in task.functions):
+        owner = importlib.import_module(file.removesuffix(".py"))
+        for part in inner.split(".")[:-1]:
+            owner = getattr(owner, part)
+        function = getattr(owner, inner.split(".")[-1])
+        for other in (owner, *modules):                             # other files have imported it by its name
+            for name in [name for name, value in vars(other).items() if value is function]:
+                monkeypatch.setattr(other, name, blank)
+    monkeypatch.setattr(show, "draw", lambda path, shown: drawn.append(path.name))
+    show.show(number)
+    assert drawn == [f"exercise_{number:02d}.png"]
+
+
+def test_a_picture_of_a_function_that_fails_names_the_error_and_a_wrong_result_is_drawn_with_its_distance(monkeypatch, tmp_path):
+    monkeypatch.setattr("data.T", lambda x: x.no_such_method())
+    with pytest.raises(ValueError, match="AttributeError: .*no_such_method.*python -m exercises check 1"):
+        show.show(1)
+    assert show.said(np.ones(3), np.ones(3)) == "as wanted" and show.said(np.ones(3), np.array([1, 1, 1.5])) == "differs by up to 0.5"
+    assert show.said(np.ones((3, 2)), np.ones(3)) == "its shape is (3, 2), (3,) is wanted" and "nan" in show.said(np.full(3, np.nan), np.ones(3))
+    titles = []
+    monkeypatch.setattr(show, "save_figure", lambda path, figure, dpi: titles.extend(axis.get_title() for axis in figure.axes))
+    show.draw(tmp_path / "a.png", [("a", np.ones((3, 4, 6)), np.zeros((3, 4, 6)))])
+    show.draw(tmp_path / "a.png", [("b", np.eye(2), np.eye(2), [2, 0], "t")])
+    assert titles == ["a\nyours, differs by up to 1", "a\nwanted", "b\nyours, as wanted", "b\nwanted"]
 
 
 def test_every_exercise_has_a_hint(capsys):
@@ -211,12 +247,32 @@ def test_the_walk_goes_from_the_frames_to_the_page(monkeypatch, capsys):
 
 
 @pytest.mark.slow
+def test_every_measurement_prints_a_row_for_each_case(monkeypatch, capsys):
+    """On a corner of the example, by the words of the command line."""
+    scene = scenes.load_scene(ROOT / "examples" / "cafe")
+    corner = {**scene, "ldr": scene["ldr"][..., 100:372, 200:488].contiguous(), "hdr": scene["hdr"][..., 100:372, 200:488].contiguous()}
+    monkeypatch.setattr(measure, "load_scene", lambda folder: corner)
+    rows = {"steps": 8, "prior": 6, "mu": 2, "upsample": 2, "leak": 4, "tiles": 4, "spread": 5, "stops": 18}
+    assert set(rows) == set(measure.MEASURES)
+    for what in rows:
+        monkeypatch.setattr("sys.argv", ["measure", what, "--scenes", "1"])
+        measure.main()
+        printed = [line for line in capsys.readouterr().out.splitlines() if "PSNR" not in line]
+        assert len(printed) == rows[what], (what, printed)
+        assert all(re.search(r"\d\.\d+$", line) for line in printed), printed
+    monkeypatch.setattr("sys.argv", ["measure", "noise"])
+    with pytest.raises(ValueError, match="not measured here"):
+        measure.main()
+
+
+@pytest.mark.slow
 def test_check_and_status_say_what_is_right_and_what_is_not(tmp_path, monkeypatch, capfd):
     copy = tmp_path / "copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "weights", "examples", "docs", "runs", "results"))
     monkeypatch.setattr(commands, "ROOT", copy)
     commands.main(["start", "4"])
     commands.main(["start", "14"])
+    commands.main(["start", "9"])                                   # test_diffusion.py cannot even be imported now
     assert commands.main(["check", "4"]) == 1 and "still blank: write the body of dhrnet.split_frequencies" in capfd.readouterr().out
     text = source.read(copy / "dhrnet.py")
     answer = "F_low = nnf.avg_pool2d(F, k)\n    return F_low, upsample(F_low, k, mode) - F"
@@ -224,7 +280,10 @@ def test_check_and_status_say_what_is_right_and_what_is_not(tmp_path, monkeypatc
     source.write(copy / "dhrnet.py", text)
     assert commands.main(["check", "4"]) == 1
     assert "the first at [0, 0, 0, 1]\n    yours       0.00000     1.00000    -1.00000" in (printed := capfd.readouterr().out), printed
+    file, line = re.search(r"The case computed by hand is in (\S+), line (\d+)\.", printed).groups()
+    assert "def test_ex4_" in source.read(ROOT / file).split("\n")[int(line) - 1] and "hint 4" in printed
     source.write(copy / "dhrnet.py", text.replace("upsample(F_low, k, mode) - F", "F - upsample(F_low, k, mode)"))
-    assert commands.main(["check", "4"]) == 0 and "exercise 4 is right" in capfd.readouterr().out
+    assert commands.main(["check", "4"]) == 0 and "exercise 4 is right. The next: python -m exercises start 1\n" in capfd.readouterr().out
+    assert commands.pytest("--ex", "4", quiet=True)[0] == 0         # without a folder, as the header of __main__.py says
     commands.main(["status"])
-    assert " 3· 4✓ 5· " in (printed := capfd.readouterr().out) and " 14✗ " in printed
+    assert " 3· 4✓ 5· " in (printed := capfd.readouterr().out) and " 14✗ " in printed and " 9✗ " in printed

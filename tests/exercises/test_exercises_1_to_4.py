@@ -72,7 +72,7 @@ def seen_by_hand(hdr):
     return seen
 
 
-def test_ex3_four_by_four_pixels_become_one_of_96_channels(code, monkeypatch):
+def test_ex3_one_green_pixel_goes_where_computed_by_hand(code, monkeypatch):
     monkeypatch.setattr(code.lpenet, "T", slow_T)
     net, hdr = code.lpenet.LPENet(SMALL.lpenet), torch.zeros(1, 3, 4, 4)
     net.trunk = nn.Identity()

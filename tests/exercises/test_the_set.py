@@ -56,6 +56,8 @@ def failed_exercises(code, among=None):
 
 def test_every_exercise_is_graded_and_the_shipped_code_passes(tmp_path):
     assert {int(name.split("_")[1].removeprefix("ex")) for name, _ in GRADING} == {task.number for task in EXERCISES} == set(MISTAKES)
+    for task in EXERCISES:      # a student sees the failure of the first test first
+        assert "by_hand" in next(name for name, _ in GRADING if name.startswith(f"test_ex{task.number}_"))
     assert [task.number for task in EXERCISES] == list(range(1, len(EXERCISES) + 1)) and len(EXERCISES) >= 12
     assert failed_exercises(load_code_of(copy_of_the_files(tmp_path / "copy"))) == set()
 
