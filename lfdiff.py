@@ -156,7 +156,7 @@ def reconstruct(model, ldr, ev, S=None, sampler="ddim", generator=None):
 def build(variant, config):
     """A fresh model of one of VARIANTS. config: LFDiffConfig. Returns: Stage1 or Stage2. Raises: ValueError for another name."""
     if variant not in VARIANTS:
-        raise ValueError(f"variant {variant!r}: not one of {', '.join(VARIANTS)}")
+        raise ValueError(f"variant {variant!r}: not one of {', '.join(VARIANTS)}; use another file")
     return Stage1(config, variant == "baseline") if variant in ("baseline", "s1") else Stage2(config, variant == "s2_without_dm")
 
 

@@ -7,6 +7,7 @@ The paper does none of this. It feeds the frames as they are [departs D6, D9, D1
 
 import hashlib
 import os
+import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import astuple, dataclass
@@ -159,6 +160,7 @@ def _fill_cache(file, folder, layout, config):
 
 def _in_one_thread():
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)                # Ctrl-C reaches the main process, too, and that one ends the others
 
 
 def share_work(work, jobs, workers, what):

@@ -110,7 +110,7 @@ def readable_folders(root):
         except (ValueError, FileNotFoundError) as error:
             reasons.append(str(error))
     if not found:
-        raise FileNotFoundError(f"--root {root}: neither a scene nor a folder of scenes ({reasons[-1]})")
+        raise FileNotFoundError(f"--root {root}: neither a scene nor a folder of scenes ({reasons[-1]}); name another folder")
     for reason in reasons if found != [Path(root)] else ():
         print(f"skipped: {reason}")
     return found

@@ -16,7 +16,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import Count, Seed, Sixteens, parse, run
+from common import Count, Seed, Whole, parse, run
 import numpy as np
 import torch
 import torch.nn.functional as nnf
@@ -34,12 +34,12 @@ PHOTOGRAPH = 208, 288     # height and width of what is photographed and prepare
 class BankConfig:
     """How many brackets, of what, and where they go."""
     count: Count = 6000     # brackets
-    size: Sixteens = 192    # side of a bracket, pixels
+    size: Count = 192       # side of a bracket, pixels
     seed: Seed = 0          # of everything random
     hdr_dir: str = ""       # folder of .hdr images, panoramas and photographs
     rendered_dir: str = ""  # folder made by python -m synthetic.rendered
     out: str = "data/bank"  # folder to write to
-    workers: Count = os.cpu_count() or 1    # processes that share the work
+    workers: Whole = os.cpu_count() or 1    # processes that share the work
 
 
 def light_error(ldr, ev, hdr):
