@@ -18,7 +18,8 @@ import typing
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")     # before torch: threads that wait by spinning take a busy machine's cores from each other
+# Before torch: OpenMP's threads wait asleep, after a few microseconds. Spinning, they would take a busy machine's cores from each other.
+os.environ.update({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000", **os.environ})
 
 import numpy as np
 import torch

@@ -2,12 +2,16 @@
 
 import errno
 import inspect
+import os
 import random
 import re
 import signal
+import subprocess
+import sys
 import typing
 import warnings
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +28,7 @@ from loss import LossConfig
 from lpenet import LPENetConfig
 
 torch.set_num_threads(1)
+ROOT = Path(__file__).parent.parent
 
 
 @dataclass
@@ -329,3 +334,12 @@ def test_old_file_is_there_until_the_new_one_is_whole(tmp_path):
 
 def test_parameters_are_counted_without_buffers():
     assert count_parameters(torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3))) == 2 * 3 * 9 + 3 + 3 + 3
+
+
+def test_openmp_waits_asleep_unless_the_user_has_chosen():
+    """A variable counts only where it is set before torch is loaded, so in a process of its own."""
+    code = "import os, common; print(os.environ['OMP_WAIT_POLICY'], os.environ['GOMP_SPINCOUNT'])"
+    bare = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    for chosen, expected in (({}, "PASSIVE 1000"), ({"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "5"}, "ACTIVE 5")):
+        done = subprocess.run([sys.executable, "-c", code], env={**bare, **chosen, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == expected.split()
