@@ -33,7 +33,7 @@ from brackets.wider import widen
 
 @dataclass
 class NetworkConfig:
-    """network"""
+    """The network, its weights and the device."""
     weights: str = SHIPPED      # trained weights
     steps: Whole = 0            # DDIM steps S; 0: as trained [paper: 10]
     sampler: str = "ddim"       # ddim, or ancestral: all T steps of Eq. 14

@@ -33,7 +33,7 @@ from data import T, psnr
 
 @dataclass
 class OutputConfig:
-    """output"""
+    """The results."""
     out: str = "results"        # folder for the results
     exr: bool = False           # write NAME.exr, too: the radiance in half floats; needs requirements-exr.txt
     save_aligned: bool = False  # write the aligned frames, too, as the network sees them: NAME_aligned_1.tif and so on, 16 bits, gamma 2.2

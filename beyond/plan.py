@@ -1,10 +1,11 @@
 """What infer.py is going to do: which brackets there are, which frames of each are used, and where the results go.
 
-All of it is settled before the first bracket is read. No file is replaced but by a new result of the same bracket: a hidden file beside the results
+All of it is settled before the work begins. No file is replaced but by a new result of the same bracket: a hidden file beside the results
 says which bracket each of them was made from. A name that is taken gets the parent folder's name in front.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import sys
@@ -26,7 +27,7 @@ RECORD = ".lfdiff.json"     # {name of a result: key_of the bracket that it was 
 
 @dataclass
 class InputConfig:
-    """input"""
+    """The photographs."""
     scene: str = ""             # folder of a bracket, of photographs that make several brackets, or of such folders
     reference: str = ""         # the frame whose moment the result shows: its name, or its number from the shortest, 1, on; else the one that shows most
     dry_run: bool = False       # only print what would be done
@@ -87,28 +88,26 @@ def identity(path):
     return stat.st_dev, stat.st_ino
 
 
-def name_results(jobs, out, ends):
-    """Gives each job its stem. out: folder; ends: of outputs.endings.
+def name_results(job, out, ends, record, taken, inputs):
+    """Gives a job its stem.
 
-    Raises: ValueError where a result would replace a photograph, a truth or another input of these brackets.
+    out: folder; ends: of outputs.endings; record: of read_record; taken: {folded name: key} of the jobs before, to which this one is added;
+    inputs: {identity: path} of all photographs and truths.
+    Raises: ValueError where a result of the bracket's own name would replace one of those.
     """
-    record, taken = read_record(out), {}
-    inputs = {identity(path): path for job in jobs for path in (*job.bracket.paths, job.bracket.truth) if path}
-    for job in jobs:
-        key, names = key_of(job.source), [job.bracket.name]
-        for parent in (job.bracket.folder if job.bracket.part else job.bracket.folder.parent).parts[:0:-1]:      # from the nearest up; the root has no name
-            names.append(f"{parent}_{names[-1]}")
-        names += [f"{job.bracket.name}_{k}" for k in range(2, len(jobs) + 1000)]
-        for name in names:
-            files = [out / (name + end) for end in ends]
-            owners = [taken.get(folded(path.name), record.get(folded(path.name)) if path.exists() or path.is_symlink() else key) for path in files]
-            lost = next((path for path in files if identity(path) in inputs), None)
-            if lost and name == job.bracket.name:
-                raise ValueError(f"--out {out}: {lost.name} would replace {inputs[identity(lost)]}; choose another folder")
-            if not lost and all(owner == key for owner in owners):
-                job.stem = out / name
-                taken.update((folded(path.name), key) for path in files)
-                break
+    key, names = key_of(job.source), [job.bracket.name]
+    for parent in (job.bracket.folder if job.bracket.part else job.bracket.folder.parent).parts[:0:-1]:      # from the nearest up; the root has no name
+        names.append(f"{parent}_{names[-1]}")
+    for name in itertools.chain(names, (f"{job.bracket.name}_{k}" for k in itertools.count(2))):
+        files = [out / (name + end) for end in ends]
+        owners = [taken.get(folded(path.name), record.get(folded(path.name)) if path.exists() or path.is_symlink() else key) for path in files]
+        lost = next((path for path in files if identity(path) in inputs), None)
+        if lost and name == job.bracket.name:
+            raise ValueError(f"--out {out}: {lost.name} would replace {inputs[identity(lost)]}; choose another folder")
+        if not lost and all(owner == key for owner in owners):
+            job.stem = out / name
+            taken.update((folded(path.name), key) for path in files)
+            return
 
 
 # --- the plan -----------------------------------------------------------------------------------------------------------
@@ -124,17 +123,28 @@ def make_plan(config, out, ends, known):
     if not config.dry_run:
         check_writable(out)
     places, singles = find_places(root)
-    for place in places:
+
+    def attempt(source, step):
         try:
-            bracket = find_bracket(place.folder, only=place.paths, name=place.name)
-            reference = by_name(bracket, config.reference) if config.reference else pick_reference(bracket, known)
-            source = str(place.folder.resolve() / (place.name if place.paths else ""))
-            jobs.append(Job(bracket, choose(bracket.ev, reference, known), source))
+            step()
         except (ValueError, OSError) as error:
             if len(places) == 1:
                 raise
-            failed[str(place.folder / (place.name if place.paths else ""))] = words_for(error)
-    name_results(jobs, out, ends)
+            failed[source] = words_for(error)
+
+    def find(place, source):
+        bracket = find_bracket(place.folder, only=place.paths, name=place.name)
+        reference = by_name(bracket, config.reference) if config.reference else pick_reference(bracket, known)
+        jobs.append(Job(bracket, choose(bracket.ev, reference, known), source))
+
+    for place in places:
+        source = str(place.folder.resolve() / (place.name if place.paths else ""))
+        attempt(source, lambda place=place, source=source: find(place, source))
+    record, taken = read_record(out), {}
+    inputs = {identity(path): path for job in jobs for path in (*job.bracket.paths, job.bracket.truth) if path}
+    for job in jobs:
+        attempt(job.source, lambda job=job: name_results(job, out, ends, record, taken, inputs))
+    jobs = [job for job in jobs if job.stem]
     if len(places) > 1 or config.dry_run or len(jobs[0].bracket.paths) != 3:
         print(plan_in_words(root, jobs, failed, singles))
     return jobs, failed

@@ -126,13 +126,14 @@ class Place:
 def find_places(root):
     """Every bracket in a folder: the folder itself, or those that its photographs make, or else those of its folders, down to two levels.
 
-    root: Path. Returns: list of Place; list of paths of single photographs, which are left out.
-    Raises: FileNotFoundError where there are no photographs.
+    root: Path. Returns: list of Place, one or more: find_bracket says what is wrong with a folder without photographs; list of paths of single
+    photographs, which are left out.
+    Raises: FileNotFoundError where there is no such folder.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; give a folder with two or more photographs of one scene")
     places, singles = [], []
-    for folder in [root] if photographs(root)[0] else scene_folders(root):
+    for folder in [root] if len(photographs(root)[0]) > 1 else scene_folders(root) or [root]:
         groups = in_folder(folder)
         for paths in groups or ():
             if len(paths) > 1:
@@ -141,6 +142,4 @@ def find_places(root):
                 singles += paths
         if groups is None:
             places.append(Place(folder, folder.resolve().name, None))
-    if not places:
-        raise FileNotFoundError(f"{root}: no photographs in it or in its folders; give a folder with two or more photographs of one scene")
     return places, singles

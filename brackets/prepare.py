@@ -47,7 +47,7 @@ UNPREPARED = PrepareConfig(False, False, False)     # frames as they were taken:
 
 @dataclass
 class AlignmentConfig:
-    """alignment; by default as the weights were trained"""
+    """How the frames are prepared; by default as the training frames of the weights were."""
     register: DisallowNone[bool | None] = None  # warp the outer frames onto the reference by a homography [departs D6]
     response: DisallowNone[bool | None] = None  # correct tone curve, exposures and clip level as found in the frames [departs D10]
     flow: DisallowNone[bool | None] = None      # bring what moved to where the reference shows it, along optical flow [departs D9]

@@ -19,6 +19,7 @@ import flow_merge
 import operators
 import sharpness
 import spread
+import two_frames
 import train_stage1
 import train_stage2
 from beyond.weights import load_weights, save_weights
@@ -241,3 +242,18 @@ def test_the_sheet_of_operators_has_a_column_per_image_and_a_row_per_operator(tm
     np.save(tmp_path / "c.npy", hdr)
     with pytest.raises(ValueError, match=r"c\.npy: found an array of shape \(60, 90, 3\); give"):
         operators.load(tmp_path / "c.npy")
+
+
+def test_two_frames_prints_each_stand_in_for_both_missing_frames(tmp_path, monkeypatch, capsys):
+    export(SyntheticBrackets(64, seed=8, config=STILL, length=1), tmp_path / "scenes")
+    save_weights(tmp_path / "weights.pt", Stage2(TINY), UNPREPARED, {})
+    monkeypatch.setattr(sys, "argv", ["two_frames.py", "--scenes", str(tmp_path / "scenes"), "--weights", str(tmp_path / "weights.pt"), "--device", "cpu"])
+    two_frames.main()
+    rows = {line[:44].strip(): [float(number) for number in line[44:].replace("/", " ").split()] for line in capsys.readouterr().out.splitlines()[1:]}
+    sample = load_scene(next((tmp_path / "scenes").iterdir()))
+    short, reference, ev, hdr = sample["ldr"][0] ** 2.2, sample["ldr"][1] ** 2.2, sample["ev"], sample["hdr"]
+    alone = [psnr(T(reference / 2 ** float(ev[1])), T(hdr)), psnr(reference, (hdr * 2 ** float(ev[1])).clamp(max=1))]
+    assert [rows["no network: the reference alone"][0], rows["no network: the reference alone"][3]] == pytest.approx(alone, abs=0.01)
+    assert len(rows) == 6
+    shown = two_frames.stand_ins(sample["ldr"], ev, 2)["the other frame at its exposure"]
+    assert torch.allclose(shown[0, 2] ** 2.2, (short * 2 ** float(ev[2])).clamp(max=1), atol=1e-5)

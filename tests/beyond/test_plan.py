@@ -92,6 +92,13 @@ def test_a_photograph_or_a_truth_in_the_place_of_a_result_is_refused_before_the_
         assert (folder / lost).read_bytes() == before
 
 
+def test_among_several_brackets_only_the_one_that_would_lose_a_photograph_fails(tmp_path):
+    for name in ("1", "pool"):
+        scene(tmp_path / "in" / name)
+    jobs, failed = plan(tmp_path / "in", tmp_path / "in" / "1")
+    assert stems(jobs) == ["pool"] and ["1.png would replace" in words for words in failed.values()] == [True]
+
+
 def test_a_damaged_record_counts_as_none(tmp_path):
     folder, out = scene(tmp_path / "pool"), tmp_path / "out"
     jobs, _ = plan(folder, out)

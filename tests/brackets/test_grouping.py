@@ -92,8 +92,9 @@ def test_folders_of_photographs_are_found_two_levels_deep_and_one_bracket_stays_
     places, singles = find_places(tmp_path)
     assert [(place.name, place.paths) for place in places] == [("a", None), ("c", None), ("d", None)] and not singles
     assert [place.name for place in find_places(tmp_path / "a")[0]] == ["a"]
+    jpeg(tmp_path / "stray.jpg", 0, 10)                                         # one photograph is no bracket
+    assert len(find_places(tmp_path)[0]) == 3
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="no photographs in it or in its folders"):
-        find_places(tmp_path / "empty")
+    assert [place.folder for place in find_places(tmp_path / "empty")[0]] == [tmp_path / "empty"]
     with pytest.raises(FileNotFoundError, match="no such folder"):
         find_places(tmp_path / "nowhere")
