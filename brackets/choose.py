@@ -5,13 +5,14 @@ steps that its weights know. Frames beyond these three are put into the result a
 narrower of two such triples gave better results than the wider one, because what the network need not rebuild comes out as it was taken.
 A frame that does not exist is black where it is the short one, and white where it is the long one, so that nothing is learned of the camera from it.
 After the alignment, it shows the reference at its exposure. PSNR-mu / PSNR-L of the shipped weights on 16 synthetic scenes with motion:
-                                                          the longer frame is the reference       the shorter one is
-    the missing frame shows the reference                 38.3 / 36.8                             44.2 / 39.1
-    ... the other frame at the missing exposure           36.4 / 36.7                             42.5 / 36.0
-    ... nothing (white, black)                            32.6 / 36.2                             37.1 / 33.5
-    no network: a merge of the two aligned frames         34.2 / 34.5                             39.9 / 33.3
-    no network: the reference alone                       27.5 / 20.5                             37.7 / 38.0
-    all three frames                                      40.7 / 36.8                             another image
+                                                                          the longer frame is the reference     the shorter one is
+    the reference at its exposure                                         38.8 / 36.8                           44.3 / 39.1
+    the other frame at its exposure                                       36.6 / 36.7                           42.4 / 35.9
+    nothing (white, black)                                                32.4 / 36.1                           36.9 / 33.5
+    no network: a merge of the two aligned frames                         34.4 / 34.5                           39.9 / 33.3
+    no network: the reference alone                                       27.5 / 20.5                           38.2 / 38.1
+    all three frames                                                      40.7 / 36.8                           44.4 / 38.5
+(examples/two_frames.py; in the second column, the truth ends where the reference clips)
 """
 
 from dataclasses import dataclass
