@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as nnf
 from matplotlib.figure import Figure
 
-sys.path.insert(0, str(Path(globals().get("__file__", "exercises/walk.py")).resolve().parent.parent))
+# A notebook has no __file__. It starts in exercises/ or above it.
+sys.path.insert(0, next((str(at) for at in Path(globals().get("__file__", "walk.py")).resolve().parents if (at / "lfdiff.py").exists()), "."))
 from beyond.checkpoints import load_checkpoint
 from beyond.weights import load_weights, part_of
 from brackets.prepare import prepare
@@ -22,7 +23,7 @@ from brackets.scenes import load_scene
 from common import save_figure
 from data import T, network_input, psnr
 from ddim import ddim_step, predict_z0, sampling_times
-from dhrnet import split_frequencies
+from dhrnet import split_frequencies, upsample
 from exercises.catalog import ROOT
 from lfdiff import pad_to_multiple
 from lpenet import LPENet
@@ -76,14 +77,14 @@ say("A_1", A_1, "attention of the short frame")
 say("A_3", A_3, "attention of the long frame")
 say("F_0", F_0, "aligned features")
 
-# %% Fig. 3 (b), Eq. 7: the first PIM splits its features.
+# %% Fig. 3, Eq. 7: the first PIM splits its features.
 pim = model.dhrnet.blocks[0].first
 F = pim.residual(F_0)
 F_low, F_high = split_frequencies(F, pim.k)                         # (1, C, H/4, W/4), (1, C, H, W)
 say("F_low", F_low, "low frequencies: as large as z")
 say("F_high", F_high, "high frequencies")
 
-# %% Eq. 9: each of the C features (queries) chooses among the N = 3 channels of the prior (keys).
+# %% Fig. 3 (b), Eq. 9: each of the C features (queries) chooses among the N = 3 channels of the prior (keys).
 cross, prior = pim.low, z_hat * model.z_std + model.z_mean
 Q, K = cross.q(F_low).flatten(2), cross.k(prior).flatten(2)         # (1, C, hw), (1, N, hw)
 A = torch.softmax(nnf.normalize(K, dim=-1) @ nnf.normalize(Q, dim=-1).transpose(1, 2) / cross.gamma, dim=1)     # (1, N, C)
@@ -91,9 +92,16 @@ F_hat = cross.attend(F_low, prior)
 say("A", A, f"Softmax(K Q / γ), γ = {float(cross.gamma):.3f}; each column adds up to 1")
 say("F_hat", F_hat - F_low, "W_c V A: what the prior adds to F_low")
 
-# %% Eq. 8, and the way out. The other modules do the same again; Eq. 10 makes the image.
-F_1 = pim(F_0, prior)
-say("F_1", F_1, "after the first PIM")
+# %% Fig. 3 (a), Eq. 8: residual blocks refine F_high, and both branches are joined. In an FRM, self-attention (SA) stands in the place of Eq. 9.
+RB_high = pim.high(F_high)                                          # (1, C, H, W)
+F_prime = torch.cat([RB_high, upsample(pim.low(F_low, prior), pim.k, pim.mode)], dim=1)         # (1, 2C, H, W)
+merged = pim.merge(F_prime)                                         # 1x1 convolution   (1, C, H, W)
+F_1 = F_0 + pim.channel_attention(merged)
+share_of_channels = pim.channel_attention.weigh(merged).flatten()   # (C,)
+say("F'", F_prime, "high and low branch")
+say("F_1", F_1, f"after the first PIM; channel attention weighs by {float(share_of_channels.min()):.2f} to {float(share_of_channels.max()):.2f}")
+
+# %% Eq. 10: the other modules do the same again, and a convolution makes the image.
 hdr_hat = model.rebuild(X, z_hat)
 say("H_hat", hdr_hat, f"PSNR-μ {psnr(T(hdr_hat), T(hdr)):.2f} dB, PSNR-L {psnr(hdr_hat, hdr):.2f} dB (with the padding)")
 
@@ -123,25 +131,31 @@ shown = [200, 160, 100, 60, 20]                                     # times whos
 low, high = float(A.min()), float(A.max())
 white, error = (ldr[:, 1] >= 0.98).any(dim=1), (T(hdr_hat) - T(hdr)).square().mean(dim=1)
 share = float(error[white].sum() / error.sum())
+distance = float((z_hat - z).abs().mean())
 quarter = f"{z.shape[-1]}x{z.shape[-2]}"
 rows = [
-    ("1  Frames.  X_i = [L_i, H_i], registered and aligned before. H_i is radiance in common units: where L_2 or L_3 is white, H_2 or H_3 is too dark (grey).",
+    ("1  Input.  X_i = [L_i, H_i], registered and aligned before. H_i is radiance in common units: where L_2 or L_3 is white, H_2 or H_3 is too dark (grey).",
      [(f"L_{i + 1}, {float(ev[0, i]):+g} EV", rgb(ldr[:, i])) for i in range(3)] + [(f"T(H_{i + 1})", rgb(T(X[:, i, 3:]))) for i in range(3)]),
-    ("2  Condition and noise.  D (Eq. 13) comes from the frames. It is all that the diffusion knows of the scene. z_T is noise; 10 DDIM steps lead to z_0 = ẑ.",
+    (f"2  Diffusion (Fig. 2 c).  AM and LPENet_DM make the condition D of the frames (Eq. 13), all that the diffusion knows. "
+     f"{len(times)} DDIM steps lead from noise z_T to ẑ.",
      [(f"D, {quarter}, 3 channels as RGB", latent(standardised(D)))]
      + [(f"z_t at t = {t}" + (" = T" if t == schedule.T else ""), latent(way[t])) for t in shown]),
-    ("3  The same steps: what the network expects z_0 to be when it sees the z_t above. The last one is ẑ. On the left the true z (Eq. 6), never shown to it.",
+    (f"3  The same steps: what the network expects z_0 to be when it sees the z_t above. "
+     f"Left: the true z of LPENet (Eq. 6), for training only. ẑ is {distance:.2f} from it on average.",
      [("z, prior of the truth", latent(z))]
-     + [(f"z_0 as expected at t = {t}" + (": this is ẑ" if t == shown[-1] else ""), latent(opinions[t])) for t in shown]),
-    (f"4  DHRNet begins.  AM weighs the outer frames by A_1 and A_3 (dark: not trusted). The first PIM (Fig. 3 b) splits F by Eq. 7. Shown: channel {c}.",
+     + [(f"z_0 expected at t = {t}" + (": this is ẑ" if t == shown[-1] else ""), latent(opinions[t])) for t in shown]),
+    (f"4  DHRNet (Fig. 2 a).  AM weighs the outer frames by A_1, A_3 (dark: not trusted). "
+     f"The first PIM (Fig. 3) splits F by Eq. 7: F = F_high + Upsample(F_low). Channel {c}.",
      [("A_1, short frame, mean", A_1[0].mean(0).numpy()), ("A_3, long frame, mean", A_3[0].mean(0).numpy()), ("F_0, aligned features", feature(F_0, c)),
       ("F, after a residual block", feature(F, c)), (f"F_low, {quarter}", feature(F_low, c)), ("F_high", feature(F_high, c))]),
-    (f"5  The prior comes in (Eq. 9).  A says how much of each prior channel a feature takes ({low:.2f} to {high:.2f} here). Eq. 8 joins both branches.",
-     [("ẑ", latent(z_hat)), ("A: 3 keys down, features across", ((A[0] - low) / (high - low)).numpy()),
+    (f"5  Low branch (Fig. 3 b): A says how much of each prior channel a feature takes "
+     f"({low:.2f} to {high:.2f} here). High branch: residual blocks. Eq. 8 joins both (Fig. 3 a).",
+     [("ẑ, the prior", latent(z_hat)), (f"A: 3 keys down, {A.shape[-1]} features across", ((A[0] - low) / (high - low)).numpy()),
       ("W_c V A: what ẑ gives", feature(F_hat - F_low, c)), ("F̂_low = F_low + W_c V A", feature(F_hat, c)),
-      ("F_1, after the PIM", feature(F_1, c)), ("|ẑ - z|, black 0, white 1", (z_hat - z).abs().mean(1)[0].numpy())]),
-    (f"6  Image.  FRMs and PIMs follow; Eq. 10 makes Ĥ. Where L_2 is white ({white.float().mean():.0%} of the image) lies {share:.0%} of the squared error.",
-     [("T(Ĥ)", rgb(T(hdr_hat))), ("T(H), the truth", rgb(T(hdr))), ("5 x |T(Ĥ) - T(H)|", rgb(5 * (T(hdr_hat) - T(hdr)).abs()))]),
+      ("RB(F_high)", feature(RB_high, c)), ("F_1: joined, weighed, plus F_0", feature(F_1, c))]),
+    (f"6  Image.  FRMs (self-attention on F_low, no prior) and PIMs follow; Eq. 10 makes Ĥ. "
+     f"Where L_2 is white ({white.float().mean():.0%} of the image) lies {share:.0%} of the squared error.",
+     [("T(Ĥ)", rgb(T(hdr_hat))), ("T(H), the truth", rgb(T(hdr))), ("10 x |T(Ĥ) - T(H)|", rgb(10 * (T(hdr_hat) - T(hdr)).abs()))]),
 ]
 figure = Figure(figsize=(18, 17.5), layout="constrained")
 for part, (heading, pictures) in zip(figure.subfigures(len(rows), 1, height_ratios=[1, 1, 1, 1, 1, 1.8]), rows):
