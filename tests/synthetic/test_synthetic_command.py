@@ -46,7 +46,7 @@ def test_the_command_writes_the_contact_sheet(command, tmp_path):
     assert (sheet == contact_sheet(SyntheticBrackets(32, 3), 2)).all()
 
 
-@pytest.mark.parametrize(("words", "message"), [(("--count", 0), "--count 0: must be 1 or more"), (("--split", "test"), "split 'test'")])
+@pytest.mark.parametrize(("words", "message"), [(("--count", 0), "--count 0: must be a whole number of 1 or more"), (("--split", "test"), "split 'test'")])
 def test_a_wrong_flag_is_one_line_and_exit_code_two(command, words, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         command(*words)
