@@ -238,7 +238,7 @@ def test_the_command_draws_the_sheet_of_what_is_there(tmp_path, monkeypatch):
     assert (read_image(tmp_path / "sheet.png") == contact_sheet(tmp_path, 12)).all()
 
 
-@pytest.mark.parametrize(("words", "message"), [((), "--hdr-dir: not given"), (("--hdr-dir", "x", "--workers", "0"), "--workers 0: must be a whole number of 1 or more")])
+@pytest.mark.parametrize(("words", "message"), [((), "--hdr-dir: not given"), (("--hdr-dir", "x", "--workers", "0"), "--workers 0: must be a whole number")])
 def test_a_wrong_flag_of_the_renderer_is_one_line_and_exit_code_two(words, message, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["synthetic.rendered", *words])
     with pytest.raises(SystemExit) as stopped:
