@@ -3,7 +3,8 @@
 The network sees three frames. Of a bracket of more, those that are shorter than its short frame or longer than its long one are put into its result
 afterwards, one by one, the nearest exposure first. Each is aligned to its neighbour, the aligned frame of the next exposure, as prepare() aligns
 frames: homography, light, flow. What it shows enters where the neighbour is nearly white (a shorter frame), or dark (a longer one), and where the two
-do not contradict each other. No part of the paper.
+do not contradict each other.
+[departs D13: the paper's brackets have three frames.]
 """
 
 import numpy as np
