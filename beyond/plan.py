@@ -76,7 +76,7 @@ def read_record(out):
 def remember(stem, source, ends):
     """Notes in the record that a bracket's results are its own."""
     record = {**read_record(stem.parent), **{folded(stem.name + end): key_of(source) for end in ends}}
-    write_atomically(stem.parent / RECORD, lambda file: file.write(json.dumps(record, indent=0, ensure_ascii=False).encode()))
+    write_atomically(stem.parent / RECORD, lambda file: file.write(json.dumps(record, indent=0).encode()))
 
 
 def identity(path):

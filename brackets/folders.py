@@ -61,7 +61,8 @@ def _is_unmarked_result(path, radiance):
 
 def _why_left_out(path, kinds, marks):
     """Why a file is no photograph of the scene, or "". kinds: {path: kind} of all files of the folder; marks: {path: mark} of those that may be."""
-    if marks[path] == RESULT or (marks[path] == ALIGNED and "" in marks.values()):
+    beside_results = RESULT in marks.values() and not named(path.parent, "exposure.txt")       # where --save-aligned put it
+    if marks[path] == RESULT or (marks[path] == ALIGNED and ("" in marks.values() or beside_results)):
         return "made by this project"
     if kinds[path] == "Radiance":
         return "linear light, and no photograph"

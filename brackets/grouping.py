@@ -7,7 +7,7 @@ are two brackets of three, though in the second row the light has changed and no
 bracket begins with the first exposure that is there already.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -27,31 +27,33 @@ class Shot:
     """What EXIF says of a photograph."""
     path: Path
     ev: float                   # stops
-    camera: tuple               # make, model, width, height
+    camera: tuple               # make, model, width, height as it is shown
+    stored: tuple               # width, height before it is turned
     taken: float | None         # seconds since some moment
     lasted: float               # exposure time, seconds
 
 
 def camera_and_moment(path):
-    """Returns: (make, model, width, height), seconds since some moment or None, exposure time in seconds or 0, as far as they can be read."""
+    """Returns: (make, model, width, height), (width, height) before it is turned, seconds since some moment or None, exposure time in seconds or 0,
+    as far as they can be read."""
     try:
         with Image.open(path) as image:
             tags, size = image.getexif(), image.size
             exif = tags.get_ifd(0x8769)
     except Exception:           # read_image says what is wrong with such a file; some TIFFs and RAW files are not opened here
-        return ("", "", 0, 0), None, 0.0
-    size = size[::-1] if tags.get(0x0112) in (5, 6, 7, 8) else size
-    camera = tuple(str(tags.get(tag, "")).strip("\0 ") for tag in (0x010F, 0x0110)) + size
+        return ("", "", 0, 0), (0, 0), None, 0.0
+    shown = size[::-1] if tags.get(0x0112) in (5, 6, 7, 8) else size
+    camera = tuple(str(tags.get(tag, "")).strip("\0 ") for tag in (0x010F, 0x0110)) + shown
     try:
         moment = datetime.strptime(str(exif.get(0x9003) or tags.get(0x0132)).strip("\0 "), "%Y:%m:%d %H:%M:%S").timestamp()
     except (ValueError, OverflowError, OSError):
-        return camera, None, 0.0
+        return camera, size, None, 0.0
     part = str(exif.get(0x9291, "")).strip("\0 ")
     try:
         lasted = max(float(exif.get(0x829A) or 0), 0.0)
     except (TypeError, ValueError, ZeroDivisionError):
         lasted = 0.0
-    return camera, moment + (float(f"0.{part}") if part.isdecimal() else 0.0), lasted
+    return camera, size, moment + (float(f"0.{part}") if part.isdecimal() else 0.0), lasted
 
 
 def distinct(ev):
@@ -80,12 +82,25 @@ def cut_run(ev):
     return lengths
 
 
+def as_neighbours_lie(shots):
+    """Takes a photograph that alone is turned by its orientation tag to lie as those before and after it do: scenes.py names the tag and passes it over.
+
+    shots: list of Shot, in the order in which one camera took them. Returns: list of Shot.
+    """
+    found = []
+    for i, shot in enumerate(shots):
+        first = min(max(i - 1, 0), max(len(shots) - 3, 0))
+        near = [other for other in shots[first:first + 3] if other is not shot]
+        alone = len(near) == 2 and near[0].camera == near[1].camera and all(other.stored == shot.stored for other in near)
+        found.append(replace(shot, camera=shot.camera[:2] + near[0].camera[2:]) if alone else shot)
+    return found
+
+
 def group(shots):
     """Cuts a folder's photographs into brackets. shots: list of Shot, in the order of their names. Returns: list of lists of Shot."""
-    if all(shot.taken is not None for shot in shots):
-        shots = sorted(shots, key=lambda shot: (shot.camera, shot.taken))       # stable: of one second, the order of the names
-    else:
-        shots = sorted(shots, key=lambda shot: shot.camera)
+    timed = all(shot.taken is not None for shot in shots)
+    shots = sorted(shots, key=lambda shot: (shot.camera[:2], shot.taken if timed else 0))       # stable: of one second, the order of the names
+    shots = sorted(as_neighbours_lie(shots), key=lambda shot: shot.camera)
     runs = [[shots[0]]]
     for last, shot in zip(shots, shots[1:]):
         paused = None not in (last.taken, shot.taken) and shot.taken - last.taken - last.lasted > PAUSE

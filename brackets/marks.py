@@ -12,7 +12,7 @@ from PIL import Image
 
 SOFTWARE = 0x0131
 RESULT = "LF-Diff result"           # a picture that was made of a scene: never a frame. common.save_figure writes it, too
-ALIGNED = "LF-Diff aligned frame"   # a frame after alignment: a photograph where the photographs that it was made of are not beside it
+ALIGNED = "LF-Diff aligned frame"   # a frame after alignment: a photograph, unless what it was made of or made with is beside it (folders.py)
 
 
 def marked_png(data, mark):

@@ -155,7 +155,7 @@ def _estimated_exposures(frames, why):
         ev = estimate_exposures(shown)
     except ValueError as error:
         raise ValueError(f"{frames[0].parent}: {why}, and they cannot be told from the frames ({error}); "
-                         "write exposure.txt, one EV per line, or times such as 1/60s") from None
+                         "write exposure.txt, one EV per line, or times such as 1/60s" + ", or give each bracket its own folder" * (len(frames) > 3)) from None
     print(f"{frames[0].parent}: {why}; estimated from the frames: {', '.join(f'{e:+.2g}' for e in ev)} EV. A file exposure.txt settles them.")
     return ev
 

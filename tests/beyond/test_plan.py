@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import infer
-from beyond.plan import check_writable, make_plan, remember, work_off
+from beyond.plan import check_writable, key_of, make_plan, read_record, remember, work_off
 from brackets.files import write_image
 from scripts import make_scene, one_line, run_script
 
@@ -194,3 +194,9 @@ def test_brackets_of_one_folder_get_the_folder_s_name_where_theirs_is_taken(tmp_
             Image.fromarray(np.full((8, 8, 3), level, np.uint8)).save(tmp_path / "in" / folder / f"{i}.jpg", exif=exif)
     jobs, _ = plan(tmp_path / "in", tmp_path / "out")
     assert stems(jobs) == ["0-2", "3-5", "b_0-2", "b_3-5"]
+
+
+def test_a_name_that_is_no_text_is_remembered(tmp_path):
+    name = "caf\udce9"                                      # é in Latin-1, as Python names such a file on Linux
+    remember(tmp_path / name, "here", [".hdr"])
+    assert read_record(tmp_path) == {f"{name}.hdr": key_of("here")}

@@ -8,6 +8,7 @@ from PIL import Image
 
 from brackets.files import write_image
 from brackets.folders import other_than_named, photographs
+from brackets.grouping import find_places
 from brackets.marks import ALIGNED, RESULT, SOFTWARE
 from brackets.scenes import load_scene, scene_files
 from common import save_figure
@@ -95,6 +96,19 @@ def test_aligned_frames_in_a_folder_of_their_own_are_photographs(tmp_path):
     (tmp_path / "exposure.txt").write_text("0 2 4")
     result(tmp_path, "scene", RESULT)
     assert which(load_scene(tmp_path)) == [1, 2, 3] and left_out(tmp_path) == {"made by this project": ["scene.png"]}
+
+
+def test_aligned_frames_beside_the_results_of_several_brackets_make_no_bracket(tmp_path):
+    for name in ("a", "b"):
+        kalantari_scene(tmp_path / name, truth=False)
+    for out in (tmp_path, tmp_path / "results"):
+        out.mkdir(exist_ok=True)
+        for name in ("a", "b"):
+            result(out, name, RESULT)
+            for k in (1, 2, 3):
+                write_image(out / f"{name}_aligned_{k}.tif", frame(k), ALIGNED)
+        assert kept(out) == []
+    assert [place.folder for place in find_places(tmp_path)[0]] == [tmp_path / "a", tmp_path / "b"]
 
 
 def test_a_raw_file_beside_its_jpeg_and_a_picture_that_is_not_read_are_left_out(tmp_path):

@@ -29,7 +29,7 @@ def test_a_run_is_cut_where_its_pattern_repeats_or_an_exposure_comes_again(ev, l
 
 
 def shots(ev, taken, cameras=None):
-    return [Shot(Path(f"{i}.jpg"), stops, camera, seconds, 0.01 * 2.0 ** stops)
+    return [Shot(Path(f"{i}.jpg"), stops, camera, camera[2:], seconds, 0.01 * 2.0 ** stops)
             for i, (stops, seconds, camera) in enumerate(zip(ev, taken, cameras or [CAMERA] * len(ev)))]
 
 
@@ -67,11 +67,25 @@ def jpeg(path, ev, taken, model="R5", orientation=1, part=None, size=(16, 24)):
 
 
 def test_camera_size_and_moment_are_read_from_a_file(tmp_path):
-    camera, taken, lasted = camera_and_moment(jpeg(tmp_path / "a.jpg", 2, 70, orientation=6, part="25"))
-    assert camera == ("Canon", "R5", 16, 24) and abs(lasted - 4 / 60) < 1e-4
-    assert abs(taken - camera_and_moment(jpeg(tmp_path / "b.jpg", 0, 11))[1] - 59.25) < 1e-6
+    camera, stored, taken, lasted = camera_and_moment(jpeg(tmp_path / "a.jpg", 2, 70, orientation=6, part="25"))
+    assert camera == ("Canon", "R5", 16, 24) and stored == (24, 16) and abs(lasted - 4 / 60) < 1e-4
+    assert abs(taken - camera_and_moment(jpeg(tmp_path / "b.jpg", 0, 11))[2] - 59.25) < 1e-6
     (tmp_path / "c.jpg").write_bytes(b"no image")
-    assert camera_and_moment(tmp_path / "c.jpg")[1] is None and camera_and_moment(jpeg(tmp_path / "d.jpg", 0, None))[1] is None
+    assert camera_and_moment(tmp_path / "c.jpg")[2] is None and camera_and_moment(jpeg(tmp_path / "d.jpg", 0, None))[2] is None
+
+
+@pytest.mark.parametrize("odd", range(6))
+def test_an_orientation_tag_that_contradicts_the_neighbours_takes_no_photograph_out_of_its_bracket(tmp_path, odd):
+    for i, ev in enumerate((0, -2, 2, 0, -2, 2)):
+        jpeg(tmp_path / f"{i}.jpg", ev, 10 + i, orientation=6 if i == odd else 1)
+    places, singles = find_places(tmp_path)
+    assert [[path.name for path in place.paths] for place in places] == [["0.jpg", "1.jpg", "2.jpg"], ["3.jpg", "4.jpg", "5.jpg"]] and not singles
+
+
+def test_a_bracket_that_was_taken_upright_is_no_part_of_the_one_before_it(tmp_path):
+    for i, ev in enumerate((0, -2, 2, 3, 1, 5)):                                # no exposure comes again
+        jpeg(tmp_path / f"{i}.jpg", ev, 10 + i, orientation=6 if i > 2 else 1)
+    assert [place.name for place in find_places(tmp_path)[0]] == ["0-2", "3-5"]
 
 
 def test_a_flat_folder_of_brackets_is_taken_apart_and_a_single_photograph_left_out(tmp_path):
