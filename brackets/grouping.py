@@ -146,7 +146,8 @@ def find_places(root):
     Raises: FileNotFoundError where there is no such folder.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder; give a folder with two or more photographs of one scene")
+        what = "a file, not a folder" if root.exists() else "no such folder"
+        raise FileNotFoundError(f"{root}: {what}; give a folder with two or more photographs of one scene")
     places, singles = [], []
     for folder in [root] if len(photographs(root)[0]) > 1 else scene_folders(root) or [root]:
         groups = in_folder(folder)

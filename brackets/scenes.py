@@ -75,7 +75,8 @@ def find_bracket(folder, layout="auto", only=None, name="", least=2):
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; give a folder with {NUMBER[least]} or more photographs of one scene")
+        what = "a file, not a folder" if folder.exists() else "no such folder"
+        raise FileNotFoundError(f"{folder}: {what}; give a folder with {NUMBER[least]} or more photographs of one scene")
     if layout != "auto" and layout not in LAYOUTS:
         raise ValueError(f"scene_files: unknown layout {layout!r}; use auto, {', '.join(LAYOUTS)}")
     frames, left_out = photographs(folder) if only is None else (only, {})
@@ -83,7 +84,7 @@ def find_bracket(folder, layout="auto", only=None, name="", least=2):
     exposure_name, unit, truth_name, pattern = LAYOUTS[_guess_layout(folder) if layout == "auto" else layout]
     frames = [p for p in frames if re.fullmatch(pattern, p.name.lower())]
     if len(frames) < least:
-        raise FileNotFoundError(f"{folder}: found {len(frames)} photographs{why}; give {NUMBER[least]} or more of different exposure "
+        raise FileNotFoundError(f"{folder}: found {len(frames)} photograph{'s' * (len(frames) != 1)}{why}; give {NUMBER[least]} or more of different exposure "
                                 "(TIFF, PNG, JPEG, WebP or RAW)")
     notes = why + "".join(f"; {names(paths)}: {kind} inside, and read as such" for kind, paths in other_than_named(frames).items())
     if notes:

@@ -112,3 +112,6 @@ def test_folders_of_photographs_are_found_two_levels_deep_and_one_bracket_stays_
     assert [place.folder for place in find_places(tmp_path / "empty")[0]] == [tmp_path / "empty"]
     with pytest.raises(FileNotFoundError, match="no such folder"):
         find_places(tmp_path / "nowhere")
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(FileNotFoundError, match="a file, not a folder"):
+        find_places(tmp_path / "a.jpg")
