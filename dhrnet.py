@@ -222,8 +222,8 @@ class DHRNet(nn.Module):
         super().__init__()
         if config.upsample not in ("bilinear", "nearest"):
             raise ValueError(f"--upsample {config.upsample}: use bilinear or nearest")
-        if config.channels % config.heads:
-            raise ValueError(f"--heads {config.heads}: do not divide {config.channels} channels; choose --channels as a multiple of --heads")
+        if (C := config.channels) % config.heads or not 1 <= C * config.expansion <= 2 ** 15:
+            raise ValueError(f"--heads {config.heads}, --expansion {config.expansion:g}: do not fit {C} channels; choose a divisor, a product from 1 to 32768")
         self.align = AlignmentModule(6, config.channels)
         self.blocks = nn.ModuleList([ReconstructionBlock(config, n, prior_channels) for n in config.frms])
         self.out = nn.Conv2d(config.channels, 3, 3, padding=1)

@@ -1,5 +1,7 @@
 """dhrnet.py: Eq. 7 to 10 against slow loops."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -182,9 +184,10 @@ def test_output_layer_is_float32_under_autocast():
     assert (hdr_hat - net(X, z)).abs().max() < 0.02                             # bfloat16 keeps 8 bits
 
 
-def test_heads_that_do_not_divide_the_channels_are_refused():
-    with pytest.raises(ValueError, match="heads 4: .*10 channels; choose"):
-        DHRNet(DHRNetConfig(channels=10, heads=4))
+@pytest.mark.parametrize("heads, expansion", [(4, 2.66), (2, 0.05), (2, 1e30)])
+def test_heads_and_an_expansion_that_do_not_fit_the_channels_are_refused(heads, expansion):
+    with pytest.raises(ValueError, match=f"--heads {heads}, --expansion {re.escape(f'{expansion:g}')}: .*10 channels; choose"):
+        DHRNet(DHRNetConfig(channels=10, heads=heads, expansion=expansion))
 
 
 def test_unknown_upsampling_is_refused():
