@@ -171,7 +171,7 @@ def test_infer_works_through_a_folder_of_folders_and_ends_with_2_where_one_faile
     (tmp_path / "out" / "a.hdr").unlink()
     (tmp_path / "in" / "c").mkdir()
     write_image(tmp_path / "in" / "c" / "1.png", np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(ValueError, match="^1 bracket failed: .*c .*found 1 photographs"):
+    with pytest.raises(ValueError, match="^1 bracket failed: .*c .*found 1 photograph;"):
         run_script(infer, *words, "--dry-run")
     with pytest.raises(ValueError, match="^2 brackets failed"):
         run_script(infer, *words)
