@@ -1,6 +1,6 @@
 """A bank of brackets: made and aligned once, so that training need not wait for the camera and the front end.
 
-    python -m synthetic.bank --hdr-dir DIR --rendered-dir data/rendered --out data/bank      6,000 brackets: 70 minutes on one core, 5.3 GB
+    python -m synthetic.bank --hdr-dir DIR --rendered-dir data/rendered --out data/bank      6,000 brackets: 35 minutes on two busy cores, 5.3 GB
     python train_stage1.py --data bank --root data/bank --align ...                         trains on crops of them
 
 Each is photographed as in dataset.py and prepared by the front end (brackets/prepare.py) with its real errors. It is made larger, so
