@@ -105,4 +105,5 @@ def other_than_named(paths):
 
 
 def names(paths):
+    """The names of files, for a message."""
     return ", ".join(path.name for path in paths)

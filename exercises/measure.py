@@ -57,14 +57,17 @@ def setting(config):
 
 
 def seeded():
+    """The generator of z_T: the same noise for every row."""
     return torch.Generator().manual_seed(0)
 
 
 def row(title, hdr_hat, hdr):
+    """Prints both PSNRs of an image (1, 3, H, W) behind its title."""
     print(f"{title:<46} {psnr(T(hdr_hat), T(hdr)):>8.2f} {psnr(hdr_hat, hdr):>8.2f}", flush=True)
 
 
 def heading(first=""):
+    """Prints the heading of such rows."""
     print(f"{first:<46} {'PSNR-μ':>8} {'PSNR-L':>8}   (dB)")
 
 

@@ -36,6 +36,7 @@ ldr, ev, hdr = pad_to_multiple(prepared.ldr)[None], prepared.ev[None], pad_to_mu
 
 
 def say(name, tensor, what):
+    """Prints the shape and the range of a tensor under its name in the paper."""
     print(f"{name:<10} {str(tuple(tensor.shape)):<20} {float(tensor.min()):>8.3f} to {float(tensor.max()):>7.3f}   {what}")
 
 
@@ -108,10 +109,12 @@ say("H_hat", hdr_hat, f"PSNR-μ {psnr(T(hdr_hat), T(hdr)):.2f} dB, PSNR-L {psnr(
 
 # %% One page with all of it.
 def rgb(image):
+    """(1, 3, H, W) as matplotlib shows it."""
     return image[0].clamp(0, 1).permute(1, 2, 0).numpy()
 
 
 def latent(z):
+    """A prior (1, 3, h, w) as a picture."""
     return rgb(0.5 + z / 5)                                         # -2.5 to 2.5 becomes black to white; N = 3 channels as R, G, B
 
 
@@ -123,6 +126,7 @@ def feature(F, c):
 
 
 def standardised(D):
+    """Mean 0 and deviation 1 in each channel, as z has them."""
     return (D - D.mean((2, 3), keepdim=True)) / D.std((2, 3), keepdim=True)
 
 
