@@ -33,15 +33,20 @@ class OperatorsConfig:
 
 
 def codes(image):
-    """Rounds and clips an image in about [0, 1] to 8 bits; Mantiuk's is not a number where radiance is 0."""
-    return np.rint(255 * np.clip(np.nan_to_num(image), 0, 1)).astype(np.uint8)
+    """Rounds and clips an image in about [0, 1] to 8 bits."""
+    return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
+
+
+def mantiuk(hdr):
+    """Mantiuk's operator in codes. It needs radiance above 0, and what it gives may be a little below 0, where gamma is not defined."""
+    return codes(cv2.createTonemapMantiuk(gamma=1.0).process(np.maximum(hdr, 1e-6)).clip(0) ** (1 / 2.2))
 
 
 OPERATORS = {       # (H, W, 3) linear radiance in [0, 1] -> (H, W, 3) uint8; parameters are OpenCV's own, but for gamma
     "T of Eq. 6": lambda hdr: codes(T(torch.from_numpy(hdr)).numpy()),
     "Drago": lambda hdr: codes(cv2.createTonemapDrago(gamma=2.2).process(hdr)),
     "Reinhard": lambda hdr: codes(cv2.createTonemapReinhard(gamma=2.2).process(hdr)),
-    "Mantiuk": lambda hdr: codes(cv2.createTonemapMantiuk(gamma=2.2).process(hdr)),
+    "Mantiuk": mantiuk,
     "exposure fusion (NAME.jpg)": picture,
 }
 
