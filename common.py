@@ -15,7 +15,7 @@ import secrets
 import signal
 import sys
 import typing
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 # Before torch: OpenMP's threads wait asleep, after a few microseconds. Spinning, they would take a busy machine's cores from each other.
@@ -36,7 +36,7 @@ class Within(typing.NamedTuple):
 
 
 Whole, Count, Few, Depth = (typing.Annotated[int, Within(*ends)] for ends in ((0, 2 ** 31 - 1), (1, 2 ** 31 - 1), (0, 100), (1, 100)))
-Eights, Sixteens, Seed = (typing.Annotated[int, Within(*ends)] for ends in ((8, 2 ** 15, 8), (16, 2 ** 15, 16), (0, 2 ** 32 - 1)))
+Eights, Sixteens, Side, Seed = (typing.Annotated[int, Within(*ends)] for ends in ((8, 2 ** 15, 8), (16, 2 ** 15, 16), (16, 2 ** 15), (0, 2 ** 32 - 1)))
 Share, Decay, Weight, Positive = (typing.Annotated[float, Within(*ends)] for ends in ((0, 1), (0, 0.999999), (0, 1e30), (1e-30, 1e30)))
 
 
@@ -73,8 +73,7 @@ def parse(config_class, argv=None, description="", default=None):
 
     config_class: a dataclass whose fields are plain values, tuples of them, or dataclasses of such fields, whose flags are flattened.
     argv: list of words, default sys.argv[1:]; description: its first line heads --help; default: an instance whose values are the defaults.
-    Returns: an instance of config_class.
-    Raises: SystemExit with code 2 and a message for a wrong flag; ValueError for a value out of range.
+    Returns: an instance of config_class. Raises: SystemExit with code 2 and a message for a wrong flag; ValueError for a value out of range.
     """
     spec = sys.modules["__main__"].__spec__     # of `python -m`
     prog = f"python -m {spec.name.removesuffix('.__main__')}" if spec else f"python {Path(sys.argv[0]).name}"
@@ -87,8 +86,7 @@ def config_from(config_class, saved):
     """Rebuilds a dataclass from the plain dict that asdict() made of it, as checkpoints store it.
 
     A field that is newer than the checkpoint gets the value that means "as before": config_class.BEFORE[name], or else its default.
-    Returns: an instance of config_class.
-    Raises: ValueError when the dict holds what the dataclass does not know (a checkpoint of a newer version), or a value out of range.
+    Returns: an instance of config_class. Raises: ValueError for what the dataclass does not know (of a newer version), or a value out of range.
     """
     types, made = typing.get_type_hints(config_class), dict(getattr(config_class, "BEFORE", {}))
     if not isinstance(saved, dict):
@@ -108,25 +106,39 @@ def in_words(error):
     """One line for an error that a user can mend: where, what, and what to do; empty for a fault of our own code."""
     first = (str(error).splitlines() or [""])[0]
     if isinstance(error, MemoryError) or any(words in str(error) for words in ("out of memory", "allocate memory", "Insufficient memory")):
-        return f"out of memory ({first or 'no more to be had'}); in training choose a smaller --batch, at inference a smaller --tile, or --device cpu"
+        return f"out of memory ({first or 'no more to be had'}); choose a smaller --batch, --tile, --size or image, or --device cpu"
     if isinstance(error, OSError) and error.errno:
-        cure = "allow it, or " if error.errno == errno.EACCES else ""
-        return f"{error.filename or 'a file'}: {error.strerror}; {cure}name another file or folder"
+        return f"{error.filename or 'standard output'}: {'; '.join(reason_and_cure(error))}"
     return first if isinstance(error, (ValueError, OSError)) else ""
 
 
+def reason_and_cure(error):
+    """What the system found at a file, and what to do. error: OSError. A library whose bytes did not all fit gives no errno."""
+    reason = "a file stands where a folder should be" if error.errno in (errno.EEXIST, errno.ENOTDIR) else error.strerror or str(error)
+    cure = {errno.EACCES: "allow it, or ", **dict.fromkeys((errno.ENOSPC, errno.EFBIG, None), "make room, or ")}.get(error.errno, "")
+    return reason, f"{cure}name another file or folder"
+
+
 def run(main):
-    """Runs a script: an expected error becomes one line on stderr and exit code 2, Ctrl-C exit code 130, SIGTERM 143.
+    """Runs a script: an expected error becomes one line on stderr and exit code 2, Ctrl-C exit code 130, a closed pipe 141, SIGTERM 143.
 
     main: function without arguments. Errors of our own code (AssertionError and the like) keep their traceback.
     """
-    for stream in (sys.stdout, sys.stderr):     # a redirected stream on Windows knows no μ
-        if hasattr(stream, "reconfigure"):      # a notebook's has not
+    for name in ("stdout", "stderr"):
+        setattr(sys, name, stream := getattr(sys, name) or open(os.devnull, "w"))      # a closed one is None
+        if hasattr(stream, "reconfigure"):      # a notebook's has not; a redirected one on Windows knows no μ
             stream.reconfigure(errors="replace")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))    # so that half a file is cleared away
     try:
-        main()
+        try:
+            main()
+        finally:
+            sys.stdout.flush()                  # Python does so at its end, too, where no error can be caught
     except Exception as error:
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            sys.stdout = open(os.devnull, "w")  # what cannot be written is not tried again
+        if isinstance(error, BrokenPipeError):
+            sys.exit(141)                       # `| head` has read enough: silence, as of other tools
         if not (words := in_words(error)):
             raise
         print(f"error: {words}", file=sys.stderr)
@@ -144,8 +156,7 @@ def run(main):
 def pick_device(name="auto"):
     """The device to run on. name: "auto" (CUDA, then Apple's MPS, then CPU) or any torch device such as "cuda:1".
 
-    Returns: torch.device.
-    Raises: ValueError when the device is not on this machine.
+    Returns: torch.device. Raises: ValueError when the device is not on this machine.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -163,8 +174,7 @@ def pick_precision(name, device):
     name: "auto" (CUDA: bfloat16 where the GPU has it in hardware, else float16; CPU: bfloat16 where it has that in hardware, else
         float32; MPS: float32), "float32", "bfloat16" or "float16".
     On CUDA it also turns TF32 off, so that float32 means float32 on Ampere and later, too.
-    Returns: torch.dtype.
-    Raises: ValueError for an unknown name, or float16 without CUDA.
+    Returns: torch.dtype. Raises: ValueError for an unknown name, or float16 without CUDA.
     """
     if device.type == "cuda":
         torch.backends.cudnn.conv.fp32_precision = torch.backends.cudnn.rnn.fp32_precision = "ieee"
@@ -203,6 +213,8 @@ def write_atomically(path, write):
     Raises: OSError that names the file, where the disk is full or the folder is closed to us; the old file is then still there.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():    # a folder; or a device such as /dev/null, which root would lose
+        raise OSError(f"{path}: cannot be written (it is no plain file); name another file")
     temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -212,7 +224,7 @@ def write_atomically(path, write):
             os.fsync(file.fileno())             # else a power cut may leave the new name with an empty file
         temporary.replace(path)
     except OSError as error:
-        raise type(error)(f"{path}: cannot be written ({error.strerror or error}); make room, or choose another folder") from error
+        raise type(error)("{}: cannot be written ({}); {}".format(path, *reason_and_cure(error))) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -221,12 +233,6 @@ def write_atomically(path, write):
 def save_figure(path, figure, dpi):
     """Writes a figure of matplotlib as a PNG, atomically, with the mark of brackets/marks.py: it is no photograph."""
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=dpi, metadata={"Software": "LF-Diff result"}))
-
-
-def describe(config):
-    """The configuration as lines of `name = value`, printed at the start of each run."""
-    words = lambda value: "  ".join(f"{key}={inner}" for key, inner in value.items()) if isinstance(value, dict) else value
-    return "\n".join(f"  {name:<14} {words(value)}" for name, value in asdict(config).items())
 
 
 def count_parameters(module):

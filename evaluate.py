@@ -22,7 +22,7 @@ diffusion (Table 4) are those of the condition net and S steps. The scores have 
 
 from dataclasses import dataclass, field
 
-from common import Count, Whole, parse, pick_device, pick_precision, run
+from common import Count, Seed, Side, Whole, parse, pick_device, pick_precision, run
 from tyro.conf import DisallowNone
 
 from brackets.merge import PLAIN
@@ -47,10 +47,10 @@ class EvaluateConfig:
     save: bool = False                  # write every result as .hdr and .png, not only where there is no truth
     hdrvdp2: bool = True                # measure HDR-VDP-2, which takes seconds per image
     scenes: Whole = 0                   # score the first so many; 0: all (synthetic: 8)
-    size: int = 256                     # side of a synthetic scene, pixels
+    size: Side = 256                    # side of a synthetic scene, pixels
     hdr_dir: str = ""                   # folder of .hdr images for the synthetic scenes, as in training
     rendered_dir: str = ""              # folder of path-traced brackets for the synthetic scenes, as in training
-    seed: int = 0                       # of the initial noise z_T, the same for each image
+    seed: Seed = 0                      # of the initial noise z_T, the same for each image
     device: str = "auto"                # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"             # auto (bfloat16 where the hardware has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
     register: DisallowNone[bool | None] = None  # give the networks registered frames; None: as each was trained [departs D6]

@@ -54,15 +54,6 @@ class InferConfig:
     output: OutputConfig = field(default_factory=OutputConfig)
 
 
-def check(config):
-    """Raises: ValueError for a setting out of range."""
-    if not config.input.scene:
-        raise ValueError("--scene: missing; give the folder of a bracket, such as --scene examples/cafe")
-    if config.network.sampler not in ("ddim", "ancestral"):
-        raise ValueError(f"--sampler {config.network.sampler}: use ddim or ancestral")
-    check_outputs(config.output)
-
-
 def reconstruct_scene(job, model, config, device, dtype):
     """Fig. 2 (c) with all that photographs need before and after it. job: plan.Job; model: of load_weights; config: InferConfig. Returns: Result."""
     sample, network, start = load_three(job.bracket, job.choice), config.network, time.perf_counter()
@@ -87,7 +78,11 @@ def reconstruct_scene(job, model, config, device, dtype):
 def main():
     """Finds the brackets and says what will be done; then reads, prepares and reconstructs one after the other, and writes the results."""
     config = parse(InferConfig, description=__doc__)
-    check(config)
+    if not config.input.scene:
+        raise ValueError("--scene: missing; give the folder of a bracket, such as --scene examples/cafe")
+    if config.network.sampler not in ("ddim", "ancestral"):
+        raise ValueError(f"--sampler {config.network.sampler}: use ddim or ancestral")
+    check_outputs(config.output)
     network, device = config.network, pick_device(config.network.device)
     dtype = pick_precision(network.precision, device)
     model = load_weights(network.weights, device)

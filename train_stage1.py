@@ -14,12 +14,12 @@ PSNR-L. All under the run's folder: log.csv, log.png, step_N.png, last.pt, best.
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common import autocast, count_parameters, describe, parse, run
+from common import autocast, count_parameters, parse, run
 import torch
 
 from beyond.checkpoints import load_checkpoint
 from beyond.fast import speed_up
-from beyond.config import BeyondConfig
+from beyond.config import BeyondConfig, describe
 from beyond.optimise import learning_rate
 from beyond.losses import further_terms, loss_columns
 from beyond.processes import start

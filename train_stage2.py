@@ -19,12 +19,12 @@ DHRNet does alone). The distance from mean to predicted is what the diffusion co
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common import Share, Whole, autocast, count_parameters, describe, parse, run
+from common import Share, Whole, autocast, count_parameters, parse, run
 import torch
 
 from beyond.checkpoints import fill, load_checkpoint
 from beyond.fast import speed_up
-from beyond.config import BeyondConfig
+from beyond.config import BeyondConfig, describe
 from beyond.optimise import learning_rate
 from beyond.losses import further_terms, loss_columns
 from beyond.processes import start

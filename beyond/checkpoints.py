@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from brackets.kinds import instead_of
 from common import write_atomically
 
 
@@ -38,7 +39,7 @@ def load_checkpoint(path):
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint; train one first, or name another")
+        raise FileNotFoundError(f"{path}: {instead_of('checkpoint', path)}; train one first, or name another" + ", such as best.pt in it" * path.is_dir())
     try:
         _check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -55,6 +56,9 @@ def load_checkpoint(path):
     for name, kind in kinds.items():
         if not isinstance(checkpoint[name], kind):
             raise ValueError(f"{path}: its {name} is of type {type(checkpoint[name]).__name__}, not {kind.__name__}; name another file")
+    steps = checkpoint.get("steps")
+    if steps is not None and not (isinstance(steps, (list, tuple)) and all(isinstance(stops, (int, float)) and 0 < stops < 100 for stops in steps)):
+        raise ValueError(f"{path}: its exposure steps are {steps!r:.60}, not stops; name another file")
     return checkpoint
 
 

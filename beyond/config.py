@@ -1,6 +1,6 @@
-"""The settings of all that departs from the paper in training."""
+"""The settings of all that departs from the paper in training, and how the settings of a run are printed."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from brackets.prepare import UNPREPARED, PrepareConfig
 from common import Decay, Weight, Whole
@@ -22,3 +22,9 @@ class BeyondConfig:
     def prepare(self):
         """How the frames of this run are prepared, a PrepareConfig."""
         return PrepareConfig() if self.align else UNPREPARED
+
+
+def describe(config):
+    """The configuration as lines of `name = value`, printed at the start of each run."""
+    words = lambda value: "  ".join(f"{key}={inner}" for key, inner in value.items()) if isinstance(value, dict) else value
+    return "\n".join(f"  {name:<14} {words(value)}" for name, value in asdict(config).items())

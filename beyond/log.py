@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from common import save_figure, write_atomically
+from common import reason_and_cure, save_figure, write_atomically
 
 
 class Log:
@@ -76,8 +76,11 @@ class Log:
         self.check_finite(row)
         if not self.write:
             return
-        with open(self.path, "a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.columns).writerow({name: f"{value:.6g}" if name != "step" else value for name, value in row.items()})
+        try:
+            with open(self.path, "a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self.columns).writerow({name: f"{value:.6g}" if name != "step" else value for name, value in row.items()})
+        except OSError as error:                    # of a full disk, it names no file
+            raise type(error)("{}: cannot be written ({}); {}".format(self.path, *reason_and_cure(error))) from error
         tqdm.write("  ".join(f"{name} {value:.4g}" if name != "step" else f"step {value}" for name, value in row.items()))
         sys.stdout.flush()      # a log file shows the line now, not with the next 8 kB
         bar.set_postfix({name: f"{value:.4f}" for name, value in row.items() if name.startswith("L")}, refresh=False)

@@ -20,7 +20,7 @@ from brackets.choose import Choice, by_name, choose, in_words, pick_reference
 from brackets.grouping import find_places
 from brackets.scenes import Bracket, find_bracket
 from common import in_words as words_for
-from common import write_atomically
+from common import reason_and_cure, write_atomically
 
 RECORD = ".lfdiff.json"     # {name of a result: key_of the bracket that it was made from}
 
@@ -44,14 +44,14 @@ class Job:
 
 # --- names of the results -----------------------------------------------------------------------------------------------
 
-def check_writable(out):
-    """Raises: OSError where no file can be made in the folder of the results, which is made where it does not exist."""
+def check_writable(out, flag="--out"):
+    """Raises: OSError where no file can be made in the folder of the results, which is made where it does not exist. flag: by which it was named."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        raise OSError(f"--out {out}: cannot be written ({error.strerror or error}); choose another folder") from None
+        raise OSError("{} {}: cannot be written ({}); {}".format(flag, out, *reason_and_cure(error))) from None
 
 
 def folded(name):

@@ -93,7 +93,10 @@ def load_weights(path, device="cpu", fast=True):
     """
     checkpoint = load_checkpoint(path)
     model = model_from(checkpoint, path)
-    model.prepare = config_from(PrepareConfig, checkpoint["prepare"]) if "prepare" in checkpoint else UNPREPARED
+    try:
+        model.prepare = config_from(PrepareConfig, checkpoint["prepare"]) if "prepare" in checkpoint else UNPREPARED
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     model.steps = checkpoint.get("steps")
     model = model.to(device, memory_format=torch.channels_last).eval()
     return speed_up(model) if fast else model

@@ -26,6 +26,7 @@ from brackets.tiff import picture_of, read_tiff, tag_of
 from brackets.transfer import coded_for_display, of_profile
 from common import write_atomically
 
+WRITTEN = {".tif": "uint8 uint16 float32", ".tiff": "uint8 uint16 float32", ".png": "uint8 uint16", ".jpg": "uint8", ".jpeg": "uint8", ".hdr": "float32"}
 OPAQUE = 0.99       # alpha, of 1, from which a pixel is seen: an edge that is half transparent is half of something else
 
 Image.MAX_IMAGE_PIXELS = None       # Pillow would warn of photographs of 90 megapixels; check_size has our limit
@@ -120,6 +121,14 @@ def read_image(path):
     return upright(stored.pixels, stored.orientation)
 
 
+def read_array(path):
+    """An array of a .npy file, mapped into memory. Raises: as read_image."""
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:      # as above
+        raise in_a_sentence(path, error) from error
+
+
 def as_frame(stored, orientation=None):
     """A photograph as a frame. stored: Stored; orientation: EXIF's to be believed, by default its own.
 
@@ -131,20 +140,22 @@ def as_frame(stored, orientation=None):
     return frame
 
 
-def write_image(path, image, mark=""):
+def write_image(path, image, mark="", quality=95):
     """Writes an image file whole or not at all, and makes its folder where there is none.
 
     path: .tif/.tiff (uint8, uint16, float32), .png (uint8, uint16), .jpg/.jpeg (uint8) or .hdr (float32 >= 0; the three
         channels share one exponent, so the error is up to 1/256 of the pixel's brightest channel).
-    image: (H, W, 3) RGB. mark: "", or one of marks.py, for .tif, .png and .jpg.
+    image: (H, W, 3) RGB. mark: "", or one of marks.py, for .tif, .png and .jpg. quality: of a JPEG.
     Raises: ValueError for another shape, dtype or suffix, and for NaN, infinite or negative values in an .hdr.
     """
     path, image = Path(path), np.ascontiguousarray(image)
     suffix = path.suffix.lower()
-    kinds = {".tif": "uint8 uint16 float32", ".tiff": "uint8 uint16 float32", ".png": "uint8 uint16", ".jpg": "uint8",
-             ".jpeg": "uint8", ".hdr": "float32"}.get(suffix, "")
-    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype.name not in kinds.split():
-        raise ValueError(f"{path}: cannot hold {image.dtype} of shape {image.shape}; give (H, W, 3) of {kinds or 'a suffix that is known'}")
+    able = [end for end, kinds in WRITTEN.items() if image.dtype.name in kinds.split()]
+    if suffix not in able:
+        raise ValueError(f"{path}: {image.dtype} cannot be written as {suffix or 'a file without a suffix'}; "
+                         f"{'end its name in ' + ' or '.join(able) if able else 'give uint8, uint16 or float32'}")
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"{path}: found an image of shape {image.shape}; give (H, W, 3)")
     if suffix == ".hdr":
         if not np.isfinite(image).all() or image.min() < 0:
             raise ValueError(f"{path}: the image has NaN, infinite or negative values; Radiance files cannot hold them")
@@ -153,7 +164,7 @@ def write_image(path, image, mark=""):
         data = imagecodecs.png_encode(image)
         data = marked_png(data, mark) if mark else data
     elif suffix in (".jpg", ".jpeg"):
-        data = iio.imwrite("<bytes>", image, plugin="pillow", extension=".jpg", quality=95, subsampling=0, exif=software_exif(mark))
+        data = iio.imwrite("<bytes>", image, plugin="pillow", extension=".jpg", quality=quality, subsampling=0, exif=software_exif(mark))
     else:
         write_atomically(path, lambda handle: tifffile.imwrite(
             handle, image, photometric="rgb", compression="zlib", predictor=image.dtype != np.float32, software=mark or None))

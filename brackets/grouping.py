@@ -16,6 +16,7 @@ from PIL import Image
 
 from brackets.exposures import exif_exposures
 from brackets.folders import natural, photographs
+from brackets.kinds import check_folder
 from brackets.scenes import LEAST, has_exposure_file, scene_folders
 
 PAUSE = 20.0            # seconds between the end of one photograph and the start of the next from which they do not belong together
@@ -145,9 +146,7 @@ def find_places(root):
     photographs, which are left out.
     Raises: FileNotFoundError where there is no such folder.
     """
-    if not root.is_dir():
-        what = "a file, not a folder" if root.exists() else "no such folder"
-        raise FileNotFoundError(f"{root}: {what}; give a folder with two or more photographs of one scene")
+    check_folder(root, "give a folder with two or more photographs of one scene")
     places, singles = [], []
     for folder in [root] if len(photographs(root)[0]) > 1 else scene_folders(root) or [root]:
         groups = in_folder(folder)

@@ -57,6 +57,20 @@ def check_size(width, height):
         raise TooLarge(f"it says {width}x{height} pixels, more than are read ({LARGEST // 10 ** 6} million); make it smaller")
 
 
+def instead_of(wanted, path):
+    """What is at a path where a file or a folder is wanted and is not, in words. wanted: "file" or "folder", with more words behind it or without."""
+    if Path(path).exists():
+        return f"a {'folder' if Path(path).is_dir() else 'file'}, not a {wanted}"
+    return f"a link to what is not there, not a {wanted}" if Path(path).is_symlink() else f"no such {wanted}"
+
+
+def check_folder(path, cure):
+    """Raises: FileNotFoundError where there is no folder, with the cure; OSError for one that may not be opened. Path.glob finds nothing in either."""
+    if not Path(path).is_dir():
+        raise FileNotFoundError(f"{path}: {instead_of('folder', path)}; {cure}")
+    next(Path(path).iterdir(), None)
+
+
 def in_a_sentence(path, error):
     """What an error of a reader means to the owner of the file. error: any exception. Returns: FileNotFoundError or ValueError, to be raised."""
     code = getattr(error, "errno", None)

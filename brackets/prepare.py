@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 from tyro.conf import DisallowNone
 
+from brackets.files import read_array
 from brackets.flow import follow_flow
 from brackets.light import Light, apply, estimate
 from brackets.light import in_words as light_in_words
@@ -148,8 +149,14 @@ def write_record(file, sample, truth=np.float32):
 
 
 def read_records(files):
-    """What data.Patches takes: a list of (path, (3,) float32 exposures in stops). files: that write_record wrote."""
-    return [(file, np.load(_ev_file(file))) for file in files]
+    """What data.Patches takes: a list of (path, (3,) float32 exposures in stops). files: that write_record wrote.
+
+    Raises: ValueError for a file that is damaged, or was written by something else.
+    """
+    for file in files:
+        if read_array(file).dtype.names != ("ldr", "hdr") or read_array(_ev_file(file)).shape != (3,):
+            raise ValueError(f"{file}: holds no bracket of this project; delete it and make it again")
+    return [(file, np.array(read_array(_ev_file(file)))) for file in files]
 
 
 def _fill_cache(file, folder, layout, config):

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from brackets.exposures import exif_exposures, read_exposures
 from brackets.files import as_frame, read_image, read_stored, stored_size_and_orientation
 from brackets.folders import named, names, natural, other_than_named, photographs, say
+from brackets.kinds import check_folder
 from brackets.light import estimate_exposures
 
 # layout: (file of the exposures, its unit, file of the truth, pattern of the frames' names)
@@ -73,12 +74,10 @@ def find_bracket(folder, layout="auto", only=None, name="", least=2):
     Returns: Bracket.
     Raises: FileNotFoundError, ValueError: what is missing or wrong, and what to do.
     """
+    check_folder(folder, f"give a folder with {NUMBER[least]} or more photographs of one scene")
     folder = Path(folder).resolve()
-    if not folder.is_dir():
-        what = "a file, not a folder" if folder.exists() else "no such folder"
-        raise FileNotFoundError(f"{folder}: {what}; give a folder with {NUMBER[least]} or more photographs of one scene")
     if layout != "auto" and layout not in LAYOUTS:
-        raise ValueError(f"scene_files: unknown layout {layout!r}; use auto, {', '.join(LAYOUTS)}")
+        raise ValueError(f"--layout {layout!r}: unknown; use auto, {', '.join(LAYOUTS)}")
     frames, left_out = photographs(folder) if only is None else (only, {})
     why = "".join(f"; left out {names(paths)}: {reason}" for reason, paths in left_out.items())
     exposure_name, unit, truth_name, pattern = LAYOUTS[_guess_layout(folder) if layout == "auto" else layout]

@@ -35,6 +35,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
+from pathlib import Path
 
 from common import Count, Sixteens, Whole, autocast, parse, pick_device, pick_precision, run, seed_all, write_atomically
 import torch
@@ -42,6 +43,7 @@ from torch.utils.benchmark import timer
 
 from beyond.config import BeyondConfig
 from beyond.fast import keep_memory, speed_up
+from beyond.plan import check_writable
 from beyond.weights import load_weights
 from brackets.prepare import prepare
 from data import network_input
@@ -96,7 +98,7 @@ def peak_bytes(device):
 
 def read_size(text):
     """"1500x1000" -> (1500, 1000). Raises: ValueError."""
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
     if not found:
         raise ValueError(f"--sizes {text}: not a size; write WIDTHxHEIGHT, such as 1500x1000")
     return tuple(int(number) for number in found.groups())
@@ -287,6 +289,8 @@ def print_training(line):
 def main():
     """Plans, measures case by case, prints each table when it is there, writes the JSON."""
     config = parse(BenchConfig, description=__doc__)
+    if config.json:
+        check_writable(Path(config.json).parent, "--json")
     planned = in_own_process(plan, config)
     machine, cases, training, plains = planned["machine"], [], [], {}
     print(f"{machine['system']}, {machine['cpu']}, {', '.join(machine['gpu'].values()) or 'no GPU used'}, torch {machine['torch']}, "

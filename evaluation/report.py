@@ -168,7 +168,7 @@ def save_csv(path, rows, hdrvdp2_settings):
     writer = csv.DictWriter(text, ["scene", "method", *METRICS, "hdrvdp2_settings", "seconds", "diffusion_seconds"], lineterminator="\n")
     writer.writeheader()
     writer.writerows({**row, "hdrvdp2_settings": hdrvdp2_settings if "hdrvdp2" in row else ""} for row in rows + means)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    write_atomically(path, lambda file: file.write(text.getvalue().encode(errors="replace")))
 
 
 def plot_figure1(path, means):
@@ -210,5 +210,5 @@ def write_report(rows, methods, runs, config, machine):
         parts.append(table4(steps, means, config.data, config.seed))
     print("\n" + "\n\n".join(parts) if parts else "no scene was scored")
     parts = [f"`python evaluate.py {shlex.join(sys.argv[1:])}`", *parts, *([every_image(rows)] if rows else [])]
-    write_atomically(out / "scores.md", lambda file: file.write(("\n\n".join(parts) + "\n").encode()))
+    write_atomically(out / "scores.md", lambda file: file.write(("\n\n".join(parts) + "\n").encode(errors="replace")))
     print(f"\nwrote {out / 'scores.md'}" + (", scores.csv" if rows else "") + (", figure1.png" if drawn else ""))

@@ -23,9 +23,11 @@ from tqdm import tqdm
 from beyond.checkpoints import load_checkpoint
 from beyond.fast import by_strips, keep_memory
 from beyond.pictures import panels, save_panel
+from beyond.plan import check_writable
 from beyond.tiles import reconstruct_in_tiles, tile_for
 from beyond.weights import SHIPPED, load_weights
 from brackets.files import read_image, write_image
+from brackets.kinds import check_folder
 from brackets.marks import RESULT
 from brackets.prepare import UNPREPARED, PrepareConfig, prepare
 from brackets.scenes import find_scenes, load_scene, scene_files
@@ -69,8 +71,9 @@ def check(config):
         raise ValueError(f"--sampler {config.sampler}: use ddim or ancestral")
     if config.sampler == "ancestral" and config.steps:
         raise ValueError("--sampler ancestral: takes all T steps of Eq. 14; leave --steps away")
-    if config.scenes < 0:
-        raise ValueError(f"--scenes {config.scenes}: must be 1 or more (0: all)")
+    for folder in config.predictions if config.save else ():
+        if (Path(config.out) / file_name(Path(folder).resolve().name)).resolve() == Path(folder).resolve():
+            raise ValueError(f"--out {config.out}: --save would replace the files of --predictions {folder}; choose another folder, or leave --save away")
     if config.hdrvdp2:
         quality(torch.zeros(3, 17, 17), torch.zeros(3, 17, 17), config.screen)      # its own checks of encoding, screen and peak
 
@@ -99,8 +102,7 @@ def open_scenes(config):
 
 def readable_folders(root):
     """The sub-folders of root that are scenes, else root itself; says which are not. Raises: FileNotFoundError."""
-    if not root or not Path(root).is_dir():
-        raise FileNotFoundError(f"--root {root or '(missing)'}: no such folder; give a scene, or a folder of scenes")
+    check_folder(root or "--root (missing)", "give a scene, or a folder of scenes")
     found, reasons = [], []
     for folder in [*sorted(p for p in Path(root).iterdir() if p.is_dir() and not p.name.startswith(".")), Path(root)]:
         try:
@@ -114,6 +116,11 @@ def readable_folders(root):
     for reason in reasons if found != [Path(root)] else ():
         print(f"skipped: {reason}")
     return found
+
+
+def printable(name):
+    """A name for tables and figures: what is not UTF-8 in the name of a file becomes a question mark."""
+    return name.encode(errors="replace").decode()
 
 
 # --- methods ----------------------------------------------------------------------------------------------------------
@@ -145,7 +152,7 @@ def weights_methods(config, device, dtype):
     """The Methods of --weights, one for each S of --steps. A file that says nothing (weights.pt) is named after its folder, too."""
     methods = []
     for path in map(Path, config.weights or (() if config.predictions else (SHIPPED,))):
-        name = f"{path.resolve().parent.name}_{path.stem}" if path.stem in ("weights", "best", "last") else path.stem
+        name = printable(f"{path.resolve().parent.name}_{path.stem}" if path.stem in ("weights", "best", "last") else path.stem)
         model = load_weights(path, device)
         if config.steps and (model.variant != "s2" or not 1 <= min(config.steps) <= max(config.steps) <= model.schedule.T):
             raise ValueError(f"--steps {' '.join(map(str, config.steps))} with {path}: found the variant {model.variant}; "
@@ -173,6 +180,7 @@ def prediction_methods(config, scenes):
 
 def prediction_method(folder, scenes):
     """The .hdr files of another program as a Method. Raises: FileNotFoundError, ValueError: which file is missing or too many."""
+    check_folder(folder, "give a folder with one .hdr file per scene")
     files = {}
     for scene in scenes:
         path, inside = Path(folder) / f"{scene.name}.hdr", sorted((Path(folder) / scene.name).glob("*.hdr"))
@@ -189,7 +197,7 @@ def prediction_method(folder, scenes):
         if share > 0.001:
             tqdm.write(f"{files[scene]}: {100 * share:.1f} % of the values are above 1 and were clipped; is it in units of the shortest exposure?")
         return torch.from_numpy(image.clip(0, 1)).permute(2, 0, 1)[None].contiguous()
-    return Method(Path(folder).resolve().name, predict, computed=False)
+    return Method(printable(Path(folder).resolve().name), predict, computed=False)
 
 
 def table3_runs(config, device, dtype):
@@ -268,6 +276,7 @@ def evaluate(methods, scenes, config, device, dtype):
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"--weights, --predictions: two are called {name!r}; rename one, because the tables tell them apart by name")
+    check_writable(Path(config.out))
     bar = tqdm(total=len(methods) * len(scenes), unit="image", disable=None)
     for scene in scenes:
         sample = scene.load()

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from beyond.weights import load_weights
 from brackets.prepare import prepared_sample
 from brackets.scenes import Scenes, find_scenes
-from common import autocast, parse, pick_device, pick_precision, run
+from common import Seed, autocast, parse, pick_device, pick_precision, run
 from lfdiff import reconstruct
 from training import validate
 
@@ -57,7 +57,7 @@ class AblationsConfig:
     """Which ablations to run, and where."""
     root: str = "runs/ablations/data"           # folder with Training/ and Test/, made as the top of this file says
     out: str = "runs/ablations"                 # folder of the runs, OUT/seedN/NAME
-    seeds: tuple[int, ...] = (0, 1, 2)          # of weights, data and noise
+    seeds: tuple[Seed, ...] = (0, 1, 2)         # of weights, data and noise
     rows: tuple[str, ...] = tuple(RUNS)         # which rows, by name; a row needs the run that it starts from
     train: bool = True                          # train the runs that are missing; --no-train prints the tables of those that exist
     device: str = "auto"                        # auto, cpu, cuda, cuda:1, mps
@@ -84,9 +84,12 @@ def last_scores(folder):
     path = Path(folder) / "log.csv"
     if not path.is_file():
         return {}
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
         rows = list(csv.DictReader(file))
-    return {name.removeprefix("val_psnr_"): float(value) for row in rows[-1:] for name, value in row.items() if name.startswith("val_psnr_") and value}
+    try:
+        return {name.removeprefix("val_psnr_"): float(value) for row in rows[-1:] for name, value in row.items() if name.startswith("val_psnr_") and value}
+    except (AttributeError, TypeError, ValueError) as error:        # more or fewer cells than columns, or no numbers
+        raise ValueError(f"{path}: damaged ({error}); delete the run and train it again") from None
 
 
 def mean_and_spread(values):

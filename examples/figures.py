@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from beyond.pictures import heat_map, panels, plain_results, sample_images, save_panel, spread_in_words
 from beyond.tonemap import picture
 from beyond.weights import SHIPPED, load_weights
+from brackets.files import write_image
 from brackets.scenes import load_scene
-from common import autocast, parse, pick_device, pick_precision, run, save_figure, write_atomically
+from common import Count, Seed, Whole, autocast, parse, pick_device, pick_precision, run, save_figure
 from data import T, psnr
 from sharpness import prepared_batch
 from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfig
@@ -34,9 +34,9 @@ class FigureConfig:
     """The README's pictures."""
     weights: str = SHIPPED      # trained weights
     out: str = str(HERE)                    # folder for the pictures
-    seed: int = 2_000_003                   # of the set that the harder scene is from
-    index: int = 10                         # of the harder scene in that set
-    samples: int = 8                        # priors for the spread
+    seed: Seed = 2_000_003                  # of the set that the harder scene is from
+    index: Whole = 10                       # of the harder scene in that set
+    samples: Count = 8                      # priors for the spread
     device: str = "auto"                    # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"                 # see infer.py
 
@@ -70,8 +70,7 @@ def save_spread_figure(path, ldr, ev, mean, spread, hdr):
 def save_before_and_after(path, reference, hdr):
     """A frame beside the picture of a result, as a JPEG. reference: (3, H, W) coded in [0, 1]; hdr: (3, H, W) linear radiance."""
     frame, hdr = ((255 * reference).round().byte().permute(1, 2, 0).numpy(), hdr.permute(1, 2, 0).contiguous().numpy())
-    both = Image.fromarray(np.concatenate([frame, picture(hdr)], axis=1))
-    write_atomically(path, lambda file: both.save(file, "JPEG", quality=88))
+    write_image(path, np.concatenate([frame, picture(hdr)], axis=1), quality=88)
 
 
 def main():

@@ -17,9 +17,10 @@ from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from beyond.tonemap import picture
-from brackets.files import read_image
-from common import parse, run, write_atomically
+from brackets.files import read_image, write_image
+from common import Side, parse, run
 from data import T
+from synthetic.sources import read_render
 
 WHITE = 0.998       # quantile of the largest channel
 
@@ -29,7 +30,7 @@ class OperatorsConfig:
     """Tone mapping operators side by side."""
     images: tuple[str, ...] = ()            # .hdr files, or .npy files of synthetic.rendered
     out: str = "results/pictures.jpg"       # JPEG to write
-    width: int = 260                        # of one picture, pixels
+    width: Side = 260                       # of one picture, pixels
 
 
 def codes(image):
@@ -53,14 +54,13 @@ OPERATORS = {       # (H, W, 3) linear radiance in [0, 1] -> (H, W, 3) uint8; pa
 
 def load(path):
     """Reads an image as the shortest photograph would clip it. Returns: (H, W, 3) linear radiance in [0, 1], float32. Raises: ValueError."""
-    path = Path(path)
-    if path.suffix.lower() == ".npy":
-        hdr = np.load(path).astype(np.float32)
-        if hdr.ndim != 4 or hdr.shape[:2] != (3, 3):
-            raise ValueError(f"{path}: found an array of shape {hdr.shape}; give a render of synthetic.rendered, (3, 3, H, W)")
-        hdr = hdr[1].transpose(1, 2, 0)
+    if Path(path).suffix.lower() == ".npy":
+        hdr = read_render(path)[1].transpose(1, 2, 0)
     else:
-        hdr = np.maximum(read_image(path), 0)
+        hdr = read_image(path)
+        if hdr.dtype != np.float32:
+            raise ValueError(f"{path}: found {hdr.dtype}, coded for a display; give radiance, as an .hdr file")
+        hdr = np.maximum(hdr, 0)
     return np.ascontiguousarray(np.minimum(hdr / max(float(np.quantile(hdr.max(axis=2), WHITE)), 1e-6), 1))
 
 
@@ -85,10 +85,9 @@ def contact_sheet(images, width):
 def main():
     """Reads the images and writes the sheet."""
     config = parse(OperatorsConfig, description=__doc__)
-    if not config.images or config.width < 8:
-        raise ValueError(f"--images: {len(config.images)} given, --width {config.width}; give at least one image, and a width of 8 or more")
-    sheet = Image.fromarray(contact_sheet([load(path) for path in config.images], config.width))
-    write_atomically(config.out, lambda file: sheet.save(file, "JPEG", quality=85))
+    if not config.images:
+        raise ValueError("--images: none given; give at least one .hdr file, or .npy file of synthetic.rendered")
+    write_image(config.out, contact_sheet([load(path) for path in config.images], config.width), quality=85)
     print(f"wrote {config.out}")
 
 

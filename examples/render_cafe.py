@@ -23,7 +23,6 @@ Axes: x to the right, y into the picture, z up, metres. Angles in degrees. Colou
 A mesh is a tuple (V, F, UV, N, C): vertices, faces, texture coordinates, normals, vertex colours; None where absent.
 """
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +36,9 @@ from scipy import ndimage
 from skimage import measure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from beyond.plan import check_writable
 from brackets.files import write_image
-from common import write_atomically
+from common import Count, Seed, Whole, parse, run, write_atomically
 
 WIDTH, HEIGHT = 750, 500  # pixels
 EV = (0.0, 3.0, 6.0)  # stops
@@ -1299,15 +1299,24 @@ def photograph(rng, hdr, ev):
     return np.minimum(coded, 65535).astype(np.uint16)
 
 
+@dataclass
+class RenderConfig:
+    """The bracket and how well it is rendered."""
+
+    out: str = str(Path(__file__).parent / "cafe")  # folder to write to
+    spp: Count = 48  # paths a pixel, 4 or more
+    seed: Seed = 7  # of textures, plants and sensor noise
+    variant: str = "llvm_ad_rgb"  # Mitsuba variant
+    threads: Whole = 0  # processor cores to use, 0 for all
+
+
 def main():
     """Renders the bracket and writes it."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "cafe", help="folder to write to")
-    parser.add_argument("--spp", type=int, default=48, help="paths a pixel")
-    parser.add_argument("--seed", type=int, default=7, help="seed of textures, plants and sensor noise")
-    parser.add_argument("--variant", default="llvm_ad_rgb", help="Mitsuba variant")
-    parser.add_argument("--threads", type=int, default=0, help="processor cores to use, 0 for all")
-    args = parser.parse_args()
+    args = parse(RenderConfig, description=__doc__)
+    if args.variant not in mi.variants():
+        raise ValueError(f"--variant {args.variant}: unknown; use one of {', '.join(mi.variants())}")
+    out = Path(args.out)
+    check_writable(out)
     mi.set_variant(args.variant)
     if args.threads:
         dr.set_thread_count(args.threads)
@@ -1317,12 +1326,12 @@ def main():
     for i, (shot, ev) in enumerate(zip(SHOTS, EV)):
         hdr = radiance(still, shot, args.spp, seed=i)
         ldr = photograph(np.random.default_rng([args.seed, i]), hdr, ev - min(EV))
-        write_image(args.out / f"{i + 1}.tif", ldr)
+        write_image(out / f"{i + 1}.tif", ldr)
         if i == 1:
-            write_image(args.out / "HDRImg.hdr", np.clip(hdr, 0, 1).astype(np.float32))
+            write_image(out / "HDRImg.hdr", np.clip(hdr, 0, 1).astype(np.float32))
         print(f"{i + 1}.tif: EV {ev:g}, {100 * np.mean((ldr == 65535).any(-1)):.1f} % of the pixels have a clipped channel")
-    write_atomically(args.out / "exposure.txt", lambda file: file.write("".join(f"{ev:.1f}\n" for ev in EV).encode()))
+    write_atomically(out / "exposure.txt", lambda file: file.write("".join(f"{ev:.1f}\n" for ev in EV).encode()))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

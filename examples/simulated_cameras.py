@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))       # run as a script, i
 
 from brackets.curve import phi
 from brackets.light import estimate
-from common import parse, run
+from common import Count, parse, run
 from synthetic.camera import CODED, expose, jpeg, picture_style, quantile, sensor
 from synthetic.dataset import SyntheticConfig, procedural_world
 from synthetic.sources import find_images, photographed_world
@@ -34,7 +34,7 @@ HEIGHT, WIDTH = 320, 480
 @dataclass
 class CamerasConfig:
     """Simulated cameras."""
-    cameras: int = 200          # how many
+    cameras: Count = 200        # how many
     hdr_dir: str = ""           # folder of .hdr images for every other scene; without one, all scenes are drawn
 
 

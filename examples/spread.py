@@ -16,7 +16,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from beyond.pictures import regions, sample_images
 from beyond.weights import SHIPPED, load_weights
-from common import autocast, parse, pick_device, pick_precision, run
+from common import Count, autocast, parse, pick_device, pick_precision, run
 from data import T
 from sharpness import prepared_scenes
 
@@ -26,7 +26,7 @@ class SpreadConfig:
     """The spread over scenes."""
     scenes: str = ""                        # folder whose sub-folders are scenes
     weights: str = SHIPPED      # trained weights, of s2
-    samples: int = 8                        # priors for each scene, 2 or more
+    samples: Count = 8                      # priors for each scene, 2 or more
     device: str = "auto"                    # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"                 # see infer.py
 

@@ -17,6 +17,7 @@ import torch
 
 from beyond.pictures import sample_images
 from beyond.weights import SHIPPED, load_weights
+from brackets.kinds import check_folder
 from brackets.merge import weighted_merge
 from brackets.prepare import prepare
 from brackets.register import exposed_as_frame
@@ -68,9 +69,10 @@ def results(sample, missing, reconstruct, config):
 def main():
     """Means over all scenes, in a table."""
     config = parse(TwoFramesConfig, description=__doc__)
-    folders = scene_folders(Path(config.scenes)) if config.scenes else []
+    check_folder(config.scenes or "--scenes", "give a folder of scenes with a truth")
+    folders = scene_folders(Path(config.scenes))
     if not folders:
-        raise ValueError("--scenes: missing, or without scenes; give a folder of scenes with a truth")
+        raise ValueError(f"{config.scenes}: no folder in it holds photographs; give a folder of scenes with a truth")
     device = pick_device(config.device)
     dtype, model, sums = pick_precision(config.precision, device), load_weights(config.weights, device), {}
 

@@ -18,6 +18,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from exercises.bugs import BUGS, bug, names_the_equation, names_the_file
@@ -143,7 +144,7 @@ def main(argv=None):
             mend(ROOT, found)
             print(f"{found.file} is as it was. {found.story}")
         else:
-            raise ValueError(f"{command} {words[0]}: for exercises only")
+            raise ValueError(f"{command} {words[0]}: shows exercises only; name one, such as 5")
         return 0
     task = exercise(number)
     if command == "start":
@@ -161,11 +162,21 @@ def main(argv=None):
     return 0
 
 
+def again(error):
+    """Raises an error once more."""
+    raise error
+
+
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):     # a redirected stream on Windows knows no ✓
+    for stream in filter(None, (sys.stdout, sys.stderr)):       # a closed one is None; a redirected one on Windows knows no ✓
         stream.reconfigure(errors="replace")
     try:
-        sys.exit(main())
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        try:
+            code = main()
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()
+    except Exception as found:
+        from common import run          # says errors in one line; it loads PyTorch, in seconds, which right commands do not need
+        run(partial(again, found))
+    sys.exit(code)

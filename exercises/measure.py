@@ -17,11 +17,11 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import parse, run
+from common import Count, parse, run
 import torch
 from tyro.conf import Positional
 
-from beyond.checkpoints import load_checkpoint
+from beyond.checkpoints import fill, load_checkpoint
 from beyond.pictures import regions, sample_images
 from beyond.tiles import reconstruct_in_tiles
 from beyond.weights import load_weights, part_of
@@ -44,14 +44,14 @@ class MeasureConfig:
     what: Positional[str]                                   # steps, prior, mu, upsample, leak, stops, tiles, spread or all
     scene: str = str(ROOT / "examples" / "cafe")            # folder of a bracket with its truth HDRImg.hdr
     weights: str = str(ROOT / "weights" / "lfdiff.pt")      # trained weights of stage 2
-    scenes: int = 8                                         # synthetic brackets for each row of "stops"
+    scenes: Count = 8                                       # synthetic brackets for each row of "stops"
 
 
 def setting(config):
     """Returns: the model, the prepared frames (1, 3, 3, H, W), exposures (1, 3) and truth (1, 3, H, W) of the scene."""
     model, sample = load_weights(config.weights), load_scene(config.scene)
     if "hdr" not in sample:
-        raise ValueError(f"--scene {config.scene}: has no HDRImg.hdr; PSNR needs the truth")
+        raise ValueError(f"--scene {config.scene}: has no truth for PSNR; put HDRImg.hdr into it")
     prepared = prepare(sample["ldr"], sample["ev"], model.prepare)
     return model, prepared.ldr[None], prepared.ev[None], sample["hdr"][None]
 
@@ -73,8 +73,7 @@ def heading(first=""):
 
 def true_prior(config, model, hdr):
     """LPENet's prior of a truth (1, 3, H, W), standardised. Returns: z (1, N, H'/4, W'/4), H' and W' multiples of 16. Source: Eq. 6."""
-    lpenet = LPENet(model.config.lpenet)
-    lpenet.load_state_dict(part_of(load_checkpoint(config.weights), "lpenet", config.weights))
+    lpenet = fill(LPENet(model.config.lpenet), part_of(load_checkpoint(config.weights), "lpenet", config.weights), config.weights)
     return model.standardise(lpenet(pad_to_multiple(hdr)))
 
 

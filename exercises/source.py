@@ -149,7 +149,8 @@ def solve(root, task):
     """Brings the originals back and keeps what stood in their place. Returns: the folder with the latter. Raises: ValueError where there is none."""
     kept = folder(root, task.number) / "original"
     if not kept.exists():
-        raise ValueError(f"exercise {task.number}: " + ("this copy holds no solutions; ask who gave it to you" if is_handout(root) else "not begun here"))
+        raise ValueError(f"exercise {task.number}: " + ("this copy holds no solutions; ask who gave it to you" if is_handout(root)
+                                                        else f"not begun here; `python -m exercises start {task.number}` begins it"))
     for name in task.functions:
         file, inner = place(name)
         yours = function_in(read(root / file), inner)
@@ -207,7 +208,7 @@ def mend(root, bug):
     """Takes a bug out again; other changes of the file stay. Raises: ValueError where it is not in, or its line was edited."""
     text = read(root / bug.file)
     if not was_planted(root, bug):
-        raise ValueError(f"bug {bug.number}: not in this copy")
+        raise ValueError(f"bug {bug.number}: not in this copy; put it in with `python -m exercises break {bug.number}`")
     if bug.before not in text and text.count(bug.after) != 1:
         raise ValueError(f"{bug.file}: the line has been edited; the file as it was is kept in {KEPT}/b{bug.number}/{bug.file}")
     write(root / bug.file, text.replace(bug.after, bug.before))

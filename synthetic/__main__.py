@@ -9,7 +9,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import Count, Seed, parse, run
+from common import Count, Seed, Side, parse, run
 import numpy as np
 import torch
 
@@ -25,7 +25,7 @@ class Config:
     """What to draw and where to write it."""
 
     count: Count = 8  # brackets: rows of the sheet, or folders
-    size: Count = 256  # side of the images, pixels
+    size: Side = 256  # side of the images, pixels
     seed: Seed = 0  # of the brackets; --split val has its own
     hdr_dir: str = ""  # folder of .hdr images: panoramas and photographs
     rendered_dir: str = ""  # folder made by python -m synthetic.rendered
@@ -53,10 +53,8 @@ def contact_sheet(dataset, count):
 def main():
     """Reads the command line, then writes the sheet or the folders."""
     config = parse(Config, description=__doc__)
-    if config.count < 1:
-        raise ValueError(f"--count {config.count}: must be 1 or more")
-    if config.ruler not in ("", "val", "test"):
-        raise ValueError(f"--ruler {config.ruler}: use val or test")
+    if config.ruler not in ("", "val", "test") or config.split not in ("train", "val", "all"):
+        raise ValueError(f"--ruler {config.ruler!r}, --split {config.split!r}: use val or test for the one, train, val or all for the other")
     if config.ruler:
         dataset = ruler(config.size, config.count, config.hdr_dir, config.rendered_dir, config.ruler)
     elif config.split == "val":

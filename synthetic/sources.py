@@ -17,7 +17,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from brackets.files import read_image
+from brackets.files import read_array, read_image
+from brackets.kinds import check_folder, in_a_sentence
 from synthetic.camera import quantile
 from synthetic.textures import log_uniform
 from synthetic.world import draw_object
@@ -38,19 +39,31 @@ def in_validation(path):
     """
     stem = Path(path).stem
     name = re.sub(r"\d", "", stem) or stem
-    return zlib.crc32(name.encode()) % 5 == 0
+    return zlib.crc32(name.encode(errors="surrogateescape")) % 5 == 0
 
 
 def image_size(path):
     """Reads (height, width) from the header of a Radiance file.
 
-    Raises: ValueError where the header has no size, or another orientation.
+    Raises: FileNotFoundError; ValueError for a file that cannot be opened, or whose header has no size, or another orientation.
     """
-    with open(path, "rb") as file:
-        found = re.search(rb"\n-Y[ \t]+(\d+)[ \t]+\+X[ \t]+(\d+)", file.read(65536))
+    try:
+        with open(path, "rb") as file:
+            found = re.search(rb"\n-Y[ \t]+(\d+)[ \t]+\+X[ \t]+(\d+)", file.read(65536))
+    except OSError as error:
+        raise in_a_sentence(path, error) from error
     if not found:
         raise ValueError(f"{path}: no '-Y height +X width' line in its header; save it again as a Radiance image, or remove it")
     return int(found[1]), int(found[2])
+
+
+def hdr_files(folder):
+    """The .hdr files in a folder and its subfolders, sorted. Raises: FileNotFoundError where there are none; OSError for a folder that is closed to us."""
+    check_folder(folder, "give a folder with .hdr images")
+    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() == ".hdr" and not path.is_dir())
+    if not paths:
+        raise FileNotFoundError(f"{folder}: no .hdr image found; give a folder that holds some, or none for the procedural world")
+    return paths
 
 
 def find_images(folder, height, width, split="all"):
@@ -60,11 +73,7 @@ def find_images(folder, height, width, split="all"):
     Returns: sorted list of (path, height, width). For "val" it may be empty.
     Raises: FileNotFoundError if there is no image, ValueError if all are too small or kept for validation, or one is broken.
     """
-    folder = Path(folder)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".hdr") if folder.is_dir() else []
-    if not paths:
-        raise FileNotFoundError(f"{folder}: no .hdr image found; give a folder that holds some, or none for the procedural world")
-    images = []
+    paths, images = hdr_files(folder), []
     for path in paths:
         h, w = image_size(path)
         # The width from which a panorama's pixels are no coarser than those of the widest view
@@ -172,6 +181,22 @@ def photographed_object(rng, radius, images):
 # --- rendered radiance ------------------------------------------------------------------------------------------------
 
 
+def open_render(path):
+    """A render, mapped into memory. Returns: (3, 3, H, W), floating point. Raises: FileNotFoundError; ValueError for a damaged file or another kind."""
+    frames = read_array(path)
+    if frames.ndim != 4 or frames.shape[:2] != (3, 3) or frames.dtype.kind != "f":
+        raise ValueError(f"{path}: holds {frames.dtype} of shape {frames.shape}, not (3, 3, height, width) of radiance; remove it")
+    return frames
+
+
+def read_render(path, window=...):
+    """A render, or a window of it. Returns: (3, 3, h, w) float32. Raises: as open_render, and for values that are not finite."""
+    frames = np.array(open_render(path)[window], np.float32)
+    if not np.isfinite(frames).all():
+        raise ValueError(f"{path}: holds values that are not finite; remove it and render it again")
+    return frames
+
+
 def find_renders(folder, height, width, split="all"):
     """Finds the renders, folder/train/*.npy and folder/val/*.npy, that are not smaller than height x width.
 
@@ -179,15 +204,14 @@ def find_renders(folder, height, width, split="all"):
     Returns: sorted list of (path, height, width). For "val" it may be empty.
     Raises: FileNotFoundError if there is no render, ValueError for a file of another kind or if all are too small.
     """
+    check_folder(folder, f"render some with python -m synthetic.rendered --out {folder}, or give no folder")
     folder = Path(folder)
     paths = [path for name in ("train", "val") if split in (name, "all") for path in sorted((folder / name).glob("*.npy"))]
     if not paths and split != "val":
         raise FileNotFoundError(f"{folder}: no .npy in its train/; render some with python -m synthetic.rendered --out {folder}, or give no folder")
     renders = []
     for path in paths:
-        frames = np.load(path, mmap_mode="r")
-        if frames.ndim != 4 or frames.shape[:2] != (3, 3) or frames.dtype.kind != "f":
-            raise ValueError(f"{path}: holds {frames.dtype} of shape {frames.shape}, not (3, 3, height, width) of radiance; remove it")
+        frames = open_render(path)
         if frames.shape[2] >= height and frames.shape[3] >= width:
             renders.append((path, *frames.shape[2:]))
     if paths and not renders:
@@ -207,7 +231,7 @@ def rendered_world(rng, height, width, render, turn=0.0):
         quarters = 0
     tall, wide = (width, height) if quarters % 2 else (height, width)
     y, x = int(rng.integers(h - tall + 1)), int(rng.integers(w - wide + 1))
-    crop = np.array(np.load(path, mmap_mode="r")[..., y : y + tall, x : x + wide], np.float32)
+    crop = read_render(path, (..., slice(y, y + tall), slice(x, x + wide)))
     crop = np.rot90(crop, quarters, axes=(-2, -1))
     crop = crop[..., ::-1] if rng.random() < 0.5 else crop
     return np.log(np.maximum(np.ascontiguousarray(crop), np.float32(1e-5))), h / tall

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+import stat
 import subprocess
 import sys
 import typing
@@ -17,9 +18,10 @@ import numpy as np
 import pytest
 import torch
 
+from beyond.config import describe
 from beyond.processes import start_processes
-from common import (Count, Eights, Few, Share, autocast, check, config_from, count_parameters, describe, parse, pick_device, pick_precision, run, seed_all,
-                    write_atomically)
+from common import (Count, Eights, Few, Share, autocast, check, config_from, count_parameters, parse, pick_device, pick_precision, reason_and_cure, run,
+                    seed_all, write_atomically)
 from ddim import DiffusionConfig
 from denoiser import DenoiserConfig
 from dhrnet import DHRNetConfig
@@ -216,6 +218,54 @@ def test_errors_of_the_system_say_where_what_and_what_to_do(tmp_path, capsys):
             run(main)
         err = capsys.readouterr().err
         assert stop.value.code == 2 and err.startswith(words) and "Errno" not in err and err.count("\n") == 1 and "; " in err
+
+
+def piped(code, stdout):
+    """Runs code that ends in run(main) with a given stdout. Returns: exit code and stderr."""
+    done = subprocess.run([sys.executable, "-c", f"from common import *\n{code}"], cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise there")
+@pytest.mark.parametrize("code", ["run(lambda: print('x'))", "run(lambda: print('x', flush=True))", "run(lambda: parse(Within, ['--help']))"])
+def test_a_pipe_that_nobody_reads_ends_a_script_silently(code):
+    read, write = os.pipe()
+    os.close(read)
+    assert piped(code, write) == (141, "")
+    os.close(write)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no full device")
+@pytest.mark.parametrize("flush", [False, True])
+def test_output_that_does_not_fit_is_not_blamed_on_a_file(flush):
+    with open("/dev/full", "w") as full:
+        code, err = piped(f"run(lambda: print('x', flush={flush}))", full)
+    assert (code, err) == (2, "error: standard output: No space left on device; make room, or name another file or folder\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+def test_a_closed_stdout_is_no_error():
+    command = f"{sys.executable} -c \"from common import *; run(lambda: (print('x'), sys.stdout.flush()))\" >&-"
+    done = subprocess.run(command, shell=True, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_cure_fits_what_stopped_the_writing(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"cannot be written \(a file stands where a folder should be\); name another file or folder$"):
+        write_atomically(tmp_path / "file" / "a.png", lambda file: None)
+    for number, cure in ((errno.ENOSPC, "make room, or name"), (errno.EACCES, "allow it, or name"), (errno.EIO, "name")):
+        assert reason_and_cure(OSError(number, "why")) == ("why", f"{cure} another file or folder")
+    assert reason_and_cure(OSError("30 requested and 10 written")) == ("30 requested and 10 written", "make room, or name another file or folder")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no such files")
+def test_a_device_or_a_folder_is_never_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "device")
+    for path in (tmp_path / "device", tmp_path, Path("")):
+        with pytest.raises(OSError, match="cannot be written .it is no plain file.; name another file"):
+            write_atomically(path, lambda file: file.write(b"a"))
+    assert stat.S_ISFIFO((tmp_path / "device").stat().st_mode) and len(list(tmp_path.iterdir())) == 1
 
 
 def test_sigterm_clears_away_half_a_file_and_ends_with_code_143(tmp_path):

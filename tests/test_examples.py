@@ -166,6 +166,12 @@ def test_ablations_table_is_the_mean_and_deviation_of_each_run_s_last_validation
     assert rows["split training"] == "| split training | 0 | – | – | – | – |"
 
 
+def test_a_damaged_log_of_an_ablation_is_named(tmp_path):
+    write_log(tmp_path / "run", mu="thirty")
+    with pytest.raises(ValueError, match=r"log\.csv: damaged \(.*thirty.*\); delete the run"):
+        ablations.last_scores(tmp_path / "run")
+
+
 def test_ablations_train_each_row_once_from_the_stage_1_it_names(tmp_path, monkeypatch):
     commands = []
 
@@ -240,7 +246,13 @@ def test_the_sheet_of_operators_has_a_column_per_image_and_a_row_per_operator(tm
         shown = np.asarray(sheet).astype(int)
     assert np.abs(shown[20:60, :90] - 255 * T(torch.from_numpy(images[0])).numpy()[20:]).mean() < 3
     np.save(tmp_path / "c.npy", hdr)
-    with pytest.raises(ValueError, match=r"c\.npy: found an array of shape \(60, 90, 3\); give"):
+    write_image(tmp_path / "d.png", shown.astype(np.uint8))
+    with pytest.raises(ValueError, match=r"d\.png: found uint8, coded for a display; give radiance"):
+        operators.load(tmp_path / "d.png")
+    monkeypatch.setattr(sys, "argv", ["operators.py", "--images", str(tmp_path / "a.hdr"), "--out", str(tmp_path / "a.hdr"), "--width", "90"])
+    with pytest.raises(ValueError, match=r"a\.hdr: uint8 cannot be written as \.hdr"):
+        operators.main()
+    with pytest.raises(ValueError, match=r"c\.npy: holds float32 of shape \(60, 90, 3\), not \(3, 3, height, width\)"):
         operators.load(tmp_path / "c.npy")
 
 

@@ -21,6 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # run as a script, it finds the project
 
+from beyond.plan import check_writable
+from brackets.kinds import check_folder
 from common import Count, Whole, parse, run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,10 +68,13 @@ def main():
     config = parse(RecipeConfig, description=__doc__)
     if config.size not in SIZES or not config.hdr_dir:
         raise ValueError(f"--size {config.size}, --hdr-dir {config.hdr_dir!r}: need {' or '.join(SIZES)}, and a folder of .hdr images")
+    if not config.dry_run:
+        check_folder(config.hdr_dir, "give a folder of .hdr images")
+        check_writable(Path(config.out))
     for words in commands(config):
         print(f"+ python {shlex.join(words)}", flush=True)
         if not config.dry_run and subprocess.run([sys.executable, *words], cwd=ROOT).returncode:
-            sys.exit("error: the command above failed; mend what it says and run the recipe again: it resumes there")
+            raise ValueError("the command above failed; mend what it says and run the recipe again: it resumes there")
     if not config.dry_run:
         shutil.copy(Path(config.out) / "stage2" / "weights.pt", ROOT / "weights" / ("lfdiff.pt" if config.size == "small" else f"lfdiff_{config.size}.pt"))
 

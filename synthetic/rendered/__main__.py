@@ -19,14 +19,17 @@ are skipped.
 """
 
 import functools
+import importlib.util
 import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
 from common import Count, Seed, Whole, parse, run
 from brackets.files import write_image
-from synthetic.rendered.render import SPP, contact_sheet, render_file, start
+from synthetic.rendered.render import SPP, contact_sheet, find_panoramas, render_file, start
 
 
 @dataclass
@@ -53,15 +56,23 @@ def main():
         return
     if not config.hdr_dir:
         raise FileNotFoundError("--hdr-dir: not given; name a folder with .hdr panoramas, for example from polyhaven.com (CC0)")
-    if config.workers < 1:
-        raise ValueError(f"--workers {config.workers}: must be 1 or more")
+    missing = [name for name in ("mitsuba", "pyoidn") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"python -m synthetic.rendered: {' and '.join(missing)} not found; run pip install {' '.join(missing)}")
+    for split, count in (("val", config.val), ("train", config.train)):
+        if count:
+            find_panoramas(config.hdr_dir, split)           # its errors before the work
     tasks = [(split, index, out / split / f"{index:04d}.npy") for split, count in (("val", config.val), ("train", config.train)) for index in range(count)]
     tasks = [task for task in tasks if not task[-1].exists()]
     render = functools.partial(render_file, hdr_dir=config.hdr_dir, seed=config.seed, spp=config.spp)
     threads = max(1, (os.cpu_count() or 1) // config.workers)
-    with multiprocessing.get_context("spawn").Pool(config.workers, start, (threads,)) as pool:
-        for done, line in enumerate(pool.imap_unordered(render, tasks), 1):
-            print(f"{done}/{len(tasks)} {line}", flush=True)
+    try:
+        with ProcessPoolExecutor(config.workers, multiprocessing.get_context("spawn"), start, (threads,)) as pool:
+            for done, line in enumerate(pool.map(render, tasks), 1):
+                print(f"{done}/{len(tasks)} {line}", flush=True)
+    except BrokenProcessPool:       # a Pool would start its processes again and again
+        raise ValueError("python -m synthetic.rendered: a process of the renderer ended, for lack of memory or of LLVM; see the words above, the top of this "
+                         "file, or use fewer --workers") from None
 
 
 if __name__ == "__main__":

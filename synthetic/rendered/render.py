@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from brackets.files import read_image
+from brackets.kinds import check_folder
 from common import write_atomically
 from data import GAMMA, T
 from synthetic.rendered.scenes import draw_stage, pose
-from synthetic.sources import image_size, in_validation
+from synthetic.sources import hdr_files, image_size, in_validation, read_render
 
 SIZES = {"train": (288, 208), "val": (384, 256)}  # width, height, pixels
 FIRST_SEED = {"train": 0, "val": 1_000_000}  # added to the index: no scene of one split has a seed of the other
@@ -114,7 +115,7 @@ def find_panoramas(folder, split):
     Returns: paths of the panoramas (width = 2 height), paths of all images, both sorted by name.
     Raises: FileNotFoundError if the split has no panorama, ValueError for a file without a size in its header.
     """
-    files = sorted((path for path in Path(folder).rglob("*.hdr") if in_validation(path) == (split == "val")), key=lambda path: path.name)
+    files = sorted((path for path in hdr_files(folder) if in_validation(path) == (split == "val")), key=lambda path: path.name)
     sizes = [image_size(path) for path in files]
     panoramas = [path for path, (height, width) in zip(files, sizes) if width == 2 * height]
     if not panoramas:
@@ -158,10 +159,11 @@ def contact_sheet(folder, count):
     folder: of the rendered scenes; count: the first so many of each split.
     Returns: (H, W, 3) uint8. Raises: FileNotFoundError if there is no scene.
     """
+    check_folder(folder, "render some first")
     rows = []
     width, height = SIZES["train"]
     for path in sorted(Path(folder).glob("val/*.npy"))[:count] + sorted(Path(folder).glob("train/*.npy"))[:count]:
-        frames = np.load(path).astype(np.float32)[:, :, :height, :width]
+        frames = read_render(path, (..., slice(height), slice(width)))
         views = [np.clip(frame * 0.25 * 2.0**stops, 0, 1) ** (1 / GAMMA) for frame, stops in zip(frames, (-3, 0, 3))]
         views.append(T(torch.from_numpy(frames[1] / 32).clamp(0, 1)).numpy())
         rows.append(np.concatenate(views, -1))

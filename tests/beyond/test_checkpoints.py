@@ -23,8 +23,17 @@ def test_checkpoint_comes_back_as_it_was_saved(tmp_path):
 def test_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"last\.pt: no such checkpoint; train"):
         load_checkpoint(tmp_path / "last.pt")
-    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
+    with pytest.raises(FileNotFoundError, match="a folder, not a checkpoint; .*best.pt in it"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("steps", ["x", 3.0, ["a"], [float("nan")], [0.0], {"a": 1}])
+def test_exposure_steps_that_are_no_stops_are_refused(tmp_path, steps):
+    save_checkpoint(tmp_path / "last.pt", {"model": {}, "variant": "s2", "config": {}, "steps": steps})
+    with pytest.raises(ValueError, match=r"last\.pt: its exposure steps are .*, not stops; name another file"):
+        load_checkpoint(tmp_path / "last.pt")
+    save_checkpoint(tmp_path / "last.pt", {"model": {}, "variant": "s2", "config": {}, "steps": (0.7, 3)})
+    assert load_checkpoint(tmp_path / "last.pt")["steps"] == (0.7, 3)
 
 
 class RunsCode:

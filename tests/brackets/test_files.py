@@ -189,6 +189,22 @@ def test_a_file_that_the_system_does_not_give_is_not_said_to_be_a_bad_image(tmp_
         files.read_image(tmp_path / "a.png")
 
 
+def test_a_wrong_suffix_is_named_with_those_that_fit(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.bmp: uint8 cannot be written as \.bmp; end its name in \.tif or \.tiff or \.png or \.jpg or \.jpeg$"):
+        files.write_image(tmp_path / "a.bmp", RGB8)
+    with pytest.raises(ValueError, match=r"a: uint16 cannot be written as a file without a suffix; end its name in \.tif or \.tiff or \.png$"):
+        files.write_image(tmp_path / "a", RGB16)
+
+
+def test_a_lower_quality_makes_a_smaller_jpeg(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    sizes = []
+    for quality in (85, 95):
+        files.write_image(tmp_path / "a.jpg", noise, quality=quality)
+        sizes.append((tmp_path / "a.jpg").stat().st_size)
+    assert sizes[0] < 0.8 * sizes[1]
+
+
 @pytest.mark.parametrize("name, image", [
     ("a.jpg", RGB16), ("a.png", RGB16.astype(np.float32)), ("a.hdr", RGB16), ("a.gif", RGB8), ("a.tif", RGB8[..., 0]),
     ("a.hdr", np.full((2, 2, 3), np.nan, np.float32)), ("a.hdr", np.full((2, 2, 3), -1, np.float32)), ("a.hdr", np.full((2, 2, 3), np.inf, np.float32))])

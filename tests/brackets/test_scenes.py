@@ -251,7 +251,7 @@ def test_linear_frames_are_recoded_and_a_line_says_so(tmp_path, capsys):
 def test_a_missing_folder_and_an_unknown_layout_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         load_scene(tmp_path / "nothing")
-    with pytest.raises(ValueError, match="unknown layout"):
+    with pytest.raises(ValueError, match="--layout 'canon': unknown"):
         load_scene(kalantari_scene(tmp_path / "s"), layout="canon")
     (tmp_path / "s" / "exposure.txt").unlink()
     with pytest.raises(FileNotFoundError, match="exposure.txt is missing"):

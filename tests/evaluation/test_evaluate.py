@@ -403,6 +403,14 @@ def test_what_cannot_be_scored_is_refused(world, tmp_path):
             run_evaluate("--data", "folder", *words, "--out", tmp_path / "out")
 
 
+def test_predictions_are_not_replaced_by_their_own_scores(world, tmp_path):
+    with pytest.raises(ValueError, match="--save would replace the files of --predictions"):
+        run_evaluate("--data", "folder", "--root", world / "scenes", "--predictions", tmp_path / "other", "--save", "--out", tmp_path)
+    for folder, what in ((tmp_path / "nothing", "no such folder"), (world / "s1.pt", "a file, not a folder")):
+        with pytest.raises(FileNotFoundError, match=f"{what}; give a folder with one .hdr file per scene"):
+            run_evaluate("--data", "folder", "--root", world / "scenes", "--predictions", folder, "--out", tmp_path / "out")
+
+
 def test_an_error_of_the_script_is_one_line(tmp_path):
     done = subprocess.run([sys.executable, str(ROOT / "evaluate.py"), "--data", "hu", "--root", str(tmp_path)], capture_output=True, text=True,
                           encoding="utf-8", timeout=120)

@@ -17,6 +17,11 @@ def test_averages_are_means_of_scores_and_medians_of_seconds():
     assert report.averages([*rows, {"scene": "3", "method": "n", "psnr_l": 5.0}]) == {"m": {"psnr_mu": 4.0, "seconds": 2.0}, "n": {"psnr_l": 5.0}}
 
 
+def test_a_name_that_is_not_utf_8_does_not_stop_the_table(tmp_path):
+    report.save_csv(tmp_path / "scores.csv", [{"scene": "a\udcff", "method": "m", "psnr_mu": 1.0}], "")
+    assert "\na?,m,1.0," in (tmp_path / "scores.csv").read_text(encoding="utf-8")
+
+
 def test_figure_1_needs_a_time_and_a_finite_score(tmp_path):
     assert not report.plot_figure1(tmp_path / "a.png", {"files": {"psnr_mu": 40.0}, "exact": {"psnr_mu": math.inf, "seconds": 1.0}})
     assert report.plot_figure1(tmp_path / "b.png", {"ours": {"psnr_mu": 40.0, "seconds": 0.1}})

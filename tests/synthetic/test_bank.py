@@ -23,6 +23,19 @@ def test_the_error_of_the_light_is_measured_on_what_the_reference_exposes_well()
     assert light_error(exact(hdr, ev), ev, halves)[1] == pytest.approx(0.4, abs=1e-3)
 
 
+def test_a_bank_with_a_damaged_or_foreign_file_is_refused_by_name(tmp_path):
+    sample = {"ldr": torch.zeros(3, 3, 20, 20), "ev": torch.tensor([0.0, 2.0, 4.0]), "hdr": torch.zeros(3, 20, 20)}
+    bank.write_record(tmp_path / "000000.npy", sample)
+    assert len(open_bank(tmp_path)) == 1
+    whole = (tmp_path / "000000.npy").read_bytes()
+    (tmp_path / "000000.npy").write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match=r"000000\.npy: damaged"):
+        open_bank(tmp_path)
+    np.save(tmp_path / "000000.npy", np.zeros(3))
+    with pytest.raises(ValueError, match=r"000000\.npy: holds no bracket of this project; delete it"):
+        open_bank(tmp_path)
+
+
 def test_where_the_reference_is_all_white_another_frame_tells_and_where_all_are_nothing_does():
     hdr, ev = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.3 + 0.4, torch.tensor([0.0, 2.0, 4.0])
     assert light_error(exact(hdr, ev), ev, hdr)[1] < 1e-5

@@ -1,6 +1,7 @@
 """Rendered scenes without the renderer: meshes, how far things move on the image, the split, the files, the command."""
 
 import math
+import importlib.util
 import runpy
 import sys
 
@@ -236,6 +237,15 @@ def test_the_command_draws_the_sheet_of_what_is_there(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["synthetic.rendered", "--out", str(tmp_path), "--sheet", str(tmp_path / "sheet.png")])
     runpy.run_module("synthetic.rendered", run_name="__main__")
     assert (read_image(tmp_path / "sheet.png") == contact_sheet(tmp_path, 12)).all()
+
+
+def test_a_renderer_that_is_not_installed_is_named_with_its_command(monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "mitsuba" else find(name, *more) or True)
+    monkeypatch.setattr("sys.argv", ["synthetic.rendered", "--hdr-dir", "x"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("synthetic.rendered", run_name="__main__")
+    assert stopped.value.code == 2 and "mitsuba not found; run pip install mitsuba" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("words", "message"), [((), "--hdr-dir: not given"), (("--hdr-dir", "x", "--workers", "0"), "--workers 0: must be a whole number")])

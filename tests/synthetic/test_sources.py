@@ -120,14 +120,43 @@ def test_the_split_depends_on_the_name_alone_and_keeps_numbered_pictures_togethe
     assert all(in_validation(name) == in_validation(f"{name[:3]}07{name[3:]}9") for name in names[:100])
 
 
+def test_a_render_that_is_damaged_or_not_finite_is_named_and_never_used(tmp_path):
+    (tmp_path / "train").mkdir()
+    path, frames = tmp_path / "train" / "0.npy", np.full((3, 3, 100, 100), 0.5, np.float16)
+    np.save(path, frames)
+    whole = path.read_bytes()
+    for content in (b"", whole[:60], whole[:-1], b"hello", b"PK\3\4" + whole):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"0\.npy: damaged \(.*\); copy it again"):
+            sources.find_renders(tmp_path, 20, 20)
+    frames[1, 1, 50, 50] = np.nan
+    np.save(path, frames)
+    assert np.isfinite(sources.read_render(path, (..., slice(50), slice(50)))).all()
+    with pytest.raises(ValueError, match=r"0\.npy: holds values that are not finite; remove it"):
+        sources.rendered_world(np.random.default_rng(0), 100, 100, (path, 100, 100))
+
+
+def test_a_folder_that_is_not_there_is_no_empty_folder(tmp_path):
+    (tmp_path / "file").touch()
+    for find in (lambda folder: sources.find_images(folder, 20, 20), lambda folder: sources.find_renders(folder, 20, 20, "val")):
+        with pytest.raises(FileNotFoundError, match="nothing: no such folder; "):
+            find(tmp_path / "nothing")
+        with pytest.raises(FileNotFoundError, match="file: a file, not a folder; "):
+            find(tmp_path / "file")
+
+
+def test_a_name_that_is_not_utf_8_has_its_split():
+    assert in_validation("\udcff.hdr") == in_validation("\udcff1.hdr")
+
+
 def test_no_file_serves_both_training_and_validation(folders, monkeypatch):
     opened = {"train": set(), "val": set()}
-    read, load = sources.read_image, np.load
+    read, load = sources.read_image, sources.read_array
     for split, paths in opened.items():
         sources._decoded.clear()
         dataset = SyntheticBrackets(32, split=split, config=SyntheticConfig(static_scene=0.0, rendered_objects=1.0), **folders)
         monkeypatch.setattr(sources, "read_image", lambda path, paths=paths: paths.add(path) or read(path))
-        monkeypatch.setattr(sources.np, "load", lambda path, paths=paths, **options: paths.add(path) or load(path, **options))
+        monkeypatch.setattr(sources, "read_array", lambda path, paths=paths: paths.add(path) or load(path))
         for index in range(60):
             dataset[index]  # cut-outs that move are taken from the images as well
         monkeypatch.undo()
