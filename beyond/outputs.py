@@ -69,7 +69,13 @@ def write_exr(path, hdr):
     import OpenEXR
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
     half = OpenEXR.File(header, {"RGB": hdr.astype(np.float16)})
-    write_atomically(path, lambda file: half.write(file.name))
+
+    def write(file):
+        try:
+            half.write(file.name)
+        except RuntimeError as error:       # of a full disk: Failed to write pixel data to image file "NAME". No space left on device.
+            raise OSError(str(error).split('"')[-1].strip(". ")) from None
+    write_atomically(path, write)
 
 
 def write_aligned(stem, prepared):

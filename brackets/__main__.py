@@ -77,6 +77,8 @@ def print_motion(prepared, three):
 def main():
     """Reads the command line and the scene, and prints what was found."""
     config = parse(Config, description=__doc__)
+    if not config.folder:
+        raise ValueError("FOLDER: missing; give the folder of a bracket, such as examples/cafe")
     known, places = load_checkpoint(SHIPPED).get("steps"), []
     if config.layout == "auto":
         places, singles = find_places(Path(config.folder))

@@ -1315,6 +1315,8 @@ def main():
     args = parse(RenderConfig, description=__doc__)
     if args.variant not in mi.variants():
         raise ValueError(f"--variant {args.variant}: unknown; use one of {', '.join(mi.variants())}")
+    if args.spp < PIECE:
+        raise ValueError(f"--spp {args.spp}: must be {PIECE} or more")
     out = Path(args.out)
     check_writable(out)
     mi.set_variant(args.variant)

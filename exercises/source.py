@@ -171,7 +171,11 @@ def handout(root, target):
 
     def left_out(directory, names):
         return shutil.ignore_patterns(*LEFT_OUT)(directory, names) | (set(LEFT_OUT_AT_TOP) & set(names) if directory == str(root) else set())
-    shutil.copytree(root, target, ignore=left_out, dirs_exist_ok=True)
+    try:
+        shutil.copytree(root, target, ignore=left_out, dirs_exist_ok=True)
+    except shutil.Error as error:           # of a full disk: one triple for each file, source, copy and reason
+        reason = error.args[0][0][2].partition("] ")[2].partition(":")[0] or error.args[0][0][2]
+        raise OSError(f"{target}: {len(error.args[0])} files could not be copied ({reason}); delete it, and make room or choose another folder") from None
     for task in EXERCISES:
         start(target, task)
     shutil.rmtree(target / KEPT)

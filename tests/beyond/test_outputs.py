@@ -1,12 +1,14 @@
 """outputs.py: the files of a scene are those that were promised, and other programs read them."""
 
+import sys
+
 import numpy as np
 import pytest
 import tifffile
 import torch
 from PIL import Image
 
-from beyond.outputs import OutputConfig, Result, check_outputs, endings, write_results
+from beyond.outputs import OutputConfig, Result, check_outputs, endings, write_exr, write_results
 from brackets.exposures import read_exif, read_exposures
 from brackets.files import read_image, to_float
 from brackets.marks import ALIGNED, RESULT, mark_of
@@ -69,3 +71,17 @@ def test_exr_without_its_package_is_refused_before_any_work(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="--exr: OpenEXR is not installed; run pip install -r requirements-exr.txt"):
         check_outputs(OutputConfig(exr=True))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limit on the size of files")
+def test_an_exr_that_does_not_fit_on_the_disk_is_one_error_that_names_it(tmp_path):
+    pytest.importorskip("OpenEXR")
+    import resource
+    limits, noise = resource.getrlimit(resource.RLIMIT_FSIZE), np.random.default_rng(0).random((60, 80, 3), np.float32)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"a\.exr: cannot be written \(File too large\); make room"):
+            write_exr(tmp_path / "a.exr", noise)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())

@@ -57,6 +57,7 @@ def test_what_was_left_out_recoded_and_is_not_seen_is_said(command, tmp_path):
 
 
 def test_an_error_is_one_line(command, tmp_path):
+    assert command("") == ["error: FOLDER: missing; give the folder of a bracket, such as examples/cafe"]
     assert command(tmp_path / "nothing") == [f"error: {tmp_path / 'nothing'}: no such folder; give a folder with two or more photographs of one scene"]
     assert command(kalantari_scene(tmp_path / "scene"), "--layout", "canon")[0].startswith("error: --layout 'canon': unknown; use auto, kalantari")
 

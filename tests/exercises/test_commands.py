@@ -2,9 +2,12 @@
 
 import ast
 import importlib
+import os
 import re
 import runpy
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -288,3 +291,25 @@ def test_check_and_status_say_what_is_right_and_what_is_not(tmp_path, monkeypatc
     assert commands.pytest("--ex", "4", quiet=True)[0] == 0         # without a folder, as the header of __main__.py says
     commands.main(["status"])
     assert " 3· 4✓ 5· " in (printed := capfd.readouterr().out) and " 14✗ " in printed and " 9✗ " in printed
+
+
+def test_a_handout_that_does_not_fit_on_the_disk_is_one_sentence(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise source.shutil.Error([("a", "b", "[Errno 28] No space left on device: 'a' -> 'b'"), ("c", "d", "[Errno 28] No space left on device")])
+    monkeypatch.setattr(source.shutil, "copytree", full)
+    monkeypatch.setattr(source, "is_open", lambda root, task: False)
+    with pytest.raises(OSError, match=r"h: 2 files could not be copied \(No space left on device\); delete it, and make room or choose another folder$"):
+        source.handout(tmp_path, tmp_path.parent / f"{tmp_path.name}h")
+
+
+def test_a_traceless_error_of_the_system_and_a_closed_pipe_end_the_exercises_as_all_scripts(tmp_path):
+    (tmp_path / "file").touch()
+    words = [sys.executable, "-m", "exercises", "handout", str(tmp_path / "file")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'file'}: a file stands where a folder should be; name another file or folder\n")
+    if sys.platform != "win32":
+        read, write = os.pipe()
+        os.close(read)
+        done = subprocess.run([*words[:3], "hint", "5"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
+        os.close(write)
+        assert (done.returncode, done.stderr) == (141, "")
