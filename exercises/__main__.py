@@ -178,5 +178,7 @@ if __name__ == "__main__":
                 sys.stdout.flush()
     except Exception as found:
         from common import run          # says errors in one line; it loads PyTorch, in seconds, which right commands do not need
+        if isinstance(found, OSError) and not found.filename:
+            sys.stdout = None           # cannot be written, and must not be tried again before run() stands by
         run(partial(again, found))
     sys.exit(code)

@@ -313,3 +313,7 @@ def test_a_traceless_error_of_the_system_and_a_closed_pipe_end_the_exercises_as_
         done = subprocess.run([*words[:3], "hint", "5"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
         os.close(write)
         assert (done.returncode, done.stderr) == (141, "")
+    if os.path.exists("/dev/full"):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([*words[:3], "hint", "5"], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1) and done.stderr.startswith("error: standard output: No space left")
