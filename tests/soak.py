@@ -46,13 +46,13 @@ def words_of(stage, folder, out):
 
 
 def kills(folder, count, seed=0):
-    """Kills runs of both stages `count` times, at random moments from start to end. Returns: what was done, in words."""
+    """Kills runs of both stages, `count` times in all, at random moments from start to end. Returns: what was done, in words."""
     rng, survived, resumed, finished = random.Random(seed), 0, 0, 0
-    for stage in ("train_stage1", "train_stage2")[:count]:
+    for stage, until in (("train_stage1", (count + 1) // 2), ("train_stage2", count))[:count]:
         start = time.monotonic()
         subprocess.run(words_of(stage, folder, folder / stage), check=True, capture_output=True)
         seconds = time.monotonic() - start
-        for k in range(count // 2 + (count % 2 and stage == "train_stage1")):
+        while survived < until:
             out = folder / f"{stage}_cut"
             process = subprocess.Popen([*words_of(stage, folder, out), *(["--resume"] if (out / "last.pt").exists() else [])], stdout=subprocess.PIPE,
                                        stderr=subprocess.STDOUT)
@@ -68,7 +68,7 @@ def kills(folder, count, seed=0):
                 resumed += 0 < load_checkpoint(out / "last.pt")["step"] < 40
             if process.returncode == 0:                             # the next run begins anew
                 compare(folder / stage, out)
-                out.rename(folder / f"{stage}_done_{k}")
+                out.rename(folder / f"{stage}_done_{finished}")
         out = folder / f"{stage}_cut"
         if out.exists():
             again = [*words_of(stage, folder, out), *(["--resume"] if (out / "last.pt").exists() else [])]
