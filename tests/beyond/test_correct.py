@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from beyond.correct import LEAST, CorrectingDHRNet, add_correction
+from beyond.correct import LEAST, PLACES, CorrectingDHRNet, add_correction
 from beyond.fast import speed_up
 from beyond.weights import load_weights, save_weights
 from brackets.merge import merge_weights, weighted_merge
@@ -21,14 +21,13 @@ def correcting():
 
 
 @torch.no_grad()
-def test_before_training_the_result_is_the_merge_but_for_its_least_weights():
+def test_before_training_the_result_is_the_merge_but_for_a_little_of_what_lies_around():
     net, (ldr, ev, _) = add_correction(fresh("s2")).dhrnet, bracket(2, 16, 16)
-    merge = weighted_merge(ldr, ev)
-    weights = merge_weights(ldr).clamp(min=LEAST)
-    expected = ((weights * to_radiance(ldr, ev)).sum(dim=1) + merge) / (weights.sum(dim=1) + 1)
-    result = net(network_input(ldr, ev), normal(2, 3, 4, 4))
-    assert torch.allclose(result, expected, rtol=1e-4, atol=1e-7)
-    assert (T(result) - T(merge)).abs().max() < 0.01
+    result, merge = net(network_input(ldr, ev), normal(2, 3, 4, 4)), weighted_merge(ldr, ev)
+    assert (result - merge).abs().max() < 0.06          # 16 places of e^-5 are a twentieth of the whole
+    flat = torch.full_like(ldr, 0.5)
+    ev = torch.zeros_like(ev)
+    assert torch.allclose(net(network_input(flat, ev), normal(2, 3, 4, 4)), torch.tensor(0.5 ** 2.2), atol=1e-6)
 
 
 @torch.no_grad()
@@ -39,22 +38,33 @@ def test_the_output_agrees_with_its_formula_written_with_loops():
     H_frames, weights = to_radiance(ldr, ev)[0].double().numpy(), merge_weights(ldr)[0].double().numpy()
     merge_mu = T(torch.from_numpy((weights * H_frames).sum(0))).double().numpy()
     hdr_hat = T_inverse(torch.from_numpy(np.clip(merge_mu + conv_of(p, "out", features), 0, 1))).double().numpy()
-    choices = np.stack([*H_frames, hdr_hat])                                                        # (4, 3, 8, 8)
-    seen = np.concatenate([features, T(torch.from_numpy(choices)).double().numpy().reshape(12, 8, 8)])
+    seen = np.concatenate([features, T(torch.from_numpy(np.stack([*H_frames, hdr_hat]))).double().numpy().reshape(12, 8, 8)])
     hidden = conv_of(p, "blend.compare", seen)
-    scores = conv_of(p, "blend.weigh", np.where(hidden > 0, hidden, 0.01 * hidden)).reshape(4, 3, 8, 8)
-    at_first = np.concatenate([np.maximum(weights, LEAST), np.ones((1, 3, 8, 8))])
-    shares = np.exp(scores) * at_first
-    assert_close(net.float().output(F, F_0, X)[0], (shares * choices).sum(0) / shares.sum(0), 1e-5)
+    scores = conv_of(p, "blend.weigh", np.where(hidden > 0, hidden, 0.01 * hidden))
+    assert len(scores) == 52 and len(set(PLACES)) == 17
+    expected = np.zeros((3, 8, 8))
+    for c in range(3):
+        for row in range(8):
+            for column in range(8):
+                choices, shares = [hdr_hat[c, row, column]], [np.exp(scores[51, row, column])]
+                for k, (y, x) in enumerate(PLACES):
+                    at = min(max(row + y, 0), 7), min(max(column + x, 0), 7)        # the rim goes on beyond the image
+                    for i in range(3):
+                        choices.append(H_frames[i, c, *at])
+                        shares.append(np.exp(scores[3 * k + i, row, column]) * max(weights[i, c, *at], LEAST))
+                expected[c, row, column] = np.dot(shares, choices) / np.sum(shares)
+    assert_close(net.float().output(F, F_0, X)[0], expected, 1e-5)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("i", [0, 1, 2])
-def test_it_can_give_a_frame_back_exactly(i):
+@pytest.mark.parametrize(("k", "i"), [(0, 0), (0, 1), (0, 2), (1, 1), (10, 2), (16, 0)])
+def test_it_can_give_a_frame_back_even_from_the_side(k, i):
     net, (ldr, ev, _) = add_correction(fresh("s2")).dhrnet, bracket(1, 16, 16)
     net.blend.weigh.bias[:] = -100.0
-    net.blend.weigh.bias[3 * i:3 * i + 3] = 100.0
-    assert torch.equal(net(network_input(ldr, ev), normal(1, 3, 4, 4)), to_radiance(ldr, ev)[:, i])
+    net.blend.weigh.bias[3 * k + i] = 100.0
+    result, (y, x) = net(network_input(ldr, ev), normal(1, 3, 4, 4)), PLACES[k]
+    expected = to_radiance(ldr, ev)[:, i].roll((-y, -x), dims=(2, 3))
+    assert torch.allclose(result[..., 3:-3, 3:-3], expected[..., 3:-3, 3:-3], rtol=1e-6)
 
 
 def test_a_gradient_reaches_every_parameter_once_the_last_convolutions_have_moved():
