@@ -26,9 +26,9 @@ from brackets.kinds import check_folder
 from common import Count, Whole, parse, run
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZES = {       # flags of the network; of training; epochs of each stage. An epoch is 24,000 patches.
-    "small": ("--channels 32 --frms 2 2 --high-blocks 2 --heads 4", "--unet-width 16 --warmup 0.2", "--batch 8 --lr 1e-3 --cosine 200", 1, 2),
-    "paper": ("", "--warmup 0.2", "--batch 16 --lr 2e-4 --cosine 500", 2, 4),
+SIZES = {       # flags of stage 1, of stage 2, of both; epochs of each. An epoch is 24,000 patches.
+    "small": ("--channels 32 --frms 2 2 --high-blocks 2 --heads 4 --lr 1e-3", "--unet-width 16 --warmup 0.2 --lr 5e-4", "--batch 8 --cosine 200", 1, 1),
+    "paper": ("--lr 2e-4", "--warmup 0.2 --lr 2e-4", "--batch 16 --cosine 500", 2, 4),
 }
 LOSS = "--lam 0 --linear 1 --decibel 0.03 0.02 --align --correct"
 VALIDATION = "--val-every 500 --val-scenes 24"
