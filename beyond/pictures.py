@@ -16,6 +16,7 @@ from common import save_figure
 from data import T, psnr, to_radiance
 
 PANEL = 2000            # longest side of one picture in the panel, pixels
+TALLEST = 3.0           # height over width of the space for one picture
 
 
 @torch.no_grad()
@@ -95,15 +96,20 @@ def panels(ldr, ev, hdr_hat, hdr=None, longer_by=0.0, for_the_eye=None):
     return [*shown, ("LF-Diff, as in NAME.jpg", for_the_eye)], 4 if hdr is not None else 3
 
 
+def drawn_height(width, image):
+    """The height at which an image (..., H, W) is drawn, inches. A very tall one is drawn narrower than the width: the figure would take gigabytes."""
+    H, W = image.shape[-2:]
+    return width * min(H / W, TALLEST)
+
+
 def save_panel(path, panels, columns=3, width=4.0):
     """Writes titled pictures side by side as one PNG.
 
     panels: list of (title, image), image (3, H, W) in [0, 1] (clipped), all of one size; width: of one picture, inches.
     """
     from matplotlib.figure import Figure    # 0.3 s to import: only when a picture is drawn
-    _, H, W = panels[0][1].shape
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(columns * width, rows * (width * H / W + 0.3)), layout="constrained")
+    figure = Figure(figsize=(columns * width, rows * (drawn_height(width, panels[0][1]) + 0.3)), layout="constrained")
     for i, (title, image) in enumerate(panels):
         axis = figure.add_subplot(rows, columns, i + 1)
         axis.set_axis_off()
@@ -121,9 +127,8 @@ def heat_map(figure, axis, spread):
 def save_spread(path, hdr_mu, spread):
     """The result beside the map of its spread, with a colour bar. hdr_mu: (3, H, W) in [0, 1], spread: (H, W)."""
     from matplotlib.figure import Figure        # 0.3 s to import: only when a plot is drawn
-    H, W = spread.shape
     hdr_mu, spread = shrink(hdr_mu), shrink(spread[None])[0]
-    figure = Figure(figsize=(14, 7 * H / W + 0.6), layout="constrained")
+    figure = Figure(figsize=(14, drawn_height(7, spread) + 0.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.imshow(hdr_mu.permute(1, 2, 0).clamp(0, 1).numpy())
     heat_map(figure, right, spread)

@@ -24,6 +24,14 @@ def test_panel_is_a_readable_picture_with_room_for_all(tmp_path):
     assert found[:h // 2, :w // 3].any() and found[:h // 2, -w // 3:].any() and found[h // 2:, :w // 3].any() and not found[h // 2:, -w // 3:].any()
 
 
+def test_a_very_tall_picture_makes_no_huge_panel(tmp_path):
+    red = torch.tensor([1.0, 0.0, 0.0]).reshape(3, 1, 1).expand(3, 3000, 30)
+    save_panel(tmp_path / "panel.png", [("a", red)] * 3, columns=3, width=1.0)
+    with Image.open(tmp_path / "panel.png") as image:
+        assert image.size == (450, 495)                     # 3 inches wide, 3 + 0.3 high: not 15,000 pixels
+        assert (np.asarray(image.convert("RGB")) == (255, 0, 0)).all(axis=2).any()
+
+
 def photograph():
     """A synthetic bracket at a step that the weights know: it is seen as it was taken."""
     return SyntheticBrackets(48, seed=3, config=SyntheticConfig(ev_steps=(2.0,)))[0]
