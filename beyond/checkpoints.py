@@ -12,6 +12,9 @@ import torch
 from brackets.kinds import instead_of
 from common import write_atomically
 
+REQUIRED, OPTIONAL = {"variant": str, "config": dict, "model": dict}, {"blend": bool, "correct": bool, "lpenet": dict, "training": dict, "step": int}
+FLOATS = torch.float32, torch.float16, torch.bfloat16, torch.float64        # what a network's tensors may be
+
 
 def save_checkpoint(path, checkpoint):
     """Writes plain dicts, numbers and tensors, atomically."""
@@ -49,17 +52,24 @@ def load_checkpoint(path):
         raise error if str(path) in str(error) else ValueError(f"{path}: not a readable checkpoint ({error}); use another file") from None
     except Exception as error:   # zipfile and torch.load raise a dozen kinds for a broken file; all mean the same to a user
         raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}); it may be truncated, copy it again") from None
-    kinds = {"variant": str, "config": dict, "model": dict}
-    missing = sorted(set(kinds) - set(checkpoint if isinstance(checkpoint, dict) else {}))
+    missing = sorted(set(REQUIRED) - set(checkpoint if isinstance(checkpoint, dict) else {}))
     if missing:
         raise ValueError(f"{path}: not a checkpoint of this project (no {', '.join(missing)} in it); name another file")
-    for name, kind in kinds.items():
-        if not isinstance(checkpoint[name], kind):
+    for name, kind in {**REQUIRED, **OPTIONAL}.items():
+        if name in checkpoint and not isinstance(checkpoint[name], kind):
             raise ValueError(f"{path}: its {name} is of type {type(checkpoint[name]).__name__}, not {kind.__name__}; name another file")
+    if not all(isinstance(name, str) for name in checkpoint["model"]):
+        raise ValueError(f"{path}: its weights are not tensors by name; name another file")
     steps = checkpoint.get("steps")
-    if steps is not None and not (isinstance(steps, (list, tuple)) and all(isinstance(stops, (int, float)) and 0 < stops < 100 for stops in steps)):
-        raise ValueError(f"{path}: its exposure steps are {steps!r:.60}, not stops; name another file")
+    if steps is not None and not _are_steps(steps):
+        raise ValueError(f"{path}: its exposure steps are {steps!r:.60}, not stops that rise; name another file")
     return checkpoint
+
+
+def _are_steps(steps):
+    """Whether these are one or more exposure steps in stops, the least first."""
+    stops = isinstance(steps, (list, tuple)) and len(steps) > 0 and all(type(step) in (int, float) and 0 < step < 100 for step in steps)
+    return stops and list(steps) == sorted(steps)
 
 
 def require(checkpoint, names, path):
@@ -69,10 +79,15 @@ def require(checkpoint, names, path):
             raise ValueError(f"{path}: has no {name}, so it is not the last.pt of a run; name another --out, or start from it with --init")
 
 
+def _is_plain(tensor):
+    """Whether a tensor holds floating-point numbers one beside the other, in memory: not sparse, nested, quantised, integer, complex or without values."""
+    return tensor.dtype in FLOATS and tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
+
+
 def check_fit(module, state, path):
     """Compares a state dict with the network that is to take it, which may be on the meta device. path: of the file, for the message.
 
-    Raises: ValueError that names the first tensor that is missing, left over, of another shape or not finite.
+    Raises: ValueError that names the first tensor that is missing, left over, of another kind or shape, or not finite.
     """
     wanted = module.state_dict()
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -81,6 +96,9 @@ def check_fit(module, state, path):
         if name not in state or name not in wanted:
             raise ValueError(f"{path}: {name} is {'missing' if name in wanted else 'left over'}; the weights do not fit the architecture stored with them, "
                              "use another file")
+        if not _is_plain(state[name]):
+            raise ValueError(f"{path}: {name} is a tensor of {state[name].dtype}, {state[name].layout}, on {state[name].device.type}; a network's are plain "
+                             "floating point, use another file")
         if state[name].shape != wanted[name].shape:
             raise ValueError(f"{path}: {name} has the shape {tuple(state[name].shape)}, the network's is {tuple(wanted[name].shape)}; the weights do not "
                              "fit the architecture stored with them, use another file")

@@ -62,8 +62,9 @@ def model_from(checkpoint, path, variant=None):
     Returns: Stage1 or Stage2, float32, on the CPU. Raises: ValueError that names what does not fit. No memory is taken before all of it fits.
     """
     dhrnet = checkpoint["config"].get("dhrnet", {})
-    blend = checkpoint.get("blend", dhrnet.get("blend", False))         # older files have it there
-    plain = {key: value for key, value in dhrnet.items() if key != "blend"}
+    older = isinstance(dhrnet, dict) and "blend" in dhrnet              # older files have it there
+    blend = checkpoint.get("blend", older and dhrnet["blend"] is True)
+    plain = {key: value for key, value in dhrnet.items() if key != "blend"} if older else dhrnet
     try:
         config = config_from(LFDiffConfig, {**checkpoint["config"], "dhrnet": plain})
         make = lambda: with_d8(build(variant or checkpoint["variant"], config), checkpoint.get("correct"), blend)

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 import torch
 
-from beyond.checkpoints import check_fit, load_checkpoint, save_checkpoint
+from beyond.checkpoints import check_fit, fill, load_checkpoint, save_checkpoint
 from scripts import ROOT
 
 
@@ -27,13 +27,14 @@ def test_missing_checkpoint_is_named(tmp_path):
         load_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("steps", ["x", 3.0, ["a"], [float("nan")], [0.0], {"a": 1}])
+@pytest.mark.parametrize("steps", ["x", 3.0, ["a"], [float("nan")], [0.0], {"a": 1}, [], [True, True], [3.0, 2.0], [2.0, float("inf")], torch.ones(2)])
 def test_exposure_steps_that_are_no_stops_are_refused(tmp_path, steps):
     save_checkpoint(tmp_path / "last.pt", {"model": {}, "variant": "s2", "config": {}, "steps": steps})
-    with pytest.raises(ValueError, match=r"last\.pt: its exposure steps are .*, not stops; name another file"):
+    with pytest.raises(ValueError, match=r"last\.pt: its exposure steps are .*, not stops that rise; name another file"):
         load_checkpoint(tmp_path / "last.pt")
-    save_checkpoint(tmp_path / "last.pt", {"model": {}, "variant": "s2", "config": {}, "steps": (0.7, 3)})
-    assert load_checkpoint(tmp_path / "last.pt")["steps"] == (0.7, 3)
+    for right in (0.7, 3), (2.0, 2.0), (1.5,), None:
+        save_checkpoint(tmp_path / "last.pt", {"model": {}, "variant": "s2", "config": {}, "steps": right})
+        assert load_checkpoint(tmp_path / "last.pt")["steps"] == right
 
 
 class RunsCode:
@@ -95,10 +96,16 @@ def test_an_archive_that_would_unpack_to_more_than_its_size_is_refused_before_it
         load_checkpoint(tmp_path / "bomb.pt")
 
 
-@pytest.mark.parametrize("name", ["variant", "config", "model"])
+@pytest.mark.parametrize("name", ["variant", "config", "model", "blend", "correct", "lpenet", "training", "step"])
 def test_an_entry_of_the_wrong_type_is_named(name, tmp_path):
     save_checkpoint(tmp_path / "bad.pt", {"variant": "s2", "config": {}, "model": {}, name: None})
-    with pytest.raises(ValueError, match=rf"bad\.pt: its {name} is of type NoneType, not"):
+    with pytest.raises(ValueError, match=rf"bad\.pt: its {name} is of type NoneType, not .*; name another file"):
+        load_checkpoint(tmp_path / "bad.pt")
+
+
+def test_weights_whose_names_are_no_words_are_refused(tmp_path):
+    save_checkpoint(tmp_path / "bad.pt", {"variant": "s2", "config": {}, "model": {0: torch.zeros(1)}})
+    with pytest.raises(ValueError, match=r"bad\.pt: its weights are not tensors by name; name another file"):
         load_checkpoint(tmp_path / "bad.pt")
 
 
@@ -113,3 +120,24 @@ def test_weights_that_do_not_fit_are_named_with_their_file_and_tensor(change, wo
     check_fit(network, state, "file.pt")
     with pytest.raises(ValueError, match=f"file.pt: {words}.*; "):
         check_fit(network, {"weight": state["weight"]} if change is None else {**state, **change}, "file.pt")
+
+
+ODD = {"sparse": torch.Tensor.to_sparse, "sparse in rows": torch.Tensor.to_sparse_csr, "meta": lambda plain: plain.to("meta"), "bool": torch.Tensor.bool,
+       "whole": torch.Tensor.long, "complex": torch.Tensor.cfloat, "quantised": lambda plain: torch.quantize_per_tensor(plain, 0.1, 0, torch.qint8),
+       "of 8 bits": lambda plain: plain.to(torch.float8_e4m3fn), "nested": lambda plain: torch.nested.nested_tensor([*plain])}
+
+
+@pytest.mark.filterwarnings("ignore")       # PyTorch warns of kinds of tensors that are not finished or about to go
+@pytest.mark.parametrize("kind", ODD)
+def test_a_tensor_that_is_not_plain_floating_point_is_refused_by_name(kind, tmp_path):
+    """torch.save writes all of these, and load_state_dict takes half of them without a word."""
+    state = {"weight": ODD[kind](torch.ones(2, 3)), "bias": torch.zeros(2)}
+    save_checkpoint(tmp_path / "odd.pt", {"variant": "s2", "config": {}, "model": state})
+    with pytest.raises(ValueError, match=r"file\.pt: weight is a tensor of torch\..*; a network's are plain floating point, use another file"):
+        check_fit(torch.nn.Linear(3, 2, device="meta"), load_checkpoint(tmp_path / "odd.pt")["model"], "file.pt")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_weights_of_every_usual_precision_are_taken(dtype):
+    network = fill(torch.nn.Linear(3, 2), {"weight": torch.full((2, 3), 0.5, dtype=dtype), "bias": torch.zeros(2, dtype=dtype)}, "file.pt")
+    assert network(torch.ones(1, 3)).tolist() == [[1.5, 1.5]]

@@ -62,7 +62,8 @@ def test_foreign_weight_file_is_refused_in_one_line(tmp_path, kind):
 
 @pytest.mark.parametrize(("part", "name", "value"), [
     ("dhrnet", "channels", "x"), ("dhrnet", "heads", 0), ("dhrnet", "channels", -4), ("dhrnet", "channels", 1_000_000), ("dhrnet", "frms", (10 ** 9,)),
-    ("dhrnet", "heads", True), ("denoiser", "unet_width", 12), ("diffusion", "T", 10 ** 9), ("diffusion", "beta_1", float("nan")), ("lpenet", None, 3)])
+    ("dhrnet", "heads", True), ("denoiser", "unet_width", 12), ("diffusion", "T", 10 ** 9), ("diffusion", "beta_1", float("nan")), ("lpenet", None, 3),
+    ("dhrnet", None, "x"), ("dhrnet", None, None), ("dhrnet", None, 3), ("denoiser", None, None), ("diffusion", None, "x")])
 def test_an_architecture_that_cannot_be_is_refused_before_anything_is_built(part, name, value, tmp_path):
     """A network of a million channels would take 36 TB."""
     config = asdict(SMALL)
