@@ -58,13 +58,13 @@ def _misfit(value, kind):
 
 
 def check(config):
-    """Raises: ValueError for a field of a dataclass, or of one in it, whose value is not of its type and range. nan is in no range."""
+    """Raises: ValueError for a field of a dataclass, or of one in it, whose value is not of its type and range (nan is in none), or is empty."""
     kinds = typing.get_type_hints(type(config), include_extras=True)
-    for name, value in ((field.name, getattr(config, field.name)) for field in fields(config)):
+    for name, value, default in ((field.name, getattr(config, field.name), field.default) for field in fields(config)):
         if is_dataclass(value):
             check(value)
-        elif misfit := _misfit(value, kinds[name]):
-            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+        elif misfit := f"a name; left out, it is {default}" if value == "" and isinstance(default, str) and default else _misfit(value, kinds[name]):
+            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value if value != "" else '""'
             raise ValueError(f"--{name.replace('_', '-')} {shown}: must be {misfit}")
 
 
@@ -105,7 +105,7 @@ def config_from(config_class, saved):
 def in_words(error):
     """One line for an error that a user can mend: where, what, and what to do; empty for a fault of our own code."""
     first = (str(error).splitlines() or [""])[0]
-    if isinstance(error, MemoryError) or any(words in str(error) for words in ("out of memory", "allocate memory", "Insufficient memory")):
+    if isinstance(error, MemoryError) or any(word in str(error) for word in ("out of memory", "allocate memory", "Insufficient memory", "bad_alloc")):
         return f"out of memory ({first or 'no more to be had'}); choose a smaller --batch, --tile, --size or image, or --device cpu"
     if isinstance(error, OSError) and error.errno:
         return f"{error.filename or 'standard output'}: {'; '.join(reason_and_cure(error))}"

@@ -131,12 +131,14 @@ class Ranged:
     many: tuple[Count, ...] = ()        # 1 or more each
     two: tuple[Share, Share] = (0, 1)   # two shares
     maybe: bool | None = None   # no range
+    folder: str = "runs/x"      # a name
+    further: str = ""           # a name, or none
 
 
 @pytest.mark.parametrize(("name", "right", "wrong"), [
     ("few", [0, 100], [-1, 101, 1.0, True, "1", None]), ("eights", [8, 16], [0, 12, 4]), ("share", [0, 1, 0.3], [-0.1, 1.5, float("nan"), "0.5"]),
     ("plain", [-1e9, 3], [float("inf"), float("nan"), False]), ("many", [(), (1, 5)], [(1, 0), [1], 3]), ("two", [(0.1, 0.2)], [(0.1,), (0.1, 2)]),
-    ("maybe", [True], [])])
+    ("maybe", [True], []), ("folder", ["y", " "], ["", 3]), ("further", ["", "y"], [3])])
 def test_a_value_is_of_its_type_and_in_its_range(name, right, wrong):
     for value in right:
         check(Ranged(**{name: value}))
@@ -145,6 +147,8 @@ def test_a_value_is_of_its_type_and_in_its_range(name, right, wrong):
             check(Ranged(**{name: value}))
     with pytest.raises(ValueError, match="--share 2: must be a number from 0 to 1"):
         check(Ranged(share=2))
+    with pytest.raises(ValueError, match='^--folder "": must be a name; left out, it is runs/x$'):     # else the files would go into the current folder
+        parse(Ranged, ["--folder", ""])
 
 
 # --- configurations in checkpoints -----------------------------------------------------------------------------------
@@ -201,7 +205,7 @@ def test_expected_error_is_one_line_and_exit_code_2(error, capsys):
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory.\nA long table"), MemoryError(), MemoryError("Unable to allocate 3 GiB"),
                                    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
-                                   RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")])
+                                   RuntimeError("std::bad_alloc"), RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")])
 def test_too_little_memory_is_one_line_with_advice(error, capsys):
     with pytest.raises(SystemExit) as stop:
         run(raising(error))
