@@ -9,7 +9,7 @@ import tifffile
 from PIL import Image
 
 from brackets.folders import say
-from brackets.kinds import in_a_sentence, kind_to_read
+from brackets.kinds import in_a_sentence, instead_of, kind_to_read
 from brackets.png import png_exif
 from brackets.raw import raw_exif
 from brackets.tiff import picture_of, tag_of
@@ -44,7 +44,7 @@ def read_exposures(path, unit="ev"):
     if unit not in ("ev", "log2", "seconds"):
         raise ValueError(f"read_exposures: unknown unit {unit!r}; use ev, log2 or seconds")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; write one exposure per line into it")
+        raise FileNotFoundError(f"{path}: {instead_of('file', path)}; write a file of that name, one exposure per line")
     try:
         text = _text(path.read_bytes()).lower()
     except OSError as error:

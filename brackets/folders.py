@@ -1,6 +1,7 @@
 """Which files of a folder are photographs of its scene, and which are left out: results of this project, and photographs that stand there twice."""
 
 import functools
+import os
 import re
 
 import numpy as np
@@ -30,6 +31,14 @@ def natural(path):
 def named(folder, name):
     """The file of that name in upper or lower case, or None."""
     return next((p for p in sorted(folder.iterdir()) if name and p.name.lower() == name.lower()), None)
+
+
+def is_pseudo(folder):
+    """Whether a folder is no place for files but a view of the system, such as /proc: a file system of its own that has no room. Windows has none."""
+    try:
+        return folder.stat().st_dev != folder.parent.stat().st_dev and os.statvfs(folder).f_blocks == 0
+    except (AttributeError, OSError):
+        return False
 
 
 def _kind(path):

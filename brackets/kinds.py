@@ -7,6 +7,8 @@ too large, damaged. Readers raise Unsupported and TooLarge with the whole senten
 import errno
 from pathlib import Path
 
+from common import in_words
+
 LARGEST = 2 ** 28           # pixels of the largest image that is read: what a false header claims must not take all memory
 SUFFIXES = {                # kinds that are read, and what their names may end in
     "TIFF": (".tif", ".tiff"), "PNG": (".png",), "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "WebP": (".webp",), "Radiance": (".hdr", ".pic"),
@@ -32,7 +34,12 @@ class TooLarge(ValueError):
 
 
 def kind_of(path):
-    """Which kind of file it is, by its content. Returns: a key of SUFFIXES, the name of a kind that is not read, or "". Raises: OSError."""
+    """Which kind of file it is, by its content. Returns: a key of SUFFIXES, the name of a kind that is not read, or "".
+
+    Raises: OSError; Unsupported for a pipe or a device.
+    """
+    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        raise Unsupported(f"{instead_of('file', path)}; name a file")       # to open a pipe would wait until something is written into it
     with open(path, "rb") as file:
         head = file.read(32)
     kind = next((kind for offset, signature, kind in SIGNATURES if head[offset:].startswith(signature)), "")
@@ -60,7 +67,7 @@ def check_size(width, height):
 def instead_of(wanted, path):
     """What is at a path where a file or a folder is wanted and is not, in words. wanted: "file" or "folder", with more words behind it or without."""
     if Path(path).exists():
-        return f"a {'folder' if Path(path).is_dir() else 'file'}, not a {wanted}"
+        return f"a {'folder' if Path(path).is_dir() else 'file' if Path(path).is_file() else 'pipe or device'}, not a {wanted}"
     return f"a link to what is not there, not a {wanted}" if Path(path).is_symlink() else f"no such {wanted}"
 
 
@@ -78,13 +85,13 @@ def in_a_sentence(path, error):
         return FileNotFoundError(f"{path}: no such file; check the name")
     if isinstance(error, (Unsupported, TooLarge)):
         return ValueError(f"{path}: {error}")
+    if in_words(error).startswith("out of memory"):
+        return ValueError(f"{path}: too large for the memory of this machine; make it smaller")
     if Path(path).is_dir():
         return ValueError(f"{path}: this is a folder; name a file")
     if code in (errno.EACCES, errno.EPERM):
         return ValueError(f"{path}: may not be opened; allow it to be read")
     if code:
         return ValueError(f"{path}: the disk did not give it ({error.strerror}); try again, or copy it to another disk")
-    if isinstance(error, MemoryError):
-        return ValueError(f"{path}: too large for the memory of this machine; make it smaller")
     reason = str(error).strip().split("\n")[0] or type(error).__name__
     return ValueError(f"{path}: damaged ({reason}); copy it again, or export it again")

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 
 from brackets.exposures import exif_exposures, read_exposures
 from brackets.files import as_frame, read_image, read_stored, stored_size_and_orientation
-from brackets.folders import named, names, natural, other_than_named, photographs, say
-from brackets.kinds import check_folder
+from brackets.folders import is_pseudo, named, names, natural, other_than_named, photographs, say
+from brackets.kinds import check_folder, in_a_sentence
 from brackets.light import estimate_exposures
 
 # layout: (file of the exposures, its unit, file of the truth, pattern of the frames' names)
@@ -38,7 +38,9 @@ WHERE_TO_GET = {  # data set: (what find_scenes looks for, the page of its autho
 }
 
 
+BY_FILE = "hu", "sen", "kalantari"      # layouts that the name of the exposures' file tells; tursun's is kalantari's, see _exposures_in
 LEAST, MOST = 0.1, 20.0     # stops between neighbouring exposures, and from the shortest to the longest, that are believed
+MOST_FOLDERS = 20_000       # that are looked into for photographs: who has more has named a whole disk
 NUMBER = {2: "two", 3: "three"}
 SEEN = 1_000_000            # pixels of a photograph from which exposures are estimated
 
@@ -49,7 +51,7 @@ def has_exposure_file(folder):
 
 
 def _guess_layout(folder):
-    for layout in ("hu", "sen", "kalantari"):       # tursun's exposure.txt has kalantari's name; see _stated_exposures
+    for layout in BY_FILE:
         if named(folder, LAYOUTS[layout][0]):
             return layout
     return "photos"
@@ -88,12 +90,15 @@ def find_bracket(folder, layout="auto", only=None, name="", least=2):
     notes = why + "".join(f"; {names(paths)}: {kind} inside, and read as such" for kind, paths in other_than_named(frames).items())
     if notes:
         say(f"{folder}{notes.replace(';', ':', 1)}")
+    exposure_file = named(folder, exposure_name)
     stated, why = _stated_exposures(folder, frames, exposure_name, unit, layout)
     if not why and not _usable(stated):
-        why = f"the exposures {', '.join(f'{e:g}' for e in stated)} are not {LEAST:g} stops apart or more, and within {MOST:g}"
-        if stated.max() > MOST and (stated == stated.round()).all() and stated.min() > 0:
+        source = exposure_file.name if exposure_file else "EXIF"
+        why = f"the exposures {', '.join(f'{e:g}' for e in stated)} in {source} are not {LEAST:g} stops apart or more, and within {MOST:g}"
+        if exposure_file and stated.max() > MOST and (stated == stated.round()).all() and stated.min() > 0:
             why += f" (shutter speeds are written 1/{stated[0]:g}s)"
-    ev = np.asarray(_estimated_exposures(tuple(frames), why) if why else stated, np.float64)
+    cure = f"correct {exposure_file.name}" if exposure_file else "write exposure.txt"
+    ev = np.asarray(_estimated_exposures(tuple(frames), why, cure) if why else stated, np.float64)
     order = np.argsort(ev, kind="stable")
     return Bracket(name or folder.name, folder, [frames[i] for i in order], ev[order] - ev.min(), named(folder, truth_name), only is not None)
 
@@ -131,6 +136,18 @@ def _stated_exposures(folder, frames, name, unit, layout):
         if layout not in ("auto", "photos"):
             raise FileNotFoundError(f"{folder}: {name} is missing; write the exposures into it, one per line")
         return exif_exposures(frames)
+    ev = _exposures_in(exposure_file, frames, unit, layout)
+    for other_name, other_unit, *_ in map(LAYOUTS.get, BY_FILE) if layout == "auto" else ():
+        other = named(folder, other_name)
+        if other and other != exposure_file:
+            theirs = _exposures_in(other, frames, other_unit, layout)
+            if not np.allclose(ev - ev[0], theirs - theirs[0], atol=LEAST):
+                raise ValueError(f"{folder}: {exposure_file.name} and {other.name} state different exposures; remove the one that is wrong")
+    return ev, ""
+
+
+def _exposures_in(exposure_file, frames, unit, layout):
+    """The exposures that a file states, in stops, one for each frame."""
     ev = read_exposures(exposure_file, unit)
     if len(ev) != len(frames):
         raise ValueError(f"{exposure_file}: {len(ev)} exposures for {len(frames)} photographs ({names(frames)}); "
@@ -139,13 +156,16 @@ def _stated_exposures(folder, frames, name, unit, layout):
         seconds = read_exposures(exposure_file, "seconds")
         if (seconds != ev).any() and _usable(seconds):
             say(f"{exposure_file}: the numbers differ by less than {LEAST:g}, so they are seconds and not stops")
-            return seconds, ""
-    return ev, ""
+            return seconds
+    return ev
 
 
 @functools.lru_cache(maxsize=4096)
-def _estimated_exposures(frames, why):
-    """Exposures from the photographs themselves, with a line that says so. frames: tuple of paths. Returns: (n,) stops, one for each."""
+def _estimated_exposures(frames, why, cure):
+    """Exposures from the photographs themselves, with a line that says so.
+
+    frames: tuple of paths; why: there are no others; cure: what settles them. Returns: (n,) stops, one for each.
+    """
     shown = []
     for path in frames:
         image = as_frame(read_stored(path))
@@ -155,8 +175,8 @@ def _estimated_exposures(frames, why):
         ev = estimate_exposures(shown)
     except ValueError as error:
         raise ValueError(f"{frames[0].parent}: {why}, and they cannot be told from the frames ({error}); "
-                         "write exposure.txt, one EV per line, or times such as 1/60s" + ", or give each bracket its own folder" * (len(frames) > 3)) from None
-    print(f"{frames[0].parent}: {why}; estimated from the frames: {', '.join(f'{e:+.2g}' for e in ev)} EV. A file exposure.txt settles them.")
+                         f"{cure}, one EV per line, or times such as 1/60s" + ", or give each bracket its own folder" * (len(frames) > 3)) from None
+    print(f"{frames[0].parent}: {why}; estimated from the frames: {', '.join(f'{e:+.2g}' for e in ev)} EV. To settle them, {cure}.")
     return ev
 
 
@@ -191,7 +211,10 @@ def read_frames(folder, paths, truth=None, among=None):
     for note in {frame.note for frame in stored} - {""}:
         say(f"{folder}: {names(path for path, frame in zip(paths, stored) if frame.note == note)}: {note}, coded with gamma 2.2")
     orientations = _orientations(folder, tuple(among or paths))
-    frames = [as_frame(frame, orientations[path]) for path, frame in zip(paths, stored)]
+    try:
+        frames = [as_frame(frame, orientations[path]) for path, frame in zip(paths, stored)]
+    except MemoryError as error:
+        raise in_a_sentence(folder, error) from error
     hdr = read_image(truth) if truth else None
     sizes = {p.name: f"{image.shape[1]}x{image.shape[0]}" for p, image in zip(paths + [truth] * bool(truth), frames + [hdr] * bool(truth))}
     if len(set(sizes.values())) > 1:
@@ -228,13 +251,22 @@ def load_scene(folder, layout="auto"):
     return {**sample, "hdr": hdr} if truth else sample
 
 
-def scene_folders(parent, depth=2):
-    """The folders with photographs in them, down to `depth` levels, in natural order."""
+def scene_folders(parent, depth=2, looked_into=None):
+    """The folders with photographs in them, down to `depth` levels, in natural order. A line says which may not be opened.
+
+    looked_into: list of those before, in a recursive call. Raises: ValueError where there are more than MOST_FOLDERS to look into.
+    """
     if parent is None or not parent.is_dir():
         return []
-    found = []
-    for folder in sorted((p for p in parent.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural):
-        found += [folder] if photographs(folder)[0] else scene_folders(folder, depth - 1) if depth > 1 else []
+    found, looked_into = [], [] if looked_into is None else looked_into
+    for folder in sorted((p for p in parent.iterdir() if p.is_dir() and not p.name.startswith(".") and not is_pseudo(p)), key=natural):
+        looked_into.append(folder)
+        if len(looked_into) > MOST_FOLDERS:
+            raise ValueError(f"{looked_into[0].parent}: has more than {MOST_FOLDERS} folders to look into for photographs; give one with fewer in it")
+        try:
+            found += [folder] if photographs(folder)[0] else scene_folders(folder, depth - 1, looked_into) if depth > 1 else []
+        except OSError as error:
+            say(f"{folder}: cannot be opened ({error.strerror}); it is left out")
     return found
 
 

@@ -1,6 +1,7 @@
 """exposures.py: numbers as people write them, and the EXIF of every kind of file."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
 from brackets.exposures import TAGS, exif_exposures, read_exif, read_exposures
+from brackets.files import read_image
 from photographs import SMOOTH8
 
 @pytest.mark.parametrize("content, unit, expected", [
@@ -33,8 +35,31 @@ def test_exposures_that_make_no_sense_are_refused(tmp_path, content, unit):
     (tmp_path / "e.txt").write_bytes(content)
     with pytest.raises(ValueError, match=";"):
         read_exposures(tmp_path / "e.txt", unit)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"none\.txt: no such file; write"):
         read_exposures(tmp_path / "none.txt")
+
+
+def test_what_stands_in_the_place_of_an_exposure_file_is_named(tmp_path):
+    path = tmp_path / "exposure.txt"
+    path.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"exposure\.txt: a folder, not a file; write a file of that name"):
+        read_exposures(path)
+    path.rmdir()
+    path.symlink_to(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match=r"exposure\.txt: a link to what is not there, not a file; "):
+        read_exposures(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes among the files of this system")
+def test_a_pipe_is_named_and_never_opened(tmp_path):
+    """To open it would wait for a writer that never comes."""
+    for name in ("exposure.txt", "HDRImg.hdr"):
+        os.mkfifo(tmp_path / name)
+        os.write(os.open(tmp_path / name, os.O_RDWR), bytes(8192))      # so that a reader would not wait for ever, but find zeros
+    with pytest.raises(FileNotFoundError, match=r"exposure\.txt: a pipe or device, not a file; "):
+        read_exposures(tmp_path / "exposure.txt")
+    with pytest.raises(ValueError, match=r"HDRImg\.hdr: a pipe or device, not a file; "):
+        read_image(tmp_path / "HDRImg.hdr")
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])

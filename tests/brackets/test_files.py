@@ -236,3 +236,13 @@ def test_scaling_goes_by_dtype_and_never_by_the_values():
     assert all(files.to_float(np.zeros(1, kind)).dtype == np.float32 for kind in (np.uint8, np.uint16, np.float32))
     with pytest.raises(ValueError, match="int32"):
         files.to_float(np.zeros(1, np.int32))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc"), ValueError("Insufficient memory")])
+def test_a_decoder_without_memory_does_not_call_the_file_damaged(tmp_path, monkeypatch, error):
+    def too_large(path):
+        raise error
+    monkeypatch.setitem(files.READERS, "PNG", too_large)
+    (tmp_path / "a.png").write_bytes(PNG)
+    with pytest.raises(ValueError, match=r"a\.png: too large for the memory of this machine; make it smaller"):
+        files.read_image(tmp_path / "a.png")

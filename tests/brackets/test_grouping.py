@@ -1,12 +1,16 @@
 """grouping.py: which photographs of a folder make a bracket, by times and exposures written by hand."""
 
+import errno
 import io
+import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from brackets.folders import is_pseudo
 from brackets.grouping import Shot, camera_and_moment, cut_run, find_places, group
 from photographs import SMOOTH8
 
@@ -115,3 +119,52 @@ def test_folders_of_photographs_are_found_two_levels_deep_and_one_bracket_stays_
     (tmp_path / "a.jpg").touch()
     with pytest.raises(FileNotFoundError, match="a file, not a folder"):
         find_places(tmp_path / "a.jpg")
+
+
+def tree(root, *folders):
+    """Folders with two photographs each."""
+    for folder in folders:
+        for k in range(2):
+            jpeg(root / folder / f"{k}.jpg", k, 10 + k)
+    return root
+
+
+def test_views_of_the_system_are_no_folders_of_photographs(tmp_path, monkeypatch):
+    """/proc is a file system of its own, with no room for files: as such a folder is simulated here, from a device without room."""
+    tree(tmp_path, "a", "b/c", "proc/d", "b/proc")
+    at, room = Path.stat, os.statvfs
+    monkeypatch.setattr(Path, "stat", lambda path, **how: os.stat_result([*at(path, **how)[:2], 99 * (path.name == "proc"), *at(path, **how)[3:10]]))
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result([*room(path)[:2], 0, *room(path)[3:]]))
+    assert [place.name for place in find_places(tmp_path)[0]] == ["a", "c"]     # those without room of their parent's device stay: some disks do not tell
+    monkeypatch.setattr(os, "statvfs", room)
+    assert [place.name for place in find_places(tmp_path)[0]] == ["a", "c", "proc", "d"]     # a disk in a folder is looked into
+    monkeypatch.delattr(os, "statvfs")                                          # as on Windows
+    assert len(find_places(tmp_path)[0]) == 4
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc on this system")
+def test_proc_is_a_view_of_the_system_and_a_folder_is_not(tmp_path):
+    assert is_pseudo(Path("/proc")) and not is_pseudo(tmp_path) and not is_pseudo(tmp_path / "nowhere")
+
+
+def test_a_folder_that_may_not_be_opened_is_named_and_the_others_are_found(tmp_path, monkeypatch, capsys):
+    tree(tmp_path, "a", "System Volume Information", "b/c", "b/lost+found")
+    listed = Path.iterdir
+
+    def iterdir(path):
+        if path.name in ("System Volume Information", "lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert [place.name for place in find_places(tmp_path)[0]] == ["a", "c"]
+    assert capsys.readouterr().out == "".join(f"{tmp_path / name}: cannot be opened (Permission denied); it is left out\n"
+                                              for name in ("b/lost+found", "System Volume Information"))
+
+
+def test_a_tree_of_too_many_folders_is_refused_with_its_name(tmp_path, monkeypatch):
+    tree(tmp_path, "a", "b/c", "b/d")                                           # four folders are looked into: a, b, c, d
+    monkeypatch.setattr("brackets.scenes.MOST_FOLDERS", 4)
+    assert len(find_places(tmp_path)[0]) == 3
+    monkeypatch.setattr("brackets.scenes.MOST_FOLDERS", 3)
+    with pytest.raises(ValueError, match=rf"{re.escape(str(tmp_path))}: has more than 3 folders to look into for photographs; give one with fewer"):
+        find_places(tmp_path)

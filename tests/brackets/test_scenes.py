@@ -178,14 +178,52 @@ def bracket_of(folder, stops, exposures=None):
     return folder
 
 
-@pytest.mark.parametrize("exposures, why", [(None, "no time in the EXIF of a.png"), ("0 0 0", "are not 0.1 stops apart"),
-                                            ("250 60 15", r"and within 20 (shutter speeds are written 1/250s)")])
-def test_exposures_that_are_missing_or_absurd_are_estimated_and_a_line_says_so(tmp_path, capsys, exposures, why):
+@pytest.mark.parametrize("exposures, why, cure", [
+    (None, "no time in the EXIF of a.png", "write exposure.txt"), ("0 0 0", "0, 0, 0 in exposure.txt are not 0.1 stops apart", "correct exposure.txt"),
+    ("250 60 15", "and within 20 (shutter speeds are written 1/250s)", "correct exposure.txt")])
+def test_exposures_that_are_missing_or_absurd_are_estimated_and_a_line_says_so(tmp_path, capsys, exposures, why, cure):
     sample = load_scene(bracket_of(tmp_path, (4, 0, 2), exposures))        # in any order: the frames themselves tell it
     assert (sample["ev"] - torch.tensor([0.0, 2.0, 4.0])).abs().max() < 0.15
     assert sample["ldr"][0].mean() < sample["ldr"][1].mean() < sample["ldr"][2].mean()
     said = capsys.readouterr().out
-    assert why in said and "estimated from the frames: " in said and said.count("\n") == 1
+    assert why in said and "estimated from the frames: " in said and said.endswith(f" EV. To settle them, {cure}.\n") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("exposures, cure", [("0 0 0", "correct exposure.txt, one EV per line"), (None, "write exposure.txt, one EV per line")])
+def test_where_the_frames_cannot_tell_exposures_the_advice_fits_what_is_there(tmp_path, exposures, cure):
+    bracket_of(tmp_path, (1, 1, 1), exposures)
+    with pytest.raises(ValueError, match=rf"cannot be told from the frames \(.*\); {cure}, or times such as 1/60s$"):
+        load_scene(tmp_path)
+
+
+def test_exposures_of_exif_that_make_no_sense_are_called_exif_s(tmp_path, capsys):
+    photographs(tmp_path, *[(1 / 60, 8, 100)] * 3)
+    with pytest.raises(ValueError, match=" in EXIF are not 0.1 stops apart or more, .*; write exposure.txt, one EV"):
+        load_scene(tmp_path)
+
+
+def test_two_files_of_exposures_must_say_the_same(tmp_path, capsys):
+    bracket_of(tmp_path, (0, 2, 4), "-2 0 2")
+    (tmp_path / "exposures.txt").write_text("-8 -5 -2")
+    with pytest.raises(ValueError, match=r"exposures\.txt and exposure\.txt state different exposures; remove the one that is wrong"):
+        load_scene(tmp_path)
+    assert load_scene(tmp_path, "sen")["ev"].tolist() == [0, 3, 6] and load_scene(tmp_path, "photos")["ev"].tolist() == [0, 2, 4]    # who names the layout
+    (tmp_path / "exposures.txt").write_text("-8 -6 -4")
+    assert load_scene(tmp_path)["ev"].tolist() == [0, 2, 4]
+    (tmp_path / "exposure.txt").write_text("1/256 1/64 1/16")                  # seconds
+    assert load_scene(tmp_path)["ev"].tolist() == [0, 2, 4]
+    (tmp_path / "exposure.txt").write_text("1/256 1/64")
+    with pytest.raises(ValueError, match=r"exposure\.txt: 2 exposures for 3 photographs"):
+        load_scene(tmp_path)
+
+
+def test_a_frame_for_which_the_memory_does_not_suffice_is_named(tmp_path, monkeypatch):
+    def too_large(*arguments):
+        raise MemoryError("Unable to allocate 3 GiB")
+    monkeypatch.setattr("brackets.scenes.as_frame", too_large)
+    scene = bracket_of(tmp_path / "bracket", (0, 2, 4), "0 2 4")
+    with pytest.raises(ValueError, match="bracket: too large for the memory of this machine; make it smaller"):
+        load_scene(scene)
 
 
 def test_of_five_frames_without_exposures_the_middle_three_are_taken(tmp_path):
