@@ -9,7 +9,7 @@ import numpy as np
 from brackets.kinds import Unsupported, check_size
 from data import GAMMA
 
-NOTE = "RAW, linear light with the camera's white balance"
+NOTE = "RAW, linear light with the camera's white balance, coded with gamma 2.2"
 ORIENTATIONS = {0: 1, 3: 3, 5: 8, 6: 6}     # LibRaw's flip -> EXIF
 
 

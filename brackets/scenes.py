@@ -15,8 +15,9 @@ from torch.utils.data import Dataset
 from brackets.exposures import exif_exposures, read_exposures
 from brackets.files import as_frame, read_image, read_stored, stored_size_and_orientation
 from brackets.folders import is_pseudo, named, names, natural, other_than_named, photographs, say
-from brackets.kinds import check_folder, in_a_sentence
+from brackets.kinds import check_folder, in_a_sentence, kind_of
 from brackets.light import estimate_exposures
+from brackets.tiff import stated_white
 
 # layout: (file of the exposures, its unit, file of the truth, pattern of the frames' names)
 LAYOUTS = {
@@ -194,6 +195,15 @@ def _orientations(folder, paths):
     return dict.fromkeys(paths, usual)
 
 
+@functools.lru_cache(maxsize=4096)
+def _check_whites(folder, paths):
+    """Raises: ValueError where TIFFs of 16-bit samples do not agree on which of them is white: exposures could not be compared. paths: tuple."""
+    whites = {path: white for path in paths if kind_of(path) == "TIFF" and (white := stated_white(path))}
+    if len(set(whites.values())) > 1:
+        raise ValueError(f"{folder}: white is {', '.join(f'{white} ({path.name})' for path, white in whites.items())}, as the tag MaxSampleValue says or "
+                         "leaves open; correct the tags, or remove them")
+
+
 def read_frames(folder, paths, truth=None, among=None):
     """Reads photographs of one size, and the truth.
 
@@ -209,8 +219,9 @@ def read_frames(folder, paths, truth=None, among=None):
         if frame.seen is not None and not frame.seen.any():
             raise ValueError(f"{path}: no pixel is opaque; save it again without transparency")
     for note in {frame.note for frame in stored} - {""}:
-        say(f"{folder}: {names(path for path, frame in zip(paths, stored) if frame.note == note)}: {note}, coded with gamma 2.2")
+        say(f"{folder}: {names(path for path, frame in zip(paths, stored) if frame.note == note)}: {note}")
     orientations = _orientations(folder, tuple(among or paths))
+    _check_whites(folder, tuple(among or paths))
     try:
         frames = [as_frame(frame, orientations[path]) for path, frame in zip(paths, stored)]
     except MemoryError as error:

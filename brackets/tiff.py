@@ -22,6 +22,7 @@ RAW = 32803, 34892              # photometric: what a colour filter array saw, a
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
 MOST_PER_BYTE = {1: 1, 5: 2000, 8: 2000, 32946: 2000, 32773: 2000}  # compression: bytes that one byte can become; none, LZW, deflate twice, PackBits
 JPEG, OTHERS = (6, 7), (50000, 34925, 34926)    # compressions that are read, too: JPEG; Zstandard and LZMA, whose bytes can become many
+WHITES = 511, 1023, 2047, 4095, 8191, 16383, 32767      # of samples of 9 to 15 bits that are stored in 16
 START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}          # markers of a JPEG that its size follows
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)    # what it logs about a damaged file is raised here
@@ -47,6 +48,31 @@ def tag_of(tiff, page, code):
     """A tag of a page, or of the first page where that one has none: there it is of the whole file."""
     value = page.tags.valueof(code)
     return tiff.pages[0].tags.valueof(code) if value is None else value
+
+
+def white_of(page):
+    """The sample that is white in a page of 16 bits: 65535, or what the tag MaxSampleValue says where that is the largest of 9 to 15 bits.
+
+    Other values of the tag are the largest sample of this one image, "for statistical purposes" [TIFF 6.0, Section 8]: white they are not.
+    """
+    stated = np.atleast_1d(page.tags.valueof(281, default=0))[:3 if page.photometric == RGB else 1]
+    return int(stated[0]) if (stated == stated[0]).all() and stated[0] in WHITES else 65535
+
+
+def stated_white(path):
+    """white_of the picture of a TIFF, or None where it has no samples of 16 bits for display."""
+    with tifffile.TiffFile(path) as tiff:
+        page = picture_of(tiff)
+        return white_of(page) if page.dtype == np.uint16 and page.photometric not in RAW else None
+
+
+def _in_16_bits(image, white, colours):
+    """Samples of 16 bits, (H, W, samples), scaled so that white becomes 65535. Raises: Unsupported where colours are above white."""
+    largest = image[:, :, :colours].max()
+    if largest > white:
+        raise Unsupported(f"its tag MaxSampleValue says {white}, but its samples go up to {largest}; remove the tag, or correct it")
+    scaled = ((image.astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
+    return scaled if image.max() <= white else np.concatenate([scaled[:, :, :colours], image[:, :, colours:]], axis=2)      # alpha has 16 bits of its own
 
 
 def _check(page, size):
@@ -143,7 +169,10 @@ def read_tiff(path):
         if page.photometric == YCBCR and page.compression not in JPEG:
             return _ycbcr(page), None, orientation, ""
         image = _decoded(page)
+        white = white_of(page) if image.dtype == np.uint16 else 65535
         colours = 3 if page.photometric in (RGB, YCBCR) else 1
+        if white < 65535:
+            image = _in_16_bits(image, white, colours)
         alpha = next((image[:, :, colours + i] for i, kind in enumerate(page.extrasamples) if kind in (1, 2) and colours + i < image.shape[2]), None)
         image = image[:, :, :colours]
         if page.photometric == WHITE_IS_ZERO:
@@ -151,4 +180,4 @@ def read_tiff(path):
     if image.dtype.kind == "f":
         image, alpha = image.astype(np.float32), None if alpha is None else alpha.astype(np.float32)
     image, note = coded_for_display(image, of_profile(profile))
-    return image, alpha, orientation, note
+    return image, alpha, orientation, ", ".join(filter(None, (f"white is {white}, as the tag MaxSampleValue says" * (white < 65535), note)))

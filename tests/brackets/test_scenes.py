@@ -217,6 +217,29 @@ def test_two_files_of_exposures_must_say_the_same(tmp_path, capsys):
         load_scene(tmp_path)
 
 
+def twelve_bits(folder, tags):
+    """A grey of 1000, 2000, 4095 in three TIFFs of 16-bit samples. tags: MaxSampleValue of each, or None."""
+    for k, (grey, tag) in enumerate(zip((1000, 2000, 4095), tags)):
+        extratags = [(281, "H", 1, tag, True)] if tag else []
+        tifffile.imwrite(folder / f"{k}.tif", np.full((24, 40, 3), grey, np.uint16), photometric="rgb", metadata=None, extratags=extratags)
+    (folder / "exposure.txt").write_text("0 2 4")
+    return folder
+
+
+def test_frames_of_12_bits_in_16_are_as_bright_as_they_say_and_a_line_says_so(tmp_path, capsys):
+    sample = load_scene(twelve_bits(tmp_path, (4095, 4095, 4095)))
+    assert np.abs(sample["ldr"][:, 0, 0, 0].numpy() - np.array([1000, 2000, 4095]) / 4095).max() < 1e-5
+    assert capsys.readouterr().out == f"{tmp_path}: 0.tif, 1.tif, 2.tif: white is 4095, as the tag MaxSampleValue says\n"
+
+
+def test_frames_that_do_not_agree_on_white_are_refused(tmp_path):
+    twelve_bits(tmp_path, (None, 2000, 4095))           # perhaps no more than the largest sample of each: the brightest would then be darkened alone
+    with pytest.raises(ValueError, match=r"white is 65535 \(0\.tif\), 65535 \(1\.tif\), 4095 \(2\.tif\), as the tag .* leaves open; correct the tags, or"):
+        load_scene(tmp_path)
+    with pytest.raises(ValueError, match="correct the tags"):
+        read_frames(tmp_path, [tmp_path / "0.tif"], among=[tmp_path / f"{k}.tif" for k in range(3)])
+
+
 def test_a_frame_for_which_the_memory_does_not_suffice_is_named(tmp_path, monkeypatch):
     def too_large(*arguments):
         raise MemoryError("Unable to allocate 3 GiB")

@@ -206,3 +206,42 @@ def test_a_chain_of_pages_that_bites_its_tail_ends(tmp_path):
     struct.pack_into("<I", data, second + 2 + 12 * tags, first)
     path.write_bytes(data)
     assert np.array_equal(read_image(path), RGB16)
+
+
+@pytest.mark.parametrize(("tag", "white"), [((4095, 4095, 4095), 4095), (1023, 1023), ((16383,) * 3, 16383), ((4095, 4095, 1023), 65535), (4000, 65535),
+                                            (255, 65535), (65535, 65535), ((), 65535)])
+def test_the_tag_max_sample_value_says_what_is_white_where_it_is_the_largest_of_9_to_15_bits(tmp_path, tag, white):
+    """Other values are the largest sample of the image. 12 bits: 1000 of 4095 is 16003.66 of 65535, and 2048 of them is 32775.5."""
+    image = np.zeros((4, 5, 3), np.uint16)
+    image[0, 0], image[1, 2] = (255, 200, 0), (white, white, white)
+    image[2, 3] = (0, min(white, 1000), min(white, 2048))
+    values = tag if isinstance(tag, tuple) else (tag,)
+    stored = read_stored(tiff(tmp_path / "a.tif", image, extratags=[(281, "H", len(values), values, True)] if values else []))
+    assert stored.pixels.dtype == np.uint16 and stored.note == ("" if white == 65535 else f"white is {white}, as the tag MaxSampleValue says")
+    assert stored.pixels[1, 2].tolist() == [65535] * 3 and not stored.pixels[0, 0, 2]
+    expected = {65535: [0, 1000, 2048], 4095: [0, 16004, 32776], 1023: [0, 64062, 65535], 16383: [0, 4000, 8192]}[white]
+    assert stored.pixels[2, 3].tolist() == expected
+
+
+def test_a_tag_max_sample_value_below_the_samples_is_refused(tmp_path):
+    image = np.full((4, 5, 3), 4095, np.uint16)
+    image[3, 3, 1] = 4096
+    with pytest.raises(ValueError, match="a.tif: its tag MaxSampleValue says 4095, but its samples go up to 4096; remove the tag, or correct it"):
+        read_image(tiff(tmp_path / "a.tif", image, extratags=[(281, "H", 3, (4095,) * 3, True)]))
+
+
+@pytest.mark.parametrize("opaque", [4095, 65535])
+def test_alpha_has_the_bits_of_the_colours_or_all_16(tmp_path, opaque):
+    image = np.full((4, 5, 4), 1000, np.uint16)
+    image[..., 3], image[0, 0, 3] = opaque, 0
+    stored = read_stored(tiff(tmp_path / "a.tif", image, extrasamples=["unassalpha"], extratags=[(281, "H", 4, (4095,) * 3 + (opaque,), True)]))
+    assert (stored.pixels == 16004).all() and stored.seen.sum() == 19 and not stored.seen[0, 0]
+
+
+def test_white_may_be_zero_in_12_bits_too_and_floats_have_no_such_tag(tmp_path):
+    image = np.array([[0, 4095], [1000, 2048]], np.uint16)
+    twelve = {"extratags": [(281, "H", 1, 4095, True)]}
+    read = read_image(tiff(tmp_path / "a.tif", image, photometric="miniswhite", **twelve))
+    assert read[..., 0].tolist() == [[65535, 0], [65535 - 16004, 65535 - 32776]]
+    values = np.full((2, 2, 3), 0.5, np.float32)
+    assert np.array_equal(read_image(tiff(tmp_path / "b.tif", values, **twelve)), values)

@@ -58,11 +58,12 @@ def written(path, image, icc):
                                          ("a.webp", SMOOTH8), ("a.jpg", SMOOTH8)])
 def test_linear_photographs_are_recoded_whatever_their_format(tmp_path, name, image):
     linear, display = written(tmp_path / name, image, LINEAR), written(tmp_path / name, image, SRGB)
-    assert linear.note == "linear light" and linear.pixels.dtype == np.float32 and display.note == "" and display.pixels.dtype == image.dtype
+    assert linear.note == "linear light, coded with gamma 2.2" and linear.pixels.dtype == np.float32
+    assert display.note == "" and display.pixels.dtype == image.dtype
     scale = 1 if image.dtype == np.float32 else np.iinfo(image.dtype).max
     assert np.abs(linear.pixels - (display.pixels / scale) ** (1 / 2.2)).max() < 1e-5
 
 
 def test_float_values_outside_of_a_photograph_s_range_are_left_for_the_scene_to_refuse():
     image = np.full((2, 2, 3), 1.5, np.float32)
-    assert coded_for_display(image, 1.0)[0] is image and coded_for_display(image / 2, 1.0)[1] == "linear light"
+    assert coded_for_display(image, 1.0)[0] is image and coded_for_display(image / 2, 1.0)[1] == "linear light, coded with gamma 2.2"
