@@ -56,7 +56,7 @@ def white_of(page):
     Other values of the tag are the largest sample of this one image, "for statistical purposes" [TIFF 6.0, Section 8]: white they are not.
     """
     stated = np.atleast_1d(page.tags.valueof(281, default=0))[:3 if page.photometric == RGB else 1]
-    return int(stated[0]) if (stated == stated[0]).all() and stated[0] in WHITES else 65535
+    return int(stated[0]) if stated.size and (stated == stated[0]).all() and stated[0] in WHITES else 65535
 
 
 def stated_white(path):

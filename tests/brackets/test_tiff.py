@@ -223,6 +223,16 @@ def test_the_tag_max_sample_value_says_what_is_white_where_it_is_the_largest_of_
     assert stored.pixels[2, 3].tolist() == expected
 
 
+def test_a_tag_max_sample_value_without_a_value_says_nothing(tmp_path):
+    path = tiff(tmp_path / "a.tif", np.full((4, 5, 3), 7, np.uint16), extratags=[(281, "H", 3, (4095,) * 3, True)])
+    with tifffile.TiffFile(path) as file:
+        place = file.pages[0].tags[281].offset + 4
+    data = bytearray(path.read_bytes())
+    data[place:place + 4] = bytes(4)                    # how many values there are
+    path.write_bytes(data)
+    assert (read_image(path) == 7).all()
+
+
 def test_a_tag_max_sample_value_below_the_samples_is_refused(tmp_path):
     image = np.full((4, 5, 3), 4095, np.uint16)
     image[3, 3, 1] = 4096
