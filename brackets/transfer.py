@@ -52,5 +52,5 @@ def coded_for_display(image, exponent):
     if image.dtype == np.float32 and not (image.min() >= 0 and image.max() <= 1):
         return image, ""
     values = image if image.dtype == np.float32 else image / np.float32(np.iinfo(image.dtype).max)
-    return values ** np.float32(1 / (GAMMA * exponent)), ("linear light" if abs(exponent - 1) < 0.05 else
-                                                    f"light to the power {exponent:.2g}") + ", coded with gamma 2.2"
+    light = "linear light" if abs(exponent - 1) < 0.05 else f"light to the power {exponent:.2g}"
+    return values ** np.float32(1 / (GAMMA * exponent)), f"{light}, coded with gamma 2.2"
