@@ -18,8 +18,9 @@ import typing
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-# Before torch: OpenMP's threads wait asleep, after a few microseconds. Spinning, they would take a busy machine's cores from each other.
+# Before torch, whose import takes a second: Ctrl-C ends it without a traceback, and OpenMP's threads do not spin on a busy machine's cores.
 os.environ.update({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000", **os.environ})
+sys.excepthook = lambda kind, *rest, before=sys.excepthook: print("stopped", file=sys.stderr) if kind is KeyboardInterrupt else before(kind, *rest)
 
 import numpy as np
 import torch
@@ -58,7 +59,10 @@ def _misfit(value, kind):
 
 
 def check(config):
-    """Raises: ValueError for a field of a dataclass, or of one in it, whose value is not of its type and range (nan is in none), or is empty."""
+    """Looks at the values of a dataclass and of those in it. Returns: it.
+
+    Raises: ValueError for a value that is not of its field's type and range, in which nan never is, or that is an empty text in place of a default.
+    """
     kinds = typing.get_type_hints(type(config), include_extras=True)
     for name, value, default in ((field.name, getattr(config, field.name), field.default) for field in fields(config)):
         if is_dataclass(value):
@@ -66,6 +70,7 @@ def check(config):
         elif misfit := f"a name; left out, it is {default}" if value == "" and isinstance(default, str) and default else _misfit(value, kinds[name]):
             shown = " ".join(map(str, value)) if isinstance(value, tuple) else value if value != "" else '""'
             raise ValueError(f"--{name.replace('_', '-')} {shown}: must be {misfit}")
+    return config
 
 
 def parse(config_class, argv=None, description="", default=None):
@@ -77,9 +82,7 @@ def parse(config_class, argv=None, description="", default=None):
     """
     spec = sys.modules["__main__"].__spec__     # of `python -m`
     prog = f"python -m {spec.name.removesuffix('.__main__')}" if spec else f"python {Path(sys.argv[0]).name}"
-    config = tyro.cli(tyro.conf.OmitArgPrefixes[config_class], prog=prog, args=argv, description=description.split("\n")[0], default=default)
-    check(config)
-    return config
+    return check(tyro.cli(tyro.conf.OmitArgPrefixes[config_class], prog=prog, args=argv, description=description.split("\n")[0], default=default))
 
 
 def config_from(config_class, saved):
@@ -97,9 +100,7 @@ def config_from(config_class, saved):
                          "use the version of the code that wrote it")
     for name, value in saved.items():
         made[name] = config_from(types[name], value) if is_dataclass(types[name]) else tuple(value) if isinstance(value, list) else value
-    config = config_class(**made)
-    check(config)
-    return config
+    return check(config_class(**made))
 
 
 def in_words(error):

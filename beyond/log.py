@@ -10,18 +10,25 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from beyond.ownership import RUN_LOCK, check_replaceable, lock
 from common import reason_and_cure, save_figure, write_atomically
+
+PATIENCE = 15.0     # seconds until another run counts as running: of a killed one, the processes that load data live on for some
 
 
 class Log:
     """A CSV file, and its plot beside it. A resumed run goes on behind the row of its first step.
 
-    Rows hold means over the steps since the row before. Only a writing log (rank 0) touches the disk.
+    Rows hold means over the steps since the row before. Only a writing log (rank 0) touches the disk. It locks its folder, for it replaces
+    the files of an earlier run there. Raises: ValueError where another run writes there, or where such a file is not of a run.
     """
 
     def __init__(self, path, columns, first_step=0, write=True):
         self.path, self.columns, self.write = path, ["step", *columns], write
         if write:
+            self.lock = lock(path.with_name(RUN_LOCK), PATIENCE)
+            check_replaceable(path, begins="step,")
+            check_replaceable(path.with_suffix(".png"), *path.parent.glob("step_*.png"))
             rows, text = [row for row in self.rows() if int(row["step"]) <= first_step] if first_step else [], io.StringIO()
             writer = csv.DictWriter(text, self.columns)
             writer.writeheader()

@@ -1,28 +1,23 @@
 """What infer.py is going to do: which brackets there are, which frames of each are used, and where the results go.
 
-All of it is settled before the work begins. No file is replaced but by a new result of the same bracket: a hidden file beside the results
-says which bracket each of them was made from. A name that is taken gets the parent folder's name in front.
+All of it is settled before the work begins. No file is replaced but by a new result of the same bracket (ownership.py). A name that is taken
+gets the parent folder's name in front.
 """
 
-import hashlib
+import contextlib
 import itertools
-import json
 import os
 import sys
-import tempfile
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from beyond.ownership import check_writable, claim, key_of, open_record, read_record, settle
 from brackets.choose import Choice, by_name, choose, in_words, pick_reference
 from brackets.grouping import find_places
 from brackets.scenes import Bracket, find_bracket
 from common import in_words as words_for
-from common import reason_and_cure, write_atomically
-
-RECORD = ".lfdiff.json"     # {name of a result: key_of the bracket that it was made from}
 
 
 @dataclass
@@ -39,45 +34,11 @@ class Job:
     bracket: Bracket
     choice: Choice
     source: str                 # where it is: its folder, and its name if the folder holds others, too
+    key: str                    # ownership.key_of it
     stem: Path | None = None    # path of the results without their endings
 
 
 # --- names of the results -----------------------------------------------------------------------------------------------
-
-def check_writable(out, flag="--out"):
-    """Raises: OSError where no file can be made in the folder of the results, which is made where it does not exist. flag: by which it was named."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise OSError("{} {}: cannot be written ({}); {}".format(flag, out, *reason_and_cure(error))) from None
-
-
-def folded(name):
-    """A file's name as systems see it that do not tell upper from lower case."""
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def key_of(source):
-    """What the record says of a bracket: not its path, for folders of results are passed on."""
-    return hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:20]
-
-
-def read_record(out):
-    """{folded name of a result: key of its bracket}, empty where there is no record."""
-    try:
-        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        return {folded(name): key for name, key in record.items()} if isinstance(record, dict) else {}
-    except (OSError, ValueError):
-        return {}
-
-
-def remember(stem, source, ends):
-    """Notes in the record that a bracket's results are its own."""
-    record = {**read_record(stem.parent), **{folded(stem.name + end): key_of(source) for end in ends}}
-    write_atomically(stem.parent / RECORD, lambda file: file.write(json.dumps(record, indent=0).encode()))
-
 
 def identity(path):
     """What tells a file from all others, whatever links lead to it, or None where there is none."""
@@ -88,25 +49,26 @@ def identity(path):
     return stat.st_dev, stat.st_ino
 
 
-def name_results(job, out, ends, record, taken, inputs):
-    """Gives a job its stem.
+def files_of(job, ends):
+    """The files of a job's results. ends: of outputs.endings."""
+    return [job.stem.with_name(job.stem.name + end) for end in ends]
 
-    out: folder; ends: of outputs.endings; record: of read_record; taken: {folded name: key} of the jobs before, to which this one is added;
-    inputs: {identity: path} of all photographs and truths.
+
+def name_results(job, out, ends, record, inputs):
+    """Gives a job its stem, whose names it claims in the record.
+
+    out: folder; ends: of outputs.endings; record: of ownership.open_record; inputs: {identity: path} of all photographs and truths.
     Raises: ValueError where a result of the bracket's own name would replace one of those.
     """
-    key, names = key_of(job.source), [job.bracket.name]
+    names = [job.bracket.name]
     for parent in (job.bracket.folder if job.bracket.part else job.bracket.folder.parent).parts[:0:-1]:      # from the nearest up; the root has no name
         names.append(f"{parent}_{names[-1]}")
     for name in itertools.chain(names, (f"{job.bracket.name}_{k}" for k in itertools.count(2))):
-        files = [out / (name + end) for end in ends]
-        owners = [taken.get(folded(path.name), record.get(folded(path.name)) if path.exists() or path.is_symlink() else key) for path in files]
-        lost = next((path for path in files if identity(path) in inputs), None)
+        job.stem = out / name
+        lost = next((path for path in files_of(job, ends) if identity(path) in inputs), None)
         if lost and name == job.bracket.name:
             raise ValueError(f"--out {out}: {lost.name} would replace {inputs[identity(lost)]}; choose another folder")
-        if not lost and all(owner == key for owner in owners):
-            job.stem = out / name
-            taken.update((folded(path.name), key) for path in files)
+        if not lost and claim(files_of(job, ends), job.key, record):
             return
 
 
@@ -135,16 +97,16 @@ def make_plan(config, out, ends, known):
     def find(place, source):
         bracket = find_bracket(place.folder, only=place.paths, name=place.name)
         reference = by_name(bracket, config.reference) if config.reference else pick_reference(bracket, known)
-        jobs.append(Job(bracket, choose(bracket.ev, reference, known), source))
+        jobs.append(Job(bracket, choose(bracket.ev, reference, known), source, key_of(source, bracket.paths)))
 
     for place in places:
         source = str(place.folder.resolve() / (place.name if place.paths else ""))
         attempt(source, lambda place=place, source=source: find(place, source))
-    record, taken = read_record(out), {}
     inputs = {identity(path): path for job in jobs for path in (*job.bracket.paths, job.bracket.truth) if path}
-    for job in jobs:
-        attempt(job.source, lambda job=job: name_results(job, out, ends, record, taken, inputs))
-    jobs = [job for job in jobs if job.stem]
+    with contextlib.nullcontext(read_record(out)) if config.dry_run else open_record(out) as record:
+        for job in jobs:
+            attempt(job.source, lambda job=job: name_results(job, out, ends, record, inputs))
+    jobs = [job for job in jobs if job.source not in failed]
     if len(places) > 1 or config.dry_run or len(jobs[0].bracket.paths) != 3:
         print(plan_in_words(root, jobs, failed, singles))
     return jobs, failed
@@ -167,16 +129,22 @@ def work_off(jobs, failed, ends, work):
     failed: of make_plan; ends: of outputs.endings; work: function (job) that does one and returns what there is to say.
     Raises: ValueError at the end where some failed.
     """
-    failed, alone = dict(failed), len(jobs) + len(failed) == 1
-    for job in tqdm(jobs, unit="bracket", disable=True if alone else None):
-        try:
-            remember(job.stem, job.source, ends)
-            tqdm.write(work(job))
-        except Exception as error:
-            if alone or not (words := words_for(error)):
-                raise
-            failed[job.source] = words
-            tqdm.write(f"error: {words}", file=sys.stderr)
+    failed, unsettled, alone = dict(failed), {job.source: job for job in jobs}, len(jobs) + len(failed) == 1
+    try:
+        for job in tqdm(jobs, unit="bracket", disable=True if alone else None):
+            try:
+                said = work(job)
+                settle(files_of(unsettled.pop(job.source), ends), job.key)
+                tqdm.write(said)
+            except Exception as error:
+                if alone or not (words := words_for(error)):
+                    raise
+                failed[job.source] = words
+                tqdm.write(f"error: {words}", file=sys.stderr)
+    finally:
+        with contextlib.suppress(OSError, ValueError):      # what went wrong before is what there is to say
+            for job in unsettled.values():
+                settle(files_of(job, ends), job.key)
     total = len(jobs) + len([name for name in failed if name not in {job.source for job in jobs}])
     if total > 1:
         print(f"{total - len(failed)} of {total} brackets done")

@@ -112,6 +112,9 @@ def start(settings, out):
         settings.resume = goes_on(out / "last.pt")
         if not settings.resume:
             raise ValueError(f"{out}: holds a run already; continue it with --resume, choose another --out, or delete it")
+    for path in [] if settings.resume else (out / "best.pt", out / "weights.pt"):
+        if path.exists():
+            raise ValueError(f"{path}: would be replaced, and there is no last.pt to resume; choose another --out, or move it away")
     seed_all(settings.seed)
     keep_memory()
     return rank, world, device, pick_precision(settings.precision, device)

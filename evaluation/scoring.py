@@ -23,7 +23,7 @@ from tqdm import tqdm
 from beyond.checkpoints import load_checkpoint
 from beyond.fast import by_strips, keep_memory
 from beyond.pictures import panels, save_panel
-from beyond.plan import check_writable
+from beyond.ownership import RUN_LOCK, check_replaceable, check_writable, lock
 from beyond.tiles import reconstruct_in_tiles, tile_for
 from beyond.weights import SHIPPED, load_weights
 from brackets.files import read_image, write_image
@@ -270,13 +270,20 @@ def evaluate_scene(method, scene, sample, config, device, dtype, extremes):
 def evaluate(methods, scenes, config, device, dtype):
     """All methods on all scenes, with a line and scores.csv as they come. Returns: list of evaluate_scene's rows.
 
-    Raises: ValueError for two methods of one name.
+    Raises: ValueError for two methods of one name, or where a file that is not evaluate.py's would be replaced.
     """
     names, rows, extremes = [method.name for method in methods], [], {}
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"--weights, --predictions: two are called {name!r}; rename one, because the tables tell them apart by name")
-    check_writable(Path(config.out))
+    out, kept = Path(config.out), [file_name(name) for name in names]
+    check_writable(out)
+    held = lock(out / RUN_LOCK)
+    check_replaceable(out / "scores.csv", begins="scene,method,")
+    check_replaceable(out / "scores.md", begins="`python evaluate.py")
+    check_replaceable(out / "figure1.png", *(out / f"{name}_{which}.png" for name in kept for which in ("worst", "best")))
+    written = [scene.name for scene in scenes if config.save or not scene.truth]
+    check_replaceable(*(out / name / f"{scene}.{kind}" for name in kept for scene in written for kind in ("png", "hdr")))
     bar = tqdm(total=len(methods) * len(scenes), unit="image", disable=None)
     for scene in scenes:
         sample = scene.load()
@@ -289,8 +296,9 @@ def evaluate(methods, scenes, config, device, dtype):
                 tqdm.write(f"{scene.name:<16} {method.name:<{max(map(len, names))}} {said or 'no truth: pictures only'}")
                 sys.stdout.flush()
             bar.update()
-        save_csv(Path(config.out) / "scores.csv", rows, settings(config.screen))
+        save_csv(out / "scores.csv", rows, settings(config.screen))
     bar.close()
+    held.release()
     without = sum(not scene.truth for scene in scenes)
     if without:
         print(f"{without} scenes have no truth: their results are in {config.out}, unscored")

@@ -40,9 +40,12 @@ class SoakConfig:
 
 
 def words_of(stage, folder, out):
-    """The command line of a small run. folder: of the whole runs."""
+    """The command line of a small run, which goes on where a killed one stopped. folder: of the whole runs."""
+    resume = ["--resume"] * (out / "last.pt").exists()
+    for name in () if resume else ("best.pt", "weights.pt"):        # the kill came between the first of them and last.pt
+        (out / name).unlink(missing_ok=True)
     words = NET if stage == "train_stage1" else [*DM, "--warmup", "0.5", "--stage1", str(folder / "train_stage1" / "last.pt")]
-    return [sys.executable, str(ROOT / f"{stage}.py"), *RUN, *words, "--save-every", "3", "--ema", "0.9", "--out", str(out)]
+    return [sys.executable, str(ROOT / f"{stage}.py"), *RUN, *words, "--save-every", "3", "--ema", "0.9", "--out", str(out), *resume]
 
 
 def kills(folder, count, seed=0):
@@ -54,8 +57,7 @@ def kills(folder, count, seed=0):
         seconds = time.monotonic() - start
         while survived < until:
             out = folder / f"{stage}_cut"
-            process = subprocess.Popen([*words_of(stage, folder, out), *(["--resume"] if (out / "last.pt").exists() else [])], stdout=subprocess.PIPE,
-                                       stderr=subprocess.STDOUT)
+            process = subprocess.Popen(words_of(stage, folder, out), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             try:
                 text, _ = process.communicate(timeout=rng.uniform(0.3, 0.9) * seconds)
                 assert process.returncode == 0, text.decode()
@@ -71,8 +73,7 @@ def kills(folder, count, seed=0):
                 out.rename(folder / f"{stage}_done_{finished}")
         out = folder / f"{stage}_cut"
         if out.exists():
-            again = [*words_of(stage, folder, out), *(["--resume"] if (out / "last.pt").exists() else [])]
-            subprocess.run(again, check=True, capture_output=True)
+            subprocess.run(words_of(stage, folder, out), check=True, capture_output=True)
             compare(folder / stage, out)
             finished += 1
     return f"kills: {survived}, of which {resumed} left a checkpoint on the way; {finished} runs ended, each bit for bit like the uninterrupted one"

@@ -183,6 +183,9 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_flags_but_with_a_lower_
         stage1(tmp_path, "--epochs", "2", "--seed", "1", "--resume")
     stage1(tmp_path, "--epochs", "2", "--lr", "1e-5", "--resume")
     assert column(tmp_path, "lr") == pytest.approx([1e-4, 1e-5])
+    (tmp_path / "last.pt").unlink()         # the best weights alone are a run's result, too
+    with pytest.raises(ValueError, match="best.pt: would be replaced, and there is no last.pt to resume"):
+        stage1(tmp_path, "--epochs", "1")
 
 
 def test_the_mean_of_the_weights_is_its_sum_written_out():

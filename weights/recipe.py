@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # run as a script, it finds the project
 
-from beyond.plan import check_writable
+from beyond.ownership import check_writable
 from brackets.kinds import check_folder
 from common import Count, Whole, parse, run
 

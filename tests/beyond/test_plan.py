@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 import infer
-from beyond.plan import check_writable, key_of, make_plan, read_record, remember, work_off
+from beyond.ownership import RECORD, check_writable, claim, digest, key_of, open_record, read_record, settle
+from beyond.plan import files_of, make_plan, work_off
 from brackets.files import write_image
 from scripts import make_scene, one_line, run_script
 
@@ -32,12 +33,12 @@ def stems(jobs):
     return [job.stem.name for job in jobs]
 
 
-def finish(jobs, out):
+def finish(jobs):
     """What infer.py leaves behind."""
     for job in jobs:
-        remember(job.stem, job.source, ENDS)
-        for end in ENDS:
-            (out / (job.stem.name + end)).write_bytes(job.source.encode())
+        for path in files_of(job, ENDS):
+            path.write_bytes(job.source.encode())
+        settle(files_of(job, ENDS), job.key)
 
 
 def test_scenes_of_one_name_get_their_parents_name_in_one_run_and_in_several(tmp_path):
@@ -47,13 +48,13 @@ def test_scenes_of_one_name_get_their_parents_name_in_one_run_and_in_several(tmp
     for _ in range(2):                                              # the second time, each finds its own results again
         first, second = plan(tmp_path / "in" / "x" / "001", out)[0], plan(tmp_path / "in" / "x" / "001", out)[0]
         assert stems(first) == stems(second) == ["001"]
-        finish(first, out)
+        finish(first)
         jobs, _ = plan(tmp_path / "in" / "y", out)
         assert stems(jobs) == ["y_001"]
-        finish(jobs, out)
+        finish(jobs)
         jobs, _ = plan(tmp_path / "in" / "z", out)
         assert stems(jobs) == ["x_001", "Panel"]
-        finish(jobs, out)
+        finish(jobs)
     assert {path.read_text() for path in out.glob("*001.hdr")} == {str((tmp_path / "in" / name).resolve()) for name in ("x/001", "y/001", "z/x/001")}
     assert stems(plan(tmp_path / "in", tmp_path / "other")[0]) == ["001", "y_001"]
 
@@ -102,9 +103,9 @@ def test_among_several_brackets_only_the_one_that_would_lose_a_photograph_fails(
 def test_a_damaged_record_counts_as_none(tmp_path):
     folder, out = scene(tmp_path / "pool"), tmp_path / "out"
     jobs, _ = plan(folder, out)
-    finish(jobs, out)
-    for text in ("{", "[1]", '{"pool.hdr": 3}'):
-        (out / ".lfdiff.json").write_text(text, encoding="utf-8")
+    finish(jobs)
+    for text in ("{", "[1]", '{"pool.hdr": 3}', '{"pool.hdr": [3, 4]}', "[" * 100_000):
+        (out / RECORD).write_text(text, encoding="utf-8")
         assert stems(plan(folder, out)[0]) != ["pool"]
 
 
@@ -180,8 +181,8 @@ def test_infer_works_through_a_folder_of_folders_and_ends_with_2_where_one_faile
 
 def test_the_record_does_not_tell_where_the_photographs_are(tmp_path):
     jobs, _ = plan(scene(tmp_path / "private" / "pool"), tmp_path / "out")
-    finish(jobs, tmp_path / "out")
-    record = (tmp_path / "out" / ".lfdiff.json").read_text(encoding="utf-8")
+    finish(jobs)
+    record = (tmp_path / "out" / RECORD).read_text(encoding="utf-8")
     assert "pool.hdr" in record and "private" not in record
 
 
@@ -197,6 +198,54 @@ def test_brackets_of_one_folder_get_the_folder_s_name_where_theirs_is_taken(tmp_
 
 
 def test_a_name_that_is_no_text_is_remembered(tmp_path):
-    name = "caf\udce9"                                      # é in Latin-1, as Python names such a file on Linux
-    remember(tmp_path / name, "here", [".hdr"])
-    assert read_record(tmp_path) == {f"{name}.hdr": key_of("here")}
+    path = tmp_path / "caf\udce9.hdr"                      # é in Latin-1, as Python names such a file on Linux
+    key = key_of("here \udce9", [])
+    with open_record(tmp_path) as record:
+        assert claim([path], key, record)
+    assert read_record(tmp_path) == {path.name: (key, "")}
+
+
+def test_a_result_that_somebody_has_changed_is_kept(tmp_path):
+    folder, out = scene(tmp_path / "pool"), tmp_path / "out"
+    finish(plan(folder, out)[0])
+    (out / "pool.png").write_bytes(b"retouched")
+    jobs, _ = plan(folder, out)
+    assert stems(jobs) == [f"{tmp_path.name}_pool"] and (out / "pool.png").read_bytes() == b"retouched"
+    (out / "pool.png").unlink()                             # it was thrown away: the name is free again
+    assert stems(plan(folder, out)[0]) == ["pool"]
+
+
+def test_other_photographs_in_the_same_folder_do_not_replace_the_results_of_those_before(tmp_path):
+    folder, out = scene(tmp_path / "pool"), tmp_path / "out"
+    finish(plan(folder, out)[0])
+    scene(folder, (50, 90, 180))
+    assert stems(plan(folder, out)[0]) == [f"{tmp_path.name}_pool"]
+    scene(folder)
+    assert stems(plan(folder, out)[0]) == ["pool"]
+
+
+def test_two_runs_at_once_do_not_take_the_same_name(tmp_path):
+    a, b, out = scene(tmp_path / "a" / "pool"), scene(tmp_path / "b" / "pool"), tmp_path / "out"
+    first, _ = plan(a, out)
+    second, _ = plan(b, out)                                # before the first has written anything
+    assert stems(first) == ["pool"] and stems(second) == ["b_pool"]
+    finish(first + second)
+    assert [(out / f"{name}.hdr").read_text() for name in ("pool", "b_pool")] == [str(folder.resolve()) for folder in (a, b)]
+
+
+def test_a_run_that_failed_leaves_the_names_free_and_what_it_wrote_its_own(tmp_path):
+    a, b, out = scene(tmp_path / "a" / "pool"), scene(tmp_path / "b" / "pool"), tmp_path / "out"
+
+    def fails_half_way(job):
+        (out / "pool.hdr").write_bytes(b"half of the results")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work_off(*plan(a, out), ENDS, fails_half_way)
+    assert read_record(out) == {"pool.hdr": (key_of(str(a.resolve()), sorted(a.glob("*.png"))), digest(out / "pool.hdr"))}
+    assert stems(plan(a, tmp_path / "out", dry_run=True)[0]) == ["pool"]
+    (out / "pool.png").write_bytes(b"somebody's")
+    assert stems(plan(a, out)[0]) == ["a_pool"]
+    (out / "pool.png").unlink()
+    (out / "pool.hdr").unlink()
+    assert stems(plan(b, out)[0]) == ["pool"]
