@@ -59,10 +59,7 @@ def _misfit(value, kind):
 
 
 def check(config):
-    """Looks at the values of a dataclass and of those in it. Returns: it.
-
-    Raises: ValueError for a value that is not of its field's type and range, in which nan never is, or that is an empty text in place of a default.
-    """
+    """Returns a dataclass, if its values are of the types and ranges of its fields. Raises: ValueError for others, for nan and for an empty name."""
     kinds = typing.get_type_hints(type(config), include_extras=True)
     for name, value, default in ((field.name, getattr(config, field.name), field.default) for field in fields(config)):
         if is_dataclass(value):
