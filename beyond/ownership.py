@@ -11,7 +11,6 @@ import json
 import os
 import tempfile
 import unicodedata
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -35,7 +34,8 @@ def lock(path, patience=0.0):
     """Keeps other processes away, as far as they ask for the same lock. It ends with the process at the latest, however that ends. Within a
     process it may be taken again.
 
-    path: of the lock, an empty file; patience: seconds to wait for another process. Returns: the lock, which its release() or the end of its last reference gives back.
+    path: of the lock, an empty file; patience: seconds to wait for another process.
+    Returns: the lock, which its release() or the end of its last reference gives back.
     Raises: ValueError where another process keeps it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
