@@ -76,7 +76,7 @@ def key_of(source, photographs):
 def read_record(out):
     """{folded name of a result: (key of its bracket, digest, "" while it is not written yet)}, empty where there is no record."""
     try:
-        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        record = json.loads((out / RECORD).read_text(encoding="utf-8")) if (out / RECORD).is_file() else {}
         entries = {folded(name): tuple(entry) for name, entry in record.items() if isinstance(entry, list)}
     except (OSError, ValueError, AttributeError, RecursionError):       # none, or not ours
         return {}

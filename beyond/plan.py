@@ -89,7 +89,7 @@ def make_plan(config, out, ends, known):
     def attempt(source, step):
         try:
             step()
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, MemoryError) as error:
             if len(places) == 1:
                 raise
             failed[source] = words_for(error)
@@ -140,7 +140,7 @@ def work_off(jobs, failed, ends, work):
                 if alone or not (words := words_for(error)):
                     raise
                 failed[job.source] = words
-                tqdm.write(f"error: {words}", file=sys.stderr)
+                tqdm.write(f"error: {words if isinstance(error, (ValueError, OSError)) else f'{job.bracket.name}: {words}'}", file=sys.stderr)
     finally:
         with contextlib.suppress(OSError, ValueError):      # what went wrong before is what there is to say
             for job in unsettled.values():

@@ -159,6 +159,20 @@ def test_one_bracket_that_fails_does_not_stop_the_others(tmp_path, capsys):
         work_off(jobs[1:2], {}, ENDS, work)
 
 
+def test_a_bracket_that_is_too_large_for_the_memory_is_named(tmp_path, capsys):
+    for name in ("a", "b"):
+        scene(tmp_path / "in" / name)
+
+    def work(job):
+        if job.stem.name == "a":
+            raise MemoryError
+        return "did b"
+
+    with pytest.raises(ValueError, match="^1 bracket failed: .*a .out of memory"):
+        work_off(*plan(tmp_path / "in", tmp_path / "out"), ENDS, work)
+    assert "error: a: out of memory" in capsys.readouterr().err
+
+
 def test_infer_works_through_a_folder_of_folders_and_ends_with_2_where_one_failed(trained, tmp_path, capsys):
     for name in ("a", "b"):
         make_scene(tmp_path / "in" / name, hdr=False)
