@@ -115,10 +115,20 @@ def fill(module, state, path):
     return module
 
 
+def _check_moments(parameter, moments):
+    """Raises: ValueError where what an optimiser keeps of a parameter, a dict, is not plain, finite tensors of its shape or single numbers."""
+    for name, value in moments.items():
+        fits = isinstance(value, torch.Tensor) and value.layout is torch.strided and value.shape in (parameter.shape, ()) and bool(value.isfinite().all())
+        if not fits or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+            raise ValueError(f"{name} is no finite tensor of the shape {tuple(parameter.shape)}")
+
+
 def fill_state(part, state, path):
     """As fill, for an optimiser, a schedule or a scaler."""
     try:
         part.load_state_dict(state)
+        for parameter, moments in part.state.items() if isinstance(part, torch.optim.Optimizer) else ():
+            _check_moments(parameter, moments)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path}: its state of {type(part).__name__} does not fit ({type(error).__name__}: {error}); start from it with --init") from None
 

@@ -1,5 +1,6 @@
 """beyond/checkpoints.py: what is saved comes back; what is damaged, foreign or does not fit is refused before anything is built from it."""
 
+import math
 import os
 import struct
 import zipfile
@@ -7,7 +8,7 @@ import zipfile
 import pytest
 import torch
 
-from beyond.checkpoints import check_fit, fill, load_checkpoint, save_checkpoint
+from beyond.checkpoints import check_fit, fill, fill_state, load_checkpoint, save_checkpoint
 from scripts import ROOT
 
 
@@ -141,3 +142,24 @@ def test_a_tensor_that_is_not_plain_floating_point_is_refused_by_name(kind, tmp_
 def test_weights_of_every_usual_precision_are_taken(dtype):
     network = fill(torch.nn.Linear(3, 2), {"weight": torch.full((2, 3), 0.5, dtype=dtype), "bias": torch.zeros(2, dtype=dtype)}, "file.pt")
     assert network(torch.ones(1, 3)).tolist() == [[1.5, 1.5]]
+
+
+def stepped():
+    """An optimiser that has made one step, and its network."""
+    network = torch.nn.Linear(3, 2)
+    optimiser = torch.optim.Adam(network.parameters())
+    network(torch.ones(1, 3)).sum().backward()
+    optimiser.step()
+    return optimiser
+
+
+@pytest.mark.parametrize("change", [lambda value: value[:1], lambda value: value.to_sparse(), lambda value: value.to("meta"), lambda value: value * math.nan,
+                                    lambda value: None, lambda value: torch.zeros(1).expand(value.shape)],
+                         ids=["shape", "sparse", "meta", "nan", "none", "more than there is"])
+def test_what_an_optimiser_keeps_is_of_its_parameters_shapes_and_finite(change):
+    """Else the first step would fail, or make the weights nan."""
+    fill_state(stepped(), stepped().state_dict(), "file.pt")
+    state = stepped().state_dict()
+    state["state"][0]["exp_avg"] = change(state["state"][0]["exp_avg"])
+    with pytest.raises(ValueError, match="file.pt: its state of Adam does not fit .*; start from it with --init"):
+        fill_state(stepped(), state, "file.pt")
