@@ -10,25 +10,22 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from beyond.ownership import RUN_LOCK, check_replaceable, lock
+from beyond.ownership import check_replaceable
 from common import reason_and_cure, save_figure, write_atomically
-
-PATIENCE = 15.0     # seconds until another run counts as running: of a killed one, the processes that load data live on for some
 
 
 class Log:
     """A CSV file, and its plot beside it. A resumed run goes on behind the row of its first step.
 
-    Rows hold means over the steps since the row before. Only a writing log (rank 0) touches the disk. It locks its folder, for it replaces
-    the files of an earlier run there. Raises: ValueError where another run writes there, or where such a file is not of a run.
+    Rows hold means over the steps since the row before. Only a writing log (rank 0) touches the disk.
+    Raises: ValueError where a file stands in its place, or in that of the pictures, that is not of a run.
     """
 
     def __init__(self, path, columns, first_step=0, write=True):
         self.path, self.columns, self.write = path, ["step", *columns], write
         if write:
-            self.lock = lock(path.with_name(RUN_LOCK), PATIENCE)
-            check_replaceable(path, begins="step,")
-            check_replaceable(path.with_suffix(".png"), *path.parent.glob("step_*.png"))
+            check_replaceable(path, first="step,.*patches_per_s")
+            check_replaceable(path.with_suffix(".png"), *path.parent.glob("step_" + 6 * "[0-9]" + ".png"))
             rows, text = [row for row in self.rows() if int(row["step"]) <= first_step] if first_step else [], io.StringIO()
             writer = csv.DictWriter(text, self.columns)
             writer.writeheader()
@@ -39,12 +36,22 @@ class Log:
     def rows(self):
         """All rows so far, as dicts of strings; a value that was not measured at that step is empty.
 
-        Rows are appended, so a kill or a full disk may cut the last one off. A row without its line end does not count.
+        Rows are appended, so a kill or a full disk may cut the last one off. A row without its line end does not count, nor one that somebody
+        has made unreadable.
         """
         if not self.path.is_file():
             return []
-        lines = self.path.read_bytes().decode("utf-8", errors="replace").splitlines(keepends=True)
-        return list(csv.DictReader(line for line in lines if line.endswith("\n")))
+        lines = self.path.read_bytes().decode("utf-8-sig", errors="replace").splitlines(keepends=True)
+        rows = csv.DictReader(line for line in lines if line.endswith("\n"))
+        return [{name: row.get(name) or "" for name in self.columns} for row in rows if self.is_whole(row)]
+
+    def is_whole(self, row):
+        """Whether a row has a step, and numbers where it has something in the columns of this log."""
+        try:
+            int(row["step"]), *(float(row.get(name) or 0) for name in self.columns)
+        except (KeyError, TypeError, ValueError):
+            return False
+        return True
 
     def collect(self, terms):
         """Keeps the detached scalars of one step for the next row."""

@@ -1,14 +1,19 @@
 """Which files of a folder may be replaced: only what this project made there, and nobody has changed since.
 
-A hidden file beside the results of infer.py, the record, says which bracket each of them was made from, and holds a digest of what was written.
-A name is claimed in it before the work, so that another run that goes on at the same time takes another name. The pictures and tables of
+Beside the results of infer.py stands a hidden folder. Its record says which bracket each result was made from, and holds a digest of what was
+written. A name is claimed in it before the work, so that another run that goes on at the same time takes another name. The pictures and tables of
 evaluation and training need no record, for they can be told by what is in them.
 """
 
+import atexit
 import contextlib
+import errno
+import functools
 import hashlib
 import json
 import os
+import re
+import secrets
 import tempfile
 import unicodedata
 
@@ -17,7 +22,10 @@ from filelock import FileLock, Timeout
 from brackets.marks import RESULT, mark_of
 from common import reason_and_cure, write_atomically
 
-RECORD, RECORD_LOCK, RUN_LOCK = ".lfdiff.json", ".lfdiff.lock", ".run.lock"
+HIDDEN = ".lfdiff"                      # folder, beside the results
+RECORD, RECORD_LOCK = f"{HIDDEN}/results.json", f"{HIDDEN}/results.lock"
+RUN_LOCK = ".run.lock"                  # in the folder of a training run or an evaluation
+NO_LOCKS = {getattr(errno, name, None) for name in ("ENOLCK", "ENOSYS", "ENOTSUP", "EOPNOTSUPP")}      # of some network drives
 
 
 def check_writable(out, flag="--out"):
@@ -36,16 +44,19 @@ def lock(path, patience=0.0):
 
     path: of the lock, an empty file; patience: seconds to wait for another process.
     Returns: the lock, which its release() or the end of its last reference gives back.
-    Raises: ValueError where another process keeps it.
+    Raises: ValueError where another process keeps it; OSError where there is no making it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(path, is_singleton=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         held.acquire(timeout=patience)
     except Timeout:
         raise ValueError(f"{path.parent}: another run writes there; wait for its end, or choose another --out") from None
-    except (OSError, NotImplementedError):      # some network drives have no locks
+    except NotImplementedError:
         pass
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise OSError(f"{path}: cannot be locked ({reason_and_cure(error)[0]}); move it away, or choose another --out") from None
     return held
 
 
@@ -74,13 +85,16 @@ def key_of(source, photographs):
 
 
 def read_record(out):
-    """{folded name of a result: (key of its bracket, digest, "" while it is not written yet)}, empty where there is no record."""
+    """{folded name of a result: (key of its bracket, digest, name of the run that is about to write it)}, empty where there is no record.
+
+    The digest is "" where nothing has been written yet, and the run is "" where it has.
+    """
     try:
         record = json.loads((out / RECORD).read_text(encoding="utf-8")) if (out / RECORD).is_file() else {}
         entries = {folded(name): tuple(entry) for name, entry in record.items() if isinstance(entry, list)}
     except (OSError, ValueError, AttributeError, RecursionError):       # none, or not ours
         return {}
-    return {name: entry for name, entry in entries.items() if len(entry) == 2 and all(isinstance(part, str) for part in entry)}
+    return {name: entry for name, entry in entries.items() if len(entry) == 3 and all(isinstance(part, str) for part in entry)}
 
 
 @contextlib.contextmanager
@@ -97,41 +111,75 @@ def open_record(out):
         held.release()
 
 
-def claim(paths, key, record):
+@functools.cache
+def this_run(out):
+    """The name under which this process claims names in a folder. A lock of that name tells other processes that it goes on. Returns: text."""
+    name = secrets.token_hex(8)
+    held = lock(out / HIDDEN / name)
+
+    def end():
+        held.release()
+        with contextlib.suppress(OSError):
+            (out / HIDDEN / name).unlink()
+    atexit.register(end)
+    return name
+
+
+def goes_on(out, run):
+    """Whether another process is at work under this name."""
+    if not (out / HIDDEN / run).is_file():
+        return False
+    try:
+        lock(out / HIDDEN / run).release()
+    except ValueError:
+        return True
+    return False
+
+
+def claim(paths, key, record, run):
     """Claims the names of a bracket's results in the record, if each is free, or is the bracket's own and as it was written.
 
-    Returns: whether they are claimed.
+    run: of this_run, or "" where nothing will be written. Returns: whether they are claimed.
     """
     for path in paths:
-        owner, content = record.get(folded(path.name), (key, ""))
-        if path.exists() or path.is_symlink():
-            if owner != key or not content or content != digest(path):
-                return False
-        elif owner != key and not content:      # another run is about to write it; one with a digest was deleted
+        owner, content, by = record.get(folded(path.name), (key, "", ""))
+        if by and (owner != key if by == run else goes_on(path.parent, by)):
             return False
-    record.update((folded(path.name), (key, digest(path))) for path in paths)
+        if (path.exists() or path.is_symlink()) and (owner != key or not content or content != digest(path)):
+            return False
+    record.update((folded(path.name), (key, digest(path), run)) for path in paths)
     return True
 
 
-def settle(paths, key):
-    """Notes what has been written under names that were claimed; those that were not written are free again."""
+def check_claims(paths, record):
+    """Raises: ValueError where a file is not as it was when its name was claimed, so that it must not be replaced."""
+    for path in paths:
+        if (path.exists() or path.is_symlink()) and digest(path) != record.get(folded(path.name), ("", "", ""))[1]:
+            raise ValueError(f"{path}: was changed while this run went on, and is kept; run it again for a result with another name")
+
+
+def settle(paths, key, written):
+    """Ends claims. written: whether the files are the run's; else each name is what it was before, and free if there is no file."""
     with open_record(paths[0].parent) as record:
         for path in paths:
-            if content := digest(path):
-                record[folded(path.name)] = key, content
-            elif record.get(folded(path.name), ("", ""))[0] == key:
-                del record[folded(path.name)]
+            owner, content, _ = record.pop(folded(path.name), ("", "", ""))
+            found = digest(path)
+            if found and (written or (owner, content) == (key, found)):
+                record[folded(path.name)] = key, found, ""
 
 
 # --- files that can be told by what is in them --------------------------------------------------------------------------
 
-def check_replaceable(*paths, begins=""):
-    """Raises: ValueError for a file that this project did not make. paths: of pictures, .hdr files with their pictures, or texts that start as `begins`."""
+def check_replaceable(*paths, first=""):
+    """Raises: ValueError for a file that this project did not make.
+
+    paths: of pictures, of .hdr files with their pictures, or of texts whose first line matches the regular expression `first`.
+    """
     for path in (path for path in paths if path.is_file()):
         if path.suffix in (".png", ".hdr"):
             ours = mark_of(path.with_suffix(".png")) == RESULT
         else:
-            with open(path, "rb") as file:
-                ours = file.read(len(begins)) == begins.encode()
+            with open(path, encoding="utf-8-sig", errors="replace") as file:
+                ours = re.match(first, file.readline(10_000))
         if not ours:
-            raise ValueError(f"{path}: would be replaced, but no earlier run made it; choose another --out, or move it away")
+            raise ValueError(f"{path}: is not of an earlier run and would be replaced; move it away, or choose another --out")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from beyond.ownership import check_writable, claim, key_of, open_record, read_record, settle
+from beyond.ownership import check_claims, check_writable, claim, key_of, open_record, read_record, settle, this_run
 from brackets.choose import Choice, by_name, choose, in_words, pick_reference
 from brackets.grouping import find_places
 from brackets.scenes import Bracket, find_bracket
@@ -54,10 +54,10 @@ def files_of(job, ends):
     return [job.stem.with_name(job.stem.name + end) for end in ends]
 
 
-def name_results(job, out, ends, record, inputs):
+def name_results(job, out, ends, record, inputs, run):
     """Gives a job its stem, whose names it claims in the record.
 
-    out: folder; ends: of outputs.endings; record: of ownership.open_record; inputs: {identity: path} of all photographs and truths.
+    out: folder; ends: of outputs.endings; record: of ownership.open_record; inputs: {identity: path} of all photographs and truths; run: of this_run.
     Raises: ValueError where a result of the bracket's own name would replace one of those.
     """
     names = [job.bracket.name]
@@ -68,7 +68,7 @@ def name_results(job, out, ends, record, inputs):
         lost = next((path for path in files_of(job, ends) if identity(path) in inputs), None)
         if lost and name == job.bracket.name:
             raise ValueError(f"--out {out}: {lost.name} would replace {inputs[identity(lost)]}; choose another folder")
-        if not lost and claim(files_of(job, ends), job.key, record):
+        if not lost and claim(files_of(job, ends), job.key, record, run):
             return
 
 
@@ -85,12 +85,15 @@ def make_plan(config, out, ends, known):
     if not config.dry_run:
         check_writable(out)
     places, singles = find_places(root)
+    sources = {}                                # a link may lead to a bracket that is found anyway
+    for place in places:
+        sources.setdefault(str(place.folder.resolve() / (place.name if place.paths else "")), place)
 
     def attempt(source, step):
         try:
             step()
         except (ValueError, OSError, MemoryError) as error:
-            if len(places) == 1:
+            if len(sources) == 1:
                 raise
             failed[source] = words_for(error)
 
@@ -99,15 +102,15 @@ def make_plan(config, out, ends, known):
         reference = by_name(bracket, config.reference) if config.reference else pick_reference(bracket, known)
         jobs.append(Job(bracket, choose(bracket.ev, reference, known), source, key_of(source, bracket.paths)))
 
-    for place in places:
-        source = str(place.folder.resolve() / (place.name if place.paths else ""))
+    for source, place in sources.items():
         attempt(source, lambda place=place, source=source: find(place, source))
     inputs = {identity(path): path for job in jobs for path in (*job.bracket.paths, job.bracket.truth) if path}
     with contextlib.nullcontext(read_record(out)) if config.dry_run else open_record(out) as record:
+        run = "" if config.dry_run else this_run(out)
         for job in jobs:
-            attempt(job.source, lambda job=job: name_results(job, out, ends, record, inputs))
+            attempt(job.source, lambda job=job: name_results(job, out, ends, record, inputs, run))
     jobs = [job for job in jobs if job.source not in failed]
-    if len(places) > 1 or config.dry_run or len(jobs[0].bracket.paths) != 3:
+    if len(sources) > 1 or config.dry_run or len(jobs[0].bracket.paths) != 3:
         print(plan_in_words(root, jobs, failed, singles))
     return jobs, failed
 
@@ -123,28 +126,44 @@ def plan_in_words(root, jobs, failed, singles):
     return "\n".join(lines)
 
 
-def work_off(jobs, failed, ends, work):
+def finish(job, ends, work, write):
+    """Makes the results of a job and writes them; its claims end, whatever happens. Arguments as of work_off. Returns: what there is to say."""
+    files, writing = files_of(job, ends), False
+    try:
+        result = work(job)
+        with open_record(job.stem.parent) as record:
+            check_claims(files, record)
+        writing = True
+        said = write(job, result)
+    except BaseException:
+        with contextlib.suppress(OSError, ValueError):      # what went wrong before is what there is to say
+            settle(files, job.key, writing)
+        raise
+    settle(files, job.key, writing)
+    return said
+
+
+def work_off(jobs, failed, ends, work, write):
     """Does all jobs. One that fails does not stop the others, unless it is the only one.
 
-    failed: of make_plan; ends: of outputs.endings; work: function (job) that does one and returns what there is to say.
-    Raises: ValueError at the end where some failed.
+    failed: of make_plan; ends: of outputs.endings; work: function (job) that makes a result; write: function (job, result) that writes its files
+    and returns what there is to say. Raises: ValueError at the end where some failed.
     """
-    failed, unsettled, alone = dict(failed), {job.source: job for job in jobs}, len(jobs) + len(failed) == 1
+    failed, waiting, alone = dict(failed), list(jobs), len(jobs) + len(failed) == 1
     try:
         for job in tqdm(jobs, unit="bracket", disable=True if alone else None):
+            waiting.pop(0)
             try:
-                said = work(job)
-                settle(files_of(unsettled.pop(job.source), ends), job.key)
-                tqdm.write(said)
+                tqdm.write(finish(job, ends, work, write))
             except Exception as error:
                 if alone or not (words := words_for(error)):
                     raise
                 failed[job.source] = words
                 tqdm.write(f"error: {words if isinstance(error, (ValueError, OSError)) else f'{job.bracket.name}: {words}'}", file=sys.stderr)
     finally:
-        with contextlib.suppress(OSError, ValueError):      # what went wrong before is what there is to say
-            for job in unsettled.values():
-                settle(files_of(job, ends), job.key)
+        with contextlib.suppress(OSError, ValueError):
+            for job in waiting:
+                settle(files_of(job, ends), job.key, written=False)
     total = len(jobs) + len([name for name in failed if name not in {job.source for job in jobs}])
     if total > 1:
         print(f"{total - len(failed)} of {total} brackets done")

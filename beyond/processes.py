@@ -14,9 +14,12 @@ import torch.distributed as dist
 
 from beyond.checkpoints import load_checkpoint
 from beyond.fast import keep_memory
+from beyond.ownership import RUN_LOCK, lock
 from common import pick_device, pick_precision, seed_all
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PATIENCE = 15.0     # seconds until another run counts as running: of a killed one, the processes that load data live on for some
+held = []           # the lock of the folder of the run
 
 
 def start_processes(device_name="auto"):
@@ -60,7 +63,8 @@ class Stop:
         return int(number)
 
     def release(self):
-        """Signals do again what they did before."""
+        """The run is over: its folder is free, and signals do again what they did before."""
+        held.clear()
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
@@ -105,9 +109,11 @@ def goes_on(path):
 def start(settings, out):
     """Starts a run: processes, device, precision, seed. settings: training.TrainingConfig, whose `resume` a restart by torchrun sets; out: Path.
 
-    Returns: rank, world size, device, dtype. Raises: ValueError when a run already lives in `out`.
+    Returns: rank, world size, device, dtype. Raises: ValueError when a run already lives in `out`, or goes on there.
     """
     rank, world, device = start_processes(settings.device)
+    if rank == 0:
+        held[:] = [lock(out / RUN_LOCK, PATIENCE)]      # before anything there is looked at
     if not settings.resume and (out / "last.pt").exists():
         settings.resume = goes_on(out / "last.pt")
         if not settings.resume:

@@ -279,8 +279,8 @@ def evaluate(methods, scenes, config, device, dtype):
     out, kept = Path(config.out), [file_name(name) for name in names]
     check_writable(out)
     held = lock(out / RUN_LOCK)
-    check_replaceable(out / "scores.csv", begins="scene,method,")
-    check_replaceable(out / "scores.md", begins="`python evaluate.py")
+    check_replaceable(out / "scores.csv", first="scene,method,")
+    check_replaceable(out / "scores.md", first="`python evaluate.py")
     check_replaceable(out / "figure1.png", *(out / f"{name}_{which}.png" for name in kept for which in ("worst", "best")))
     written = [scene.name for scene in scenes if config.save or not scene.truth]
     check_replaceable(*(out / name / f"{scene}.{kind}" for name in kept for scene in written for kind in ("png", "hdr")))

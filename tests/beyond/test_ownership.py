@@ -1,11 +1,15 @@
 """ownership.py: what is in a file tells whether an earlier run made it. What the record says is tested in test_plan.py."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from beyond.ownership import check_replaceable
+from beyond.ownership import check_replaceable, lock
 from brackets.files import write_image
 from brackets.marks import RESULT
+from scripts import ROOT
 
 PICTURE = np.full((4, 4, 3), 7, np.uint8)
 
@@ -13,15 +17,33 @@ PICTURE = np.full((4, 4, 3), 7, np.uint8)
 def test_files_of_an_earlier_run_may_be_replaced_and_so_may_missing_ones(tmp_path):
     write_image(tmp_path / "a.png", PICTURE, RESULT)
     write_image(tmp_path / "a.hdr", PICTURE / np.float32(255))
-    (tmp_path / "log.csv").write_text("step,L_r\n")
+    (tmp_path / "log.csv").write_text("step,L_r,lr\n")
     check_replaceable(tmp_path / "a.png", tmp_path / "a.hdr", tmp_path / "none.png", tmp_path / "none.hdr")
-    check_replaceable(tmp_path / "log.csv", tmp_path / "none.csv", begins="step,")
+    check_replaceable(tmp_path / "log.csv", tmp_path / "none.csv", first="step,.*lr")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.hdr", "log.csv"])
 def test_files_of_somebody_may_not(name, tmp_path):
     write_image(tmp_path / "a.png", PICTURE)                    # without the mark
     write_image(tmp_path / "a.hdr", PICTURE / np.float32(255))
-    (tmp_path / "log.csv").write_text("time,what\n")
-    with pytest.raises(ValueError, match=f"{name}: would be replaced, but no earlier run made it; choose another --out, or move it away$"):
-        check_replaceable(tmp_path / name, begins="step,")
+    (tmp_path / "log.csv").write_text("step,what\n")
+    with pytest.raises(ValueError, match=f"{name}: is not of an earlier run and would be replaced; move it away, or choose another --out$"):
+        check_replaceable(tmp_path / name, first="step,.*lr")
+
+
+def test_a_lock_keeps_other_processes_out_until_its_process_ends(tmp_path):
+    code = f"from pathlib import Path; from beyond.ownership import lock; held = lock(Path({str(tmp_path / 'x.lock')!r})); print('held', flush=True); input()"
+    other = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(ValueError, match="another run writes there; wait for its end, or choose another --out$"):
+        lock(tmp_path / "x.lock")
+    other.kill()
+    other.communicate()
+    held = lock(tmp_path / "x.lock", patience=10)
+    assert lock(tmp_path / "x.lock") is held                    # within a process it may be taken again
+
+
+def test_what_stands_in_the_place_of_a_lock_is_named(tmp_path):
+    (tmp_path / "x.lock").mkdir()
+    with pytest.raises(OSError, match="x.lock: cannot be locked .*; move it away, or choose another --out$"):
+        lock(tmp_path / "x.lock")

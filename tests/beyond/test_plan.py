@@ -1,6 +1,7 @@
 """plan.py: nothing of the user's is replaced, no scene's results by another's, and one bracket that fails does not stop the others."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import infer
 from beyond.ownership import RECORD, check_writable, claim, digest, key_of, open_record, read_record, settle
 from beyond.plan import files_of, make_plan, work_off
 from brackets.files import write_image
-from scripts import make_scene, one_line, run_script
+from scripts import ROOT, make_scene, one_line, run_script
 
 ENDS = [".hdr", ".png", "_panel.png"]
 
@@ -38,7 +39,12 @@ def finish(jobs):
     for job in jobs:
         for path in files_of(job, ENDS):
             path.write_bytes(job.source.encode())
-        settle(files_of(job, ENDS), job.key)
+        settle(files_of(job, ENDS), job.key, written=True)
+
+
+def keep(job, result):
+    """Writes nothing."""
+    return result
 
 
 def test_scenes_of_one_name_get_their_parents_name_in_one_run_and_in_several(tmp_path):
@@ -152,11 +158,11 @@ def test_one_bracket_that_fails_does_not_stop_the_others(tmp_path, capsys):
         return f"did {job.stem.name}"
 
     with pytest.raises(ValueError, match="^2 brackets failed: .*b .*c: is broken"):
-        work_off(jobs, failed, ENDS, work)
+        work_off(jobs, failed, ENDS, work, keep)
     said = capsys.readouterr()
     assert done == ["a", "d"] and "did a\n" in said.out and said.out.endswith("2 of 4 brackets done\n") and "error: c: is broken\n" in said.err
     with pytest.raises(ValueError, match="^c: is broken\nat length$"):         # a single one says what is wrong with it, and no more
-        work_off(jobs[1:2], {}, ENDS, work)
+        work_off(jobs[1:2], {}, ENDS, work, keep)
 
 
 def test_a_bracket_that_is_too_large_for_the_memory_is_named(tmp_path, capsys):
@@ -169,7 +175,7 @@ def test_a_bracket_that_is_too_large_for_the_memory_is_named(tmp_path, capsys):
         return "did b"
 
     with pytest.raises(ValueError, match="^1 bracket failed: .*a .out of memory"):
-        work_off(*plan(tmp_path / "in", tmp_path / "out"), ENDS, work)
+        work_off(*plan(tmp_path / "in", tmp_path / "out"), ENDS, work, keep)
     assert "error: a: out of memory" in capsys.readouterr().err
 
 
@@ -215,8 +221,8 @@ def test_a_name_that_is_no_text_is_remembered(tmp_path):
     path = tmp_path / "caf\udce9.hdr"                      # é in Latin-1, as Python names such a file on Linux
     key = key_of("here \udce9", [])
     with open_record(tmp_path) as record:
-        assert claim([path], key, record)
-    assert read_record(tmp_path) == {path.name: (key, "")}
+        assert claim([path], key, record, "run")
+    assert read_record(tmp_path) == {path.name: (key, "", "run")}
 
 
 def test_a_result_that_somebody_has_changed_is_kept(tmp_path):
@@ -238,28 +244,69 @@ def test_other_photographs_in_the_same_folder_do_not_replace_the_results_of_thos
     assert stems(plan(folder, out)[0]) == ["pool"]
 
 
-def test_two_runs_at_once_do_not_take_the_same_name(tmp_path):
+def test_two_runs_at_once_do_not_take_the_same_name_even_for_the_same_bracket(tmp_path):
     a, b, out = scene(tmp_path / "a" / "pool"), scene(tmp_path / "b" / "pool"), tmp_path / "out"
-    first, _ = plan(a, out)
-    second, _ = plan(b, out)                                # before the first has written anything
-    assert stems(first) == ["pool"] and stems(second) == ["b_pool"]
-    finish(first + second)
-    assert [(out / f"{name}.hdr").read_text() for name in ("pool", "b_pool")] == [str(folder.resolve()) for folder in (a, b)]
+    code = f"import sys; sys.path.insert(0, 'tests/beyond'); from test_plan import *; plan({str(a)!r}, {str(out)!r}); print('planned', flush=True); input()"
+    other = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": "tests"}, stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "planned\n"             # and has not written anything
+    assert stems(plan(a, out, dry_run=True)[0]) == ["a_pool"] and stems(plan(b, out)[0]) == ["b_pool"]
+    other.kill()                                            # it leaves its claims, and nobody who stands for them
+    other.communicate()
+    assert stems(plan(a, out, dry_run=True)[0]) == stems(plan(b, out, dry_run=True)[0]) == ["pool"]
 
 
 def test_a_run_that_failed_leaves_the_names_free_and_what_it_wrote_its_own(tmp_path):
     a, b, out = scene(tmp_path / "a" / "pool"), scene(tmp_path / "b" / "pool"), tmp_path / "out"
 
-    def fails_half_way(job):
+    def stops_half_way(job, result):
         (out / "pool.hdr").write_bytes(b"half of the results")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        work_off(*plan(a, out), ENDS, fails_half_way)
-    assert read_record(out) == {"pool.hdr": (key_of(str(a.resolve()), sorted(a.glob("*.png"))), digest(out / "pool.hdr"))}
-    assert stems(plan(a, tmp_path / "out", dry_run=True)[0]) == ["pool"]
+        work_off(*plan(a, out), ENDS, lambda job: "", stops_half_way)
+    assert read_record(out) == {"pool.hdr": (key_of(str(a.resolve()), sorted(a.glob("*.png"))), digest(out / "pool.hdr"), "")}
+    assert stems(plan(a, out, dry_run=True)[0]) == ["pool"]
     (out / "pool.png").write_bytes(b"somebody's")
     assert stems(plan(a, out)[0]) == ["a_pool"]
     (out / "pool.png").unlink()
     (out / "pool.hdr").unlink()
     assert stems(plan(b, out)[0]) == ["pool"]
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["an earlier result", "a new file"])
+def test_what_somebody_does_to_a_result_while_the_run_goes_on_is_kept(there, tmp_path):
+    folder, out = scene(tmp_path / "pool"), tmp_path / "out"
+    if there:
+        finish(plan(folder, out)[0])
+
+    def meanwhile(job):
+        (out / "pool.png").write_bytes(b"retouched")
+
+    with pytest.raises(ValueError, match="pool.png: was changed while this run went on, and is kept; run it again for a result with another name$"):
+        work_off(*plan(folder, out), ENDS, meanwhile, keep)
+    assert stems(plan(folder, out)[0]) == [f"{tmp_path.name}_pool"] and (out / "pool.png").read_bytes() == b"retouched"
+
+
+def test_a_run_that_is_stopped_claims_nothing_that_it_has_not_written(tmp_path):
+    for name in ("a", "b"):
+        scene(tmp_path / "in" / name)
+    out = tmp_path / "out"
+    finish(plan(tmp_path / "in", out)[0])
+
+    def stopped(job):
+        (out / "b.png").write_bytes(b"retouched")
+        raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        work_off(*plan(tmp_path / "in", out), ENDS, stopped, keep)
+    assert stems(plan(tmp_path / "in", out)[0]) == ["a", "in_b"]
+
+
+def test_a_link_to_a_bracket_beside_it_is_the_same_bracket(tmp_path):
+    scene(tmp_path / "in" / "a")
+    scene(tmp_path / "in" / "c")
+    (tmp_path / "in" / "b").symlink_to("a", target_is_directory=True)
+    jobs, failed = plan(tmp_path / "in", tmp_path / "out")
+    assert stems(jobs) == ["a", "c"] and not failed
+    work_off(jobs, failed, ENDS, lambda job: "done", keep)
