@@ -92,7 +92,7 @@ def read_record(out):
     try:
         record = json.loads((out / RECORD).read_text(encoding="utf-8")) if (out / RECORD).is_file() else {}
         entries = {folded(name): tuple(entry) for name, entry in record.items() if isinstance(entry, list)}
-    except (OSError, ValueError, AttributeError, RecursionError):       # none, or not ours
+    except (ValueError, AttributeError, RecursionError):                # not ours
         return {}
     return {name: entry for name, entry in entries.items() if len(entry) == 3 and all(isinstance(part, str) for part in entry)}
 
