@@ -262,8 +262,8 @@ def evaluate_scene(method, scene, sample, config, device, dtype, extremes):
                 save_panel(out / f"{file_name(method.name)}_{which}.png", shown, columns)
     if config.save or not scene.truth:
         folder = out / file_name(method.name)
-        write_image(folder / f"{scene.name}.hdr", hdr_hat[0].permute(1, 2, 0).contiguous().numpy())
         write_image(folder / f"{scene.name}.png", (T(hdr_hat[0]).permute(1, 2, 0) * 255).round().byte().contiguous().numpy(), RESULT)
+        write_image(folder / f"{scene.name}.hdr", hdr_hat[0].permute(1, 2, 0).contiguous().numpy())
     return row
 
 
