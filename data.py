@@ -99,8 +99,8 @@ class Patches(Dataset):
 
     @property
     def steps(self):
-        """The exposure steps that occur, in stops, rising, to a tenth of a stop."""
-        return tuple(np.unique(np.diff(self.ev).round(1)).tolist())
+        """The range of the exposure steps, in stops, to a tenth of a stop: least and greatest, without the outermost hundredth."""
+        return tuple(np.quantile(np.diff(self.ev), (0.01, 0.99)).round(1).tolist())
 
     def __getstate__(self):
         return {**self.__dict__, "_open": {}}  # a memory map would be pickled with all its pixels

@@ -23,7 +23,7 @@ from beyond.config import BeyondConfig, describe
 from beyond.optimise import learning_rate
 from beyond.losses import further_terms, loss_columns
 from beyond.processes import start
-from beyond.weights import load_vgg19, model_from, with_d8
+from beyond.weights import load_vgg19, model_from, with_correction
 from data import network_input
 from lfdiff import LFDiffConfig, Stage1, pad_to_multiple
 from loss import LossConfig, reconstruction_loss
@@ -54,7 +54,7 @@ def first_network(config):
         if (saved["variant"] == "baseline") != config.baseline:
             raise ValueError(f"{config.init}: holds variant {saved['variant']}; a baseline goes on from a baseline, and only that")
         network = model_from(saved, config.init, "baseline" if config.baseline else "s1")
-    return with_d8(network, config.beyond.correct, config.beyond.blend)
+    return with_correction(network, config.beyond.correct)
 
 
 def validation_predictor(network, device, dtype):
@@ -97,7 +97,7 @@ def main():
         with autocast(device, dtype):
             hdr_hat = model(network_input(ldr, ev), hdr)                                # Eq. 6 to 10
         L_r, terms = reconstruction_loss(hdr_hat, hdr, vgg, loss.lam)                   # Eq. 11
-        L_further, further = further_terms(beyond, hdr_hat, hdr, ldr)                   # 0 in the paper's run [departs D5]
+        L_further, further = further_terms(beyond, hdr_hat, hdr)                        # 0 in the paper's run [departs D5]
         L = L_r + L_further
         optimiser.zero_grad()
         scaler.scale(L).backward()

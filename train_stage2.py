@@ -28,7 +28,7 @@ from beyond.config import BeyondConfig, describe
 from beyond.optimise import learning_rate
 from beyond.losses import further_terms, loss_columns
 from beyond.processes import start
-from beyond.weights import load_vgg19, model_from, part_of, save_weights, with_d8
+from beyond.weights import load_vgg19, model_from, part_of, save_weights, with_correction
 from data import network_input
 from ddim import DiffusionConfig
 from denoiser import DenoiserConfig
@@ -63,20 +63,20 @@ def first_networks(config, device):
     Returns: Stage2 and the frozen LPENet, both on the device.
     Raises: FileNotFoundError, ValueError for a checkpoint of something else.
     """
-    if config.split and (config.beyond.blend or config.beyond.correct):
-        raise ValueError("--split, --blend, --correct: the first leaves DHRNet as it is, and a blend would stay untrained; choose one")
     path, expected = (config.init, "s2_without_dm" if config.without_dm else "s2") if config.init else (config.stage1, "s1")
     saved = load_checkpoint(path)
     if saved.get("variant") != expected:
         raise ValueError(f"{path}: holds variant {saved.get('variant')}, not {expected}; train one with {SCRIPTS[expected]}")
+    if config.split and config.beyond.correct and not saved.get("correct"):
+        raise ValueError(f"{path}: DHRNet does not correct a merge, and --split leaves it as it is; leave out --correct, or train stage 1 with it")
     if config.init:
         network = model_from(saved, path)
     else:
         first = model_from(saved, path)
         network = Stage2(LFDiffConfig(first.config.dhrnet, first.config.lpenet, config.denoiser, config.diffusion), config.without_dm)
-        network = with_d8(network, saved.get("correct"), saved.get("blend"))
+        network = with_correction(network, saved.get("correct"))
         fill(network.dhrnet, part_of(saved, "dhrnet", path), path)
-    network = speed_up(with_d8(network, config.beyond.correct, config.beyond.blend))
+    network = speed_up(with_correction(network, config.beyond.correct))
     lpenet = fill(LPENet(network.config.lpenet), part_of(saved, "lpenet", path), path)
     lpenet.requires_grad_(False)
     network.dhrnet.requires_grad_(not config.split)
@@ -177,7 +177,7 @@ def main():
         terms = {"L_diff": L.detach(), **terms}
         if joint:
             L_r, terms_r = reconstruction_loss(hdr_hat, hdr, vgg, loss.lam)             # Eq. 11
-            L_further, further = further_terms(beyond, hdr_hat, hdr, ldr)               # 0 in the paper's run [departs D5]
+            L_further, further = further_terms(beyond, hdr_hat, hdr)                    # 0 in the paper's run [departs D5]
             L_r = L_r + L_further
             L, terms = L_r + L, {"L_r": L_r.detach(), **terms_r, **further, **terms}    # L_r + L_diff
         optimiser.zero_grad()

@@ -184,7 +184,7 @@ class Run:
         """
         saved = load_checkpoint(path)
         require(saved, ("training", "step", "best", *self.parts), path)
-        if any(saved.get(name, False) != self.made_of[name] for name in ("variant", "config", "blend", "correct")):
+        if any(saved.get(name, False) != self.made_of[name] for name in ("variant", "config", "correct")):
             raise ValueError(f"{path}: was trained with another architecture; resume with the flags it was started with, or choose another --out")
         then, now = flags_of(saved["training"]), flags_of(asdict(self.config))
         changed = [f"--{name.replace('_', '-')}" for name, value in now.items() if name not in MAY_CHANGE and then.get(name, value) != value]

@@ -24,7 +24,6 @@ import torch.nn as nn
 import torch.nn.functional as nnf
 
 from align import AlignmentModule
-from beyond.blend import BlendedDHRNet
 from beyond.correct import CorrectingDHRNet
 from data import network_input
 from denoiser import TimeResidualBlock
@@ -269,17 +268,8 @@ class FastDHRNet(DHRNet):
         return by_strips(self.output, self.refine(F_0, z), F_0, halo=1)
 
 
-class FastBlendedDHRNet(FastDHRNet, BlendedDHRNet):
-    """The same with D8's blend: three convolutions in a row."""
-
-    def forward(self, X, z=None):
-        """As the plain form."""
-        F_0 = self.align(X)
-        return by_strips(self.output, self.refine(F_0, z), F_0, X[:, :, 3:], halo=3)
-
-
 class FastCorrectingDHRNet(FastDHRNet, CorrectingDHRNet):
-    """The same where Eq. 10 corrects a merge."""
+    """The same where Eq. 10 corrects a merge (D8): three convolutions in a row."""
 
     def forward(self, X, z=None):
         """As the plain form."""
@@ -289,8 +279,7 @@ class FastCorrectingDHRNet(FastDHRNet, CorrectingDHRNet):
 
 FAST = {ResidualBlock: FastResidualBlock, AlignmentModule: FastAlignmentModule, ConditionNet: FastConditionNet,
         TimeResidualBlock: FastTimeResidualBlock, MDTA: FastMDTA, SelfAttention: FastSelfAttention, CrossAttention: FastCrossAttention,
-        ChannelAttention: FastChannelAttention, FRM: FastFRM, PIM: FastPIM, DHRNet: FastDHRNet, BlendedDHRNet: FastBlendedDHRNet,
-        CorrectingDHRNet: FastCorrectingDHRNet}
+        ChannelAttention: FastChannelAttention, FRM: FastFRM, PIM: FastPIM, DHRNet: FastDHRNet, CorrectingDHRNet: FastCorrectingDHRNet}
 
 
 def speed_up(model):

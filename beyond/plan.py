@@ -77,7 +77,7 @@ def name_results(job, out, ends, record, inputs, run):
 def make_plan(config, out, ends, known):
     """Finds the brackets and settles what is done with each.
 
-    config: InputConfig; out: folder of the results; ends: of outputs.endings; known: exposure steps that the weights know, or None.
+    config: InputConfig; out: folder of the results; ends: of outputs.endings; known: range of the steps that the weights know, stops, or None.
     Returns: list of Job; {name: what is wrong} of brackets that cannot be used.
     Raises: FileNotFoundError, ValueError, OSError where nothing can be done at all; with a single bracket, whatever is wrong with it.
     """

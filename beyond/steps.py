@@ -10,39 +10,39 @@ import torch
 
 from data import GAMMA
 
-SLACK = 0.02            # stops by which a step may differ from one of training
+SLACK = 0.06            # stops by which a step may lie outside of what training had
 WHITE = 0.97            # coded value from which a frame counts as saturated; from there up to 1 it is believed less and less
 
 
-def nearest_step(known, ev):
-    """The step of training at which a bracket is to be shown. known: steps of training, or None; ev: (3,) stops.
+def nearest_steps(known, ev):
+    """The steps at which a bracket is to be shown. known: the least and the greatest step of training, stops, or None; ev: (3,) stops.
 
-    Returns: stops, the same between all frames; None where the bracket is at such a step already, or nothing is known.
+    Returns: two steps, stops; None where the bracket's own are known, or nothing is.
     """
     taken = ev[1:] - ev[:-1]
-    step = min(known, key=lambda step: abs(step - float(taken.mean()))) if known else None
-    return step if known and float((taken - step).abs().max()) > SLACK else None
+    nearest = taken.clamp(*known) if known else taken
+    return nearest.tolist() if float((taken - nearest).abs().max()) > SLACK else None
 
 
 def in_words(known, ev):
-    """A line about a bracket that is shown at other steps than its own, else "". Arguments as of nearest_step."""
-    step = nearest_step(known, ev)
-    if step is None:
+    """A line about a bracket that is shown at other steps than its own, else "". Arguments as of nearest_steps."""
+    steps = nearest_steps(known, ev)
+    if steps is None:
         return ""
-    taken = " and ".join(f"{stops:.3g}" for stops in (ev[1:] - ev[:-1]).tolist())
-    return f"\nthe exposure steps are {taken} EV; the weights know {', '.join(f'{stops:.2g}' for stops in known)} EV, and were shown {step:.2g} EV"
+    taken, shown = (" and ".join(f"{stops:.3g}" for stops in pair) for pair in ((ev[1:] - ev[:-1]).tolist(), steps))
+    return f"\nthe exposure steps are {taken} EV; the weights know {known[0]:.2g} to {known[1]:.2g} EV, and were shown {shown} EV"
 
 
-def show_at(step, ldr, ev):
-    """A bracket as if it had been taken at another step. ldr: (1, 3, 3, H, W) coded, ev: (1, 3) stops; step: stops between all frames.
+def show_at(steps, ldr, ev):
+    """A bracket as if it had been taken at other steps. steps: two, stops; ldr: (1, 3, 3, H, W) coded, ev: (1, 3) stops.
 
     Returns: ldr and ev of the same shapes. The reference stays as it is.
     """
-    shown_ev = torch.arange(3).to(ev)[None] * step
+    shown_ev = torch.tensor([[0, steps[0], sum(steps)]]).to(ev)
     stops = (shown_ev - shown_ev[:, 1:2]) - (ev - ev[:, 1:2])                               # by which each frame is shown brighter
     shown = (ldr * 2 ** (stops / GAMMA)[:, :, None, None, None]).clamp(max=1)
     if stops[0, 2] < 0:     # where the long frame saturates it tells nothing, and shows what the reference would at its exposure
-        shown[:, 2] = torch.where(ldr[:, 2] >= WHITE, (ldr[:, 1] * 2 ** (step / GAMMA)).clamp(max=1), shown[:, 2])
+        shown[:, 2] = torch.where(ldr[:, 2] >= WHITE, (ldr[:, 1] * 2 ** (steps[1] / GAMMA)).clamp(max=1), shown[:, 2])
     return shown, shown_ev
 
 

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from beyond.fast import give_back_memory
-from beyond.steps import nearest_step, scale_back, show_at
+from beyond.steps import nearest_steps, scale_back, show_at
 from data import network_input
 from lfdiff import MULTIPLE, pad_to_multiple, reconstruct
 
@@ -84,14 +84,14 @@ def rebuild_in_tiles(rebuild, ldr, z, tile, overlap=OVERLAP):
 
 @torch.no_grad()
 def reconstruct_in_tiles(model, ldr, ev, tile=0, S=None, sampler="ddim", generator=None):
-    """lfdiff.reconstruct of one bracket, in tiles where the image is larger than one, and at a step that the weights know (steps.py, D11).
+    """lfdiff.reconstruct of one bracket, in tiles where the image is larger than one, and at steps that the weights know (steps.py, D11).
 
     model: Stage2 or the baseline Stage1, after speed_up; tile: side in pixels, 0 is none; the rest, and the result, as there.
     Raises: ValueError for a tile that cannot overlap its neighbour.
     """
-    step = nearest_step(getattr(model, "steps", None), ev[0].cpu())
-    if step is not None:
-        shown, shown_ev = show_at(step, ldr, ev)
+    steps = nearest_steps(getattr(model, "steps", None), ev[0].cpu())
+    if steps is not None:
+        shown, shown_ev = show_at(steps, ldr, ev)
         return scale_back(reconstruct_in_tiles(model, shown, shown_ev, tile, S, sampler, generator), shown, shown_ev, ldr, ev)
     if not tile or (tile >= max(ldr.shape[-2:]) and tile % MULTIPLE == 0):
         return reconstruct(model, ldr, ev, S, sampler, generator)

@@ -1,7 +1,8 @@
 """Files of weights: what inference needs, in float16, and how it comes back as a model.
 
-A file is a dict of plain values and tensors: "variant" and "config" (the architecture), "blend" (whether D8 stands behind DHRNet), "prepare" (how
-the training frames were prepared), "steps" (their exposures), "model" and "lpenet" (state dicts), "notes". Checkpoints of the train scripts have the same keys.
+A file is a dict of plain values and tensors: "variant" and "config" (the architecture), "correct" (whether DHRNet corrects a merge, D8),
+"prepare" (how the training frames were prepared), "steps" (the range of their exposure steps), "model" and "lpenet" (state dicts), "notes".
+Checkpoints of the train scripts have the same keys.
 VGG19's file for Eq. 11 is read here, too.
 """
 
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from beyond.blend import BlendedDHRNet, add_blend
 from beyond.checkpoints import check_fit, fill, load_checkpoint, save_checkpoint
 from beyond.correct import CorrectingDHRNet, add_correction
 from beyond.fast import speed_up
@@ -25,10 +25,9 @@ SHIPPED = str(Path(__file__).parent.parent / "weights" / "lfdiff.pt")     # what
 def architecture(model, prepare, steps=None):
     """What a checkpoint says of a model besides its weights.
 
-    prepare: PrepareConfig of its training frames; steps: the exposure steps they have, in stops. Returns: dict of plain values.
+    prepare: PrepareConfig of its training frames; steps: least and greatest exposure step they have, in stops. Returns: dict of plain values.
     """
-    return {"variant": model.variant, "config": asdict(model.config), "blend": isinstance(model.dhrnet, BlendedDHRNet),
-            "correct": isinstance(model.dhrnet, CorrectingDHRNet), "prepare": asdict(prepare),
+    return {"variant": model.variant, "config": asdict(model.config), "correct": isinstance(model.dhrnet, CorrectingDHRNet), "prepare": asdict(prepare),
             "steps": steps}
 
 
@@ -61,13 +60,9 @@ def model_from(checkpoint, path, variant=None):
     path: of the file, for messages; variant: another than the checkpoint's, whose networks it must hold.
     Returns: Stage1 or Stage2, float32, on the CPU. Raises: ValueError that names what does not fit. No memory is taken before all of it fits.
     """
-    dhrnet = checkpoint["config"].get("dhrnet", {})
-    older = isinstance(dhrnet, dict) and "blend" in dhrnet              # older files have it there
-    blend = checkpoint.get("blend", older and dhrnet["blend"] is True)
-    plain = {key: value for key, value in dhrnet.items() if key != "blend"} if older else dhrnet
     try:
-        config = config_from(LFDiffConfig, {**checkpoint["config"], "dhrnet": plain})
-        make = lambda: with_d8(build(variant or checkpoint["variant"], config), checkpoint.get("correct"), blend)
+        config = config_from(LFDiffConfig, checkpoint["config"])
+        make = lambda: with_correction(build(variant or checkpoint["variant"], config), checkpoint.get("correct"))
         with torch.device("meta"):
             empty = make()
     except ValueError as error:
@@ -79,9 +74,9 @@ def model_from(checkpoint, path, variant=None):
     return fill(make(), state, path)
 
 
-def with_d8(model, correct, blend):
-    """Adds D8 to a Stage1 or Stage2, in one of its forms or none: correct.py or blend.py. Returns: the model."""
-    return add_correction(model) if correct else add_blend(model) if blend else model
+def with_correction(model, correct):
+    """Has the DHRNet of a Stage1 or Stage2 correct a merge (D8) if that is wanted. Returns: the model."""
+    return add_correction(model) if correct else model
 
 
 def load_weights(path, device="cpu", fast=True):
@@ -89,7 +84,7 @@ def load_weights(path, device="cpu", fast=True):
 
     fast: give the modules their fast form (beyond/fast.py).
     Returns: the model on the device, float32, channels_last, in eval mode. model.prepare is the PrepareConfig it was trained with, and model.steps
-        the exposure steps it has seen, in stops, or None.
+        the least and the greatest exposure step it has seen, in stops, or None.
     Raises: FileNotFoundError; ValueError for a file that is not ours.
     """
     checkpoint = load_checkpoint(path)

@@ -23,7 +23,7 @@ import torch
 from brackets.register import exposed_as_frame
 from brackets.scenes import LEAST, read_frames
 
-KNOWN = 2.0, 3.0            # exposure steps of the paper's data, stops: for weights that do not say which steps they know
+KNOWN = 2.0, 3.0            # range of the exposure steps of the paper's data, stops: for weights that do not say which they know
 SHOWN = 0.05, 0.95          # coded values between which a pixel shows something
 BETTER = 0.1                # share of the pixels by which a frame must show more than one nearer to the middle, where there are three or more
 SAMPLED = 1_000_000         # pixels of a photograph that are looked at
@@ -62,7 +62,7 @@ def share_shown(path):
 def pick_reference(bracket, known=None):
     """The index of the frame that shows most, of those near the middle: of 5 or more the middle one and its neighbours, of an even number the middle two.
 
-    A frame for which the others lie at less known steps is passed over. known: exposure steps that the weights know, stops, or None.
+    A frame for which the others lie at less known steps is passed over. known: least and greatest step that the weights know, stops, or None.
     """
     n = len(bracket.paths)
     if n == 3:
@@ -78,20 +78,20 @@ def pick_reference(bracket, known=None):
     return best
 
 
-def nearest(known, steps):
-    """The known step that is nearest to the mean of the steps."""
-    return min(known, key=lambda step: abs(step - sum(steps) / len(steps)))
+def nearest(known, step):
+    """The known step that is nearest to a step."""
+    return min(max(step, known[0]), known[1])
 
 
 def best_pair(ev, reference, known):
-    """The outer frames for a reference: those whose steps are nearest to a known one, and of equally near ones the narrowest.
+    """The outer frames for a reference: those whose steps are nearest to what is known, and of equally near ones the narrowest.
 
-    Returns: by how many stops their steps differ from the known one, in all; stops from the short one to the long one; their indices, None for a frame
+    Returns: by how many stops their steps differ from known ones, in all; stops from the short one to the long one; their indices, None for a frame
     that does not exist.
     """
     def cost(pair):
         steps = [abs(float(ev[i] - ev[reference])) for i in pair if i is not None]
-        return round(sum(abs(step - nearest(known, steps)) for step in steps), 1) if steps else float("inf"), sum(steps), pair
+        return round(sum(abs(step - nearest(known, step)) for step in steps), 1) if steps else float("inf"), sum(steps), pair
 
     shorter = [i for i in range(len(ev)) if ev[reference] - ev[i] >= LEAST] or [None]
     longer = [i for i in range(len(ev)) if ev[i] - ev[reference] >= LEAST] or [None]
@@ -101,14 +101,14 @@ def best_pair(ev, reference, known):
 def choose(ev, reference, known=None):
     """Chooses the short and the long frame, and the frames beyond them.
 
-    ev: (n,) stops, rising; reference: index; known: exposure steps that the weights know, stops, or None. Returns: Choice.
+    ev: (n,) stops, rising; reference: index; known: least and greatest step that the weights know, stops, or None. Returns: Choice.
     Raises: ValueError where every frame has the reference's exposure.
     """
     known = known or KNOWN
     _, _, (short, long) = best_pair(ev, reference, known)
     if short is None and long is None:
         raise ValueError(f"choose: all frames are exposed within {LEAST:g} EV of the reference; give frames of different exposure")
-    step = nearest(known, [abs(float(ev[i] - ev[reference])) for i in (short, long) if i is not None])
+    step = nearest(known, max(abs(float(ev[i] - ev[reference])) for i in (short, long) if i is not None))
     beyond = []
     for side, last in ((-1, short), (1, long)):
         for i in range(len(ev))[::side]:

@@ -1,13 +1,12 @@
-"""Ablations at equal budget: Table 3's rows, Table 4's S and four of our own choices, in a small network and several seeds.
+"""What each part is worth: Table 3's rows and three of our own choices, trained on the recipe's data with one budget, in several seeds.
 
-    python -m synthetic --split train --export runs/ablations/data/Training --count 240 --size 192 --hdr-dir DIR --rendered-dir DIR
-    python -m synthetic --split val --export runs/ablations/data/Test --count 24 --size 256 --hdr-dir DIR --rendered-dir DIR
-    python examples/ablations.py --seeds 0 1 2        trains the runs that are missing, row by row, and prints the tables
+    python weights/recipe.py --hdr-dir DIR                        makes the renders and the bank first
+    python examples/ablations.py --hdr-dir DIR --seeds 0 1        trains the runs that are missing, row by row, and prints the table
 
-Every row sees the same number of patches: 3 epochs of each stage, or 6 where there is only one. The frames are registered, recoded and aligned along
-optical flow. The scores are PSNR in dB, from the last validation, over all scenes of Test. The prior is the one that infer.py would have; for s2,
-PSNR-mu with the true prior and with the mean one (no information) stands beside it. One seed takes about an hour on one core of an AMD EPYC.
-lfdiff.py says what the rows are.
+The network is the recipe's small one, with its losses and its schedule. Each row sees the same 48,000 patches of 64x64 pixels: 2 epochs of the bank, of which
+stage 2 has the second where there are two stages. The scores are PSNR in dB of the last step, over the first 36 scenes of the ruler. The prior is
+the one that infer.py would have; for s2, PSNR-mu with the true prior and with the mean one (no information) stands beside it. lfdiff.py says what the
+rows are. Table 4 needs no training: python evaluate.py --steps 1 2 5 10 20 50 100.
 """
 
 import csv
@@ -15,52 +14,41 @@ import statistics
 import subprocess
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from beyond.weights import load_weights
-from brackets.prepare import prepared_sample
-from brackets.scenes import Scenes, find_scenes
-from common import Seed, autocast, parse, pick_device, pick_precision, run
-from lfdiff import reconstruct
-from training import validate
+from common import Seed, parse, run
+from weights.recipe import LOSS, ROOT, SIZES
 
-HERE = Path(__file__).resolve().parent.parent
-ALL = ("--data kalantari --val-on test --val-scenes 0 --val-every 1000000 --log-every 80 --patch 64 --batch 8 --workers 1 --lam 0 "
-       "--align --linear 1 --ema 0.99")     # D6, D9 and D10, D5, D7
-STAGE1 = "train_stage1.py --channels 16 --heads 4 --frms 1 1 --lr 1e-3 --decay 0.3"
-STAGE2 = "train_stage2.py --unet-width 16 --unet-blocks 1 --lr 5e-4 --decay 0.3"
-SHORT, LONG = "--epochs 3 --decay-epochs 2", "--epochs 6 --decay-epochs 4"
-STEPS = 1, 2, 5, 10, 20, 50, 100        # Table 4 has 5, 10, 20, 50, 100
+NETWORK, UNET, TRAINING, *_ = SIZES["small"]
+ALL = f"--data bank --patch 64 --stride 128 --val-scenes 36 --val-every 1000000 --log-every 100 --workers 1 {TRAINING}"
+STAGE1, STAGE2 = f"train_stage1.py {NETWORK} {LOSS} {ALL}", f"train_stage2.py {UNET} {LOSS} {ALL}"
+WHOLE, HALF = "--epochs 2", "--epochs 1"
 
 RUNS = {        # name: (what it is, run whose LPENet and DHRNet it starts from, command)
-    "stage1": ("(stage 1 of the rows below)", None, f"{STAGE1} --high-blocks 1 {SHORT}"),
-    "baseline": ("baseline", None, f"{STAGE1} --high-blocks 1 {LONG} --baseline"),
-    "stage1_long": ("s1, sees the truth", None, f"{STAGE1} --high-blocks 1 {LONG}"),
-    "stage2_split": ("split training", "stage1", f"{STAGE2} {SHORT} --split"),
-    "stage2_without_dm": ("s2 without DM", "stage1", f"{STAGE2} {SHORT} --warmup 0.5 --without-dm"),
-    "stage2": ("s2 with DM", "stage1", f"{STAGE2} {SHORT} --warmup 0.5"),
-    "raw_z": ("s2, z not standardised", "stage1", f"{STAGE2} {SHORT} --warmup 0.5 --prior-batches 0"),
-    "leak": ("s2, β 1e-4 to 0.02: ᾱ_T = 0.13", "stage1", f"{STAGE2} {SHORT} --warmup 0.5 --beta-1 1e-4 --beta-T 0.02"),
-    "stage1_high4": ("(stage 1 of the next row)", None, f"{STAGE1} --high-blocks 4 {SHORT}"),
-    "high4": ("s2, 4 high-frequency blocks", "stage1_high4", f"{STAGE2} {SHORT} --warmup 0.5"),
-    "baseline_blend": ("baseline, blended with the frames", None, f"{STAGE1} --high-blocks 1 {LONG} --baseline --blend"),
-    "blend": ("s2 with DM, blended with the frames", "stage1", f"{STAGE2} {SHORT} --warmup 0.5 --blend"),
+    "stage1": ("(stage 1 of the rows below)", None, f"{STAGE1} {HALF}"),
+    "baseline": ("baseline", None, f"{STAGE1} {WHOLE} --baseline"),
+    "stage1_long": ("s1, sees the truth", None, f"{STAGE1} {WHOLE}"),
+    "stage2_split": ("split training", "stage1", f"{STAGE2} {HALF} --split"),
+    "stage2_without_dm": ("s2 without DM", "stage1", f"{STAGE2} {HALF} --without-dm"),
+    "stage2": ("s2 with DM", "stage1", f"{STAGE2} {HALF}"),
+    "raw_z": ("s2 with DM, z not standardised", "stage1", f"{STAGE2} {HALF} --prior-batches 0"),
+    "leak": ("s2 with DM, β 1e-4 to 0.02: ᾱ_T = 0.13", "stage1", f"{STAGE2} {HALF} --beta-1 1e-4 --beta-T 0.02"),
+    "stage1_paints": ("(stage 1 of the next row)", None, f"{STAGE1} {HALF} --no-correct"),
+    "stage2_paints": ("s2 with DM, without D8", "stage1_paints", f"{STAGE2} {HALF} --no-correct"),
 }
 
 
 @dataclass
 class AblationsConfig:
     """Which ablations to run, and where."""
-    root: str = "runs/ablations/data"           # folder with Training/ and Test/, made as the top of this file says
-    out: str = "runs/ablations"                 # folder of the runs, OUT/seedN/NAME
-    seeds: tuple[Seed, ...] = (0, 1, 2)         # of weights, data and noise
-    rows: tuple[str, ...] = tuple(RUNS)         # which rows, by name; a row needs the run that it starts from
-    train: bool = True                          # train the runs that are missing; --no-train prints the tables of those that exist
-    device: str = "auto"                        # auto, cpu, cuda, cuda:1, mps
+    hdr_dir: str = ""                       # folder of .hdr images, the recipe's
+    recipe: str = "runs/recipe"             # the recipe's folder, with renders and bank
+    out: str = "runs/ablations"             # folder of the runs, OUT/seedN/NAME
+    seeds: tuple[Seed, ...] = (0, 1)         # of weights, data and noise
+    rows: tuple[str, ...] = tuple(RUNS)     # which rows, by name; a row needs the run that it starts from
+    train: bool = True                      # train the runs that are missing; --no-train prints the table of those that exist
+    device: str = "auto"                    # auto, cpu, cuda, cuda:1, mps
 
 
 def train(config, name, seed):
@@ -69,13 +57,14 @@ def train(config, name, seed):
     if (folder / name / "best.pt").is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, *f"{command} {ALL} --seed {seed} --device {config.device}".split(), "--root", str(Path(config.root).resolve()),
-               "--out", str((folder / name).resolve())]
+    recipe = Path(config.recipe).resolve()
+    command = [sys.executable, *f"{command} --seed {seed} --device {config.device}".split(), "--root", str(recipe / "bank"),
+               "--hdr-dir", str(Path(config.hdr_dir).resolve()), "--rendered-dir", str(recipe / "rendered"), "--out", str((folder / name).resolve())]
     if begin:
         command += ["--stage1", str((folder / begin / "best.pt").resolve())]
     print(f"seed {seed}: {name}", flush=True)
     with open(folder / f"{name}.txt", "w", encoding="utf-8") as log:
-        if subprocess.run(command, cwd=HERE, stdout=log, stderr=subprocess.STDOUT).returncode:
+        if subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode:
             raise ValueError(f"{folder / name}: training failed; {folder / name}.txt says why")
 
 
@@ -100,7 +89,7 @@ def mean_and_spread(values):
 
 
 def table(config):
-    """Table 3 and our choices. Returns: rows of Markdown with title, number of seeds, PSNR-mu and -L, PSNR-mu with the true and the mean prior."""
+    """The table. Returns: rows of Markdown with title, number of seeds, PSNR-mu and -L, PSNR-mu with the true and the mean prior."""
     lines = ["| | seeds | PSNR-μ | PSNR-L | true prior | mean prior |", "|---|---|---|---|---|---|"]
     for name in config.rows:
         runs = [scores for scores in (last_scores(Path(config.out) / f"seed{seed}" / name) for seed in config.seeds) if scores]
@@ -110,31 +99,8 @@ def table(config):
     return lines
 
 
-def steps_table(config):
-    """Table 4 on Test, for the runs "stage2": they were trained with S = 10 and are sampled with others. Returns: rows of Markdown."""
-    device, scores = pick_device(config.device), {S: [] for S in STEPS}
-    dtype, test_set = pick_precision("auto", device), Scenes(find_scenes("kalantari", config.root, "test"))
-    for seed in config.seeds:
-        path = Path(config.out) / f"seed{seed}" / "stage2" / "best.pt"
-        if path.is_file():
-            model = load_weights(path, device)
-            scenes = (prepared_sample(sample, model.prepare) for sample in test_set)
-            for S, pair in validate(scenes, step_predictors(model, device, dtype), device).items():
-                scores[S].append(pair)
-    return ["| S | seeds | PSNR-μ | PSNR-L |", "|---|---|---|---|",
-            *(f"| {S} | {len(pairs)} | {mean_and_spread([mu for mu, _ in pairs])} | {mean_and_spread([l for _, l in pairs])} |" for S, pairs in scores.items())]
-
-
-def step_predictors(model, device, dtype):
-    """{S: function (ldr, ev, hdr) -> H^ after S steps}, as training.validate takes them. All of them start from the same noise."""
-    def predict(ldr, ev, hdr, S):
-        with autocast(device, dtype):
-            return reconstruct(model, ldr, ev, S, generator=torch.Generator().manual_seed(0))
-    return {S: partial(predict, S=S) for S in STEPS}
-
-
 def main():
-    """Trains row by row, each with all seeds, and prints both tables."""
+    """Trains row by row, each with all seeds, and prints the table."""
     config = parse(AblationsConfig, description=__doc__)
     unknown = [name for name in config.rows if name not in RUNS]
     if unknown:
@@ -143,7 +109,7 @@ def main():
         for name in config.rows:
             for seed in config.seeds:
                 train(config, name, seed)
-    print("\n".join([*table(config), "", *steps_table(config)]))
+    print("\n".join(table(config)))
 
 
 if __name__ == "__main__":

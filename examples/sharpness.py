@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as nnf
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from beyond.losses import gradients, well_exposed
 from beyond.weights import SHIPPED, load_weights
 from brackets.prepare import prepare, registered_frames
 from common import autocast, parse, pick_device, pick_precision, run
@@ -42,11 +41,16 @@ class SharpnessConfig:
     precision: str = "auto"                 # see infer.py
 
 
+def gradients(image):
+    """Differences to the right and downwards. image: (B, 3, H, W). Returns: (B, 6, H - 1, W - 1)."""
+    return torch.cat([image[..., :-1, 1:] - image[..., :-1, :-1], image[..., 1:, :-1] - image[..., :-1, :-1]], dim=1)
+
+
 def agreed(ldr, ev):
     """Pixels that the frames agree about, in regions of 3x3 pixels or more. ldr: (1, 3, 3, H, W), ev: (1, 3). Returns: (1, 1, H, W) bool."""
     hdr_mu, usable = T(to_radiance(ldr, ev)), (ldr > USABLE[0]) & (ldr < USABLE[1])
     difference = nnf.avg_pool2d(hdr_mu[0] - hdr_mu[:, 1], 5, 1, 2, count_include_pad=False).abs()       # (3, 3, H, W): frame, channel
-    good = ((difference < AGREE) | ~usable[0]).all(dim=(0, 1)) & well_exposed(ldr)                      # (1, 1, H, W)
+    good = (((difference < AGREE) | ~usable[0]) & usable[:, 1]).all(dim=(0, 1))[None, None]               # (1, 1, H, W)
     return nnf.max_pool2d((~good).float(), 3, 1, 1) == 0
 
 

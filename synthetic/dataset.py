@@ -232,9 +232,9 @@ class SyntheticBrackets(torch.utils.data.Dataset):
 
     @property
     def steps(self):
-        """The nominal exposure steps that are drawn, in stops, rising; of a range one for every tenth of a stop."""
-        low, high = self.config.ev_range
-        return tuple(sorted(self.config.ev_steps)) or tuple(np.arange(low, high + 0.05, 0.1).round(1).tolist())
+        """The range of the nominal exposure steps, in stops: least and greatest."""
+        steps = self.config.ev_steps or self.config.ev_range
+        return float(min(steps)), float(max(steps))
 
     def __len__(self):
         return self.length

@@ -69,15 +69,15 @@ def test_training_goes_on_from_weights_with_their_architecture(trained, tmp_path
     assert load_checkpoint(tmp_path / "one" / "last.pt")["config"] == shipped["config"]
 
 
-def test_stage_2_gives_a_blend_to_a_dhrnet_that_has_none_and_keeps_the_rest(trained, tmp_path):
+def test_stage_2_has_a_dhrnet_correct_a_merge_that_did_not_and_keeps_the_rest(trained, tmp_path):
     first, second = trained
-    run_script(train_stage2, *DATA, "--init", second / "weights.pt", "--blend", "--epochs", "2", "--lr", "1e-3", "--warmup", "0", "--out", tmp_path / "two")
+    run_script(train_stage2, *DATA, "--init", second / "weights.pt", "--correct", "--epochs", "2", "--lr", "1e-3", "--warmup", "0", "--out", tmp_path / "two")
     saved = load_checkpoint(tmp_path / "two" / "last.pt")
-    assert saved["blend"] and saved["model"]["dhrnet.blend.weigh.weight"].abs().max() > 0       # and it learns
+    assert saved["correct"] and saved["model"]["dhrnet.blend.weigh.weight"].abs().max() > 0       # and it learns
     run_script(train_stage2, *DATA, "--init", tmp_path / "two" / "weights.pt", "--epochs", "1", "--lr", "1e-9", "--out", tmp_path / "three")
     assert "dhrnet.blend.weigh.weight" in weights(tmp_path / "three")
-    config = train_stage2.Stage2Config(init=str(second / "weights.pt"), beyond=BeyondConfig(blend=True))
-    with pytest.raises(ValueError, match="--split, --blend"):
+    config = train_stage2.Stage2Config(init=str(second / "weights.pt"), beyond=BeyondConfig(correct=True))
+    with pytest.raises(ValueError, match="--split leaves it as it is"):
         train_stage2.first_networks(replace(config, split=True), torch.device("cpu"))
     network, _ = train_stage2.first_networks(config, torch.device("cpu"))
     shipped = load_checkpoint(second / "weights.pt")["model"]
@@ -268,7 +268,7 @@ def test_the_further_terms_and_the_alignment_are_off_by_default_and_reach_where_
     asked, prepared, true_terms = [], [], script.further_terms
 
     def terms(beyond, *images):
-        asked.append((beyond.linear, beyond.decibel, beyond.sharp))
+        asked.append((beyond.linear, beyond.decibel))
         return true_terms(beyond, *images)
 
     def prepare(sample, config):
@@ -276,12 +276,12 @@ def test_the_further_terms_and_the_alignment_are_off_by_default_and_reach_where_
         return sample
     monkeypatch.setattr(script, "further_terms", terms)
     monkeypatch.setattr(training, "prepared_sample", prepare)
-    for name, flags in (("paper", []), ("beyond", ["--linear", "3", "--decibel", "0.5", "0.75", "--sharp", "0.25", "--align"])):
+    for name, flags in (("paper", []), ("beyond", ["--linear", "3", "--decibel", "0.5", "0.75", "--align"])):
         words = ["--epochs", "1", *flags]
         out = stage1(tmp_path / name, *words) if script is train_stage1 else stage2(tmp_path / name, trained[0], "--warmup", "0", *words)
         assert load_checkpoint(out / "last.pt")["prepare"] == asdict(PrepareConfig() if flags else UNPREPARED)
-        assert (len(column(out, "soft")) if flags else "soft" not in (out / "log.csv").read_text()) == 1
-    assert set(asked) == {(0.0, (0.0, 0.0), 0.0), (3.0, (0.5, 0.75), 0.25)} and prepared == [UNPREPARED, PrepareConfig()]
+        assert (len(column(out, "dB_l")) if flags else "dB_l" not in (out / "log.csv").read_text()) == 1
+    assert set(asked) == {(0.0, (0.0, 0.0)), (3.0, (0.5, 0.75))} and prepared == [UNPREPARED, PrepareConfig()]
 
 
 def test_every_default_is_the_paper_s():
@@ -290,8 +290,7 @@ def test_every_default_is_the_paper_s():
     for config in (one, two):
         t = config.training
         assert (t.data, t.patch, t.stride, t.batch, t.epochs, t.lr, t.decay, t.decay_epochs) == ("kalantari", 128, 64, 64, 300, 1e-4, 0.1, 50)
-        assert asdict(config.beyond) == {"align": False, "blend": False, "correct": False, "cosine": 0, "ema": 0.0, "linear": 0.0,
-                                         "decibel": (0.0, 0.0), "sharp": 0.0}
+        assert asdict(config.beyond) == {"align": False, "correct": False, "cosine": 0, "ema": 0.0, "linear": 0.0, "decibel": (0.0, 0.0)}
         assert config.loss.lam == 1e-2 and config.beyond.prepare == UNPREPARED
     assert (one.model.dhrnet.channels, one.model.dhrnet.frms, one.model.dhrnet.heads) == (60, (3, 3, 3), 6)
     assert (two.diffusion.T, two.diffusion.S, two.diffusion.predict, two.warmup) == (200, 10, "v", 0.3)

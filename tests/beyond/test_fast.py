@@ -12,7 +12,6 @@ import torch.nn.functional as nnf
 
 from align import AlignmentModule
 from beyond import fast
-from beyond.blend import BlendedDHRNet, add_blend
 from beyond.correct import CorrectingDHRNet, add_correction
 from beyond.fast import FAST, FastFRM, by_strips, cosines, mix_channels, speed_up, strip_rows
 from data import network_input
@@ -36,10 +35,10 @@ def random_map(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def with_d8(add):
+def correcting_dhrnet():
     model = fresh("s2")
     model.dhrnet = DHRNet(SMALL)
-    return add(model).dhrnet
+    return add_correction(model).dhrnet
 
 
 X, z = random_map(1, 3, 6, 52, 44).abs(), random_map(1, 3, 13, 11, seed=1)
@@ -55,8 +54,7 @@ CASES = {   # one for each class of FAST: module, its inputs at a size that stri
     FRM: (lambda: FRM(SMALL), (random_map(1, 12, 54, 38),)),
     PIM: (lambda: PIM(SMALL, 3), (random_map(1, 12, 52, 44), z)),
     DHRNet: (lambda: DHRNet(SMALL), (X, z)),
-    BlendedDHRNet: (lambda: with_d8(add_blend), (X, z)),
-    CorrectingDHRNet: (lambda: with_d8(add_correction), (X.clamp(max=1), z)),
+    CorrectingDHRNet: (correcting_dhrnet, (X.clamp(max=1), z)),
 }
 
 
@@ -67,7 +65,7 @@ def pair_of(kind):
     plain = make().eval()
     for parameter in plain.parameters():
         nn.init.normal_(parameter, std=0.1 if isinstance(plain, DHRNet) else 0.3)       # a sigmoid of large features hides their differences
-    if kind in (CrossAttention, PIM, DHRNet, BlendedDHRNet, CorrectingDHRNet):        # a softmax over cosines, by a gamma that is far from 0
+    if kind in (CrossAttention, PIM, DHRNet, CorrectingDHRNet):        # a softmax over cosines, by a gamma that is far from 0
         for module in plain.modules():
             if isinstance(module, CrossAttention):
                 module.gamma.data.fill_(0.7)

@@ -5,7 +5,6 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from beyond.blend import BlendedDHRNet, add_blend
 from beyond.checkpoints import save_checkpoint
 from beyond.weights import load_weights, save_weights
 from brackets.prepare import UNPREPARED, PrepareConfig
@@ -82,17 +81,13 @@ def test_weights_that_are_not_finite_are_named_and_not_blamed_on_the_precision(t
         load_weights(tmp_path / "weights.pt")
 
 
-def test_the_blend_comes_back_with_its_weights_and_a_file_that_names_no_preparation_means_none(tmp_path):
-    model = add_blend(fresh("s2"))
-    save_weights(tmp_path / "weights.pt", model, UNPREPARED, {})
-    loaded = load_weights(tmp_path / "weights.pt", fast=False)
-    assert type(loaded.dhrnet) is BlendedDHRNet and torch.equal(loaded.dhrnet.blend.weigh.bias, model.dhrnet.blend.weigh.bias)
+def test_a_file_that_names_no_preparation_and_no_steps_means_none(tmp_path):
+    save_weights(tmp_path / "weights.pt", fresh("s2"), UNPREPARED, {})
     checkpoint = torch.load(tmp_path / "weights.pt", weights_only=True)
-    del checkpoint["prepare"], checkpoint["blend"], checkpoint["steps"], checkpoint["config"]["denoiser"]["unet_window"]
-    checkpoint["config"]["dhrnet"]["blend"] = True                      # where it stood in files from before the rooms
+    del checkpoint["prepare"], checkpoint["correct"], checkpoint["steps"], checkpoint["config"]["denoiser"]["unet_window"]
     save_checkpoint(tmp_path / "old.pt", checkpoint)
     old = load_weights(tmp_path / "old.pt")
-    assert old.prepare == UNPREPARED and old.steps is None and hasattr(old.dhrnet, "blend") and old.config.denoiser.unet_window == 0
+    assert old.prepare == UNPREPARED and old.steps is None and old.config.denoiser.unet_window == 0
 
 
 def test_missing_weight_file_is_named(tmp_path):

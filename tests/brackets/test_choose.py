@@ -24,7 +24,8 @@ def found(names, ev):
     (steps(2, 3), 1, None, (0, 1, 2), []),
     (steps(1, 5), 2, (2, 3), (0, 2, 4), []),
     (steps(1, 7), 3, (2, 3), (1, 3, 5), [0, 6]),
-    (steps(1, 7), 3, (3,), (0, 3, 6), []),
+    (steps(1, 7), 3, (3, 3), (0, 3, 6), []),
+    (steps(1, 7), 3, (0.7, 4), (2, 3, 4), [0, 1, 5, 6]),
     (steps(1, 9), 4, (2, 3), (2, 4, 6), [0, 1, 7, 8]),
     (steps(2, 5), 2, (2, 3), (1, 2, 3), [0, 4]),
     (steps(0.7, 7), 3, (2, 3), (0, 3, 6), []),
@@ -66,7 +67,7 @@ def test_the_reference_is_the_frame_that_shows_clearly_most_near_the_middle(tmp_
         bracket = found([], steps(2, 5))
         bracket.paths = sorted(greys(tmp_path / name, [(100, share) for share in shares]).iterdir())
         assert pick_reference(bracket, (2, 3)) == expected, name
-    bracket.ev = np.array([0, 2, 4, 5.5, 8])          # the fourth has no neighbours at known steps
+    bracket.ev = np.array([0, 2, 4, 7, 8])          # nothing lies at a known step above the fourth
     assert pick_reference(bracket, (2, 3)) == 2
     bracket.paths, bracket.ev = bracket.paths[:2], np.array([0, 2])
     assert pick_reference(bracket) == 1
