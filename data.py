@@ -100,7 +100,7 @@ class Patches(Dataset):
     @property
     def steps(self):
         """The range of the exposure steps, in stops, to a tenth of a stop: least and greatest, without the outermost hundredth."""
-        return tuple(np.quantile(np.diff(self.ev), (0.01, 0.99)).round(1).tolist())
+        return tuple(np.quantile(np.diff(self.ev), (0.01, 0.99)).round(1).clip(min=0.1).tolist())
 
     def __getstate__(self):
         return {**self.__dict__, "_open": {}}  # a memory map would be pickled with all its pixels

@@ -146,6 +146,15 @@ def test_an_opened_dataset_is_pickled_without_its_pixels(tmp_path):
     assert len(pickled) < 5000 and same(pickle.loads(pickled)[0], before)
 
 
+@pytest.mark.parametrize(("stops", "expected"), [
+    ([(0, 2, 4), (0, 3, 6)], (2.0, 3.0)),
+    ([(0, 0.72, 4.7), (0, 2, 3)] * 200 + [(0, 3, 1), (0, 9, 18)], (0.7, 4.0)),      # two of 402 are taken for mistakes
+    ([(0, -1, 1), (0, -1, 1)], (0.1, 2.0))])
+def test_the_steps_of_patches_are_their_range_without_the_outermost(tmp_path, stops, expected):
+    one, _ = scene(tmp_path / "s.npy", size=(8, 8))
+    assert data.Patches([(one[0], np.array(ev, np.float32)) for ev in stops], patch=8).steps == expected
+
+
 def test_patches_refuse_scenes_they_cannot_use(tmp_path):
     with pytest.raises(ValueError, match="too small for patches of 128"):
         data.Patches([scene(tmp_path / "b.npy")[0]])
