@@ -1,6 +1,6 @@
 """Makes weights from nothing: data, stage 1, stage 2, the file in place of the shipped one, the scores.
 
-It has not been run to its end yet: the shipped file is older (docs/weights.md).
+It has not been run to its end yet: the shipped file is older (docs/training.md).
 
     python weights/recipe.py --hdr-dir DIR                  the small network; resumes wherever it was stopped
     python weights/recipe.py --hdr-dir DIR --size paper     the paper's network, for a machine with one GPU and 16 cores
