@@ -80,8 +80,9 @@ def test_stage_2_has_a_dhrnet_correct_a_merge_that_did_not_and_keeps_the_rest(tr
     with pytest.raises(ValueError, match="--split leaves it as it is"):
         train_stage2.first_networks(replace(config, split=True), torch.device("cpu"))
     network, _ = train_stage2.first_networks(config, torch.device("cpu"))
-    shipped = load_checkpoint(second / "weights.pt")["model"]
-    assert all(torch.equal(network.state_dict()[name], value.float()) for name, value in shipped.items())
+    before, now = load_checkpoint(second / "weights.pt")["model"], network.state_dict()
+    assert all(torch.equal(now[name], value.float()) for name, value in before.items() if not name.startswith("dhrnet.out."))
+    assert now["dhrnet.out.weight"].abs().max() == 0        # Eq. 10 no longer paints the image; what it corrects, it has to learn
 
 
 def test_the_shipped_weights_hold_what_training_needs_to_go_on():
