@@ -1,17 +1,17 @@
 """Which frames of a bracket the network sees. It takes three, and photographers take two, five, seven or nine.
 
 The reference is the frame whose moment the result shows. Of the others, the network sees one that is shorter and one that is longer, at exposure
-steps that its weights know. Frames beyond these three are put into the result afterwards (wider.py). On synthetic brackets of 7 and 9 frames, the
-narrower of two such triples gave better results than the wider one, because what the network need not rebuild comes out as it was taken.
+steps that its weights know. Frames beyond these three are put into the result afterwards (wider.py). On synthetic brackets of 7 and 9 frames, with
+earlier weights, the narrower of two such triples gave better results than the wider one, because what the network need not rebuild comes out as taken.
 A frame that does not exist is black where it is the short one, and white where it is the long one, so that nothing is learned of the camera from it.
 After the alignment, it shows the reference at its exposure. PSNR-mu / PSNR-L of the shipped weights on 16 synthetic scenes with motion:
                                                                           the longer frame is the reference     the shorter one is
-    the reference at its exposure                                         38.8 / 36.8                           44.3 / 39.1
-    the other frame at its exposure                                       36.6 / 36.7                           42.4 / 35.9
-    nothing (white, black)                                                32.4 / 36.1                           36.9 / 33.5
-    no network: a merge of the two aligned frames                         34.4 / 34.5                           39.9 / 33.3
-    no network: the reference alone                                       27.5 / 20.5                           38.2 / 38.1
-    all three frames                                                      40.7 / 36.8                           44.4 / 38.5
+    the reference at its exposure                                         41.5 / 38.3                           46.7 / 41.5
+    the other frame at its exposure                                       39.2 / 38.2                           45.7 / 37.0
+    nothing (white, black)                                                40.9 / 38.3                           44.7 / 39.7
+    no network: a merge of the two aligned frames                         36.2 / 36.2                           42.3 / 35.3
+    no network: the reference alone                                       29.3 / 22.3                           40.9 / 40.0
+    all three frames                                                      43.0 / 38.3                           47.5 / 39.4
 (examples/two_frames.py; in the second column, the truth ends where the reference clips)
 """
 
