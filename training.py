@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from beyond.checkpoints import fill, fill_state, flags_of, load_checkpoint, require, save_checkpoint
+from beyond.checkpoints import check_run, fill_parts, flags_of, load_checkpoint, save_checkpoint
 from beyond.log import Log
 from beyond.optimise import follow
 from beyond.processes import catch_signals, ignore_signals, job
@@ -183,16 +183,13 @@ class Run:
             checkpoint's. MAY_CHANGE names the settings that may differ.
         """
         saved = load_checkpoint(path)
-        require(saved, ("training", "step", "best", *self.parts), path)
+        then, now = check_run(saved, self.parts, self.further, path), flags_of(asdict(self.config))
         if any(saved.get(name, False) != self.made_of[name] for name in ("variant", "config", "correct")):
             raise ValueError(f"{path}: was trained with another architecture; resume with the flags it was started with, or choose another --out")
-        then, now = flags_of(saved["training"]), flags_of(asdict(self.config))
         changed = [f"--{name.replace('_', '-')}" for name, value in now.items() if name not in MAY_CHANGE and then.get(name, value) != value]
         if changed:
             raise ValueError(f"{path}: was trained with another {', '.join(changed)}; resume with the flags it was started with")
-        for name, part in self.parts.items():
-            if saved[name]:                         # the scaler's state is empty unless the run was in float16
-                (fill if isinstance(part, torch.nn.Module) else fill_state)(part, saved[name], path)
+        fill_parts(self.parts, saved, path)
         ratio = now["lr"] / then["lr"]              # a lower --lr on resuming lowers what the schedule has made of it
         for group in self.parts["optimiser"].param_groups:
             group["lr"], group["initial_lr"] = group["lr"] * ratio, group["initial_lr"] * ratio

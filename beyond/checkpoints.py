@@ -4,6 +4,7 @@ PyTorch writes a zip archive with a checksum for each tensor, but does not look 
 """
 
 import io
+import math
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from common import write_atomically
 
 REQUIRED, OPTIONAL = {"variant": str, "config": dict, "model": dict}, {"blend": bool, "correct": bool, "lpenet": dict, "training": dict, "step": int}
 FLOATS = torch.float32, torch.float16, torch.bfloat16, torch.float64        # what a network's tensors may be
+CHANGE = {"lr": 0, "_last_lr": 0, "initial_lr": 1e-30, "base_lrs": 1e-30, "last_epoch": 0, "_step_count": 1, "step_size": 1, "scale": 1e-30,
+          "_growth_tracker": 0}     # what differs from step to step or with the length of the data, and its least value
 
 
 def save_checkpoint(path, checkpoint):
@@ -72,11 +75,23 @@ def _are_steps(steps):
     return stops and list(steps) == sorted(steps)
 
 
-def require(checkpoint, names, path):
-    """Raises: ValueError where a checkpoint lacks what a run needs to go on. path: of the file, for the message."""
-    for name in names:
-        if name not in checkpoint:
+def check_run(saved, parts, whole, path):
+    """Looks at the plain values that a run goes on from.
+
+    saved: checkpoint; parts: names of what else it must hold; whole: names of its whole numbers beside "step"; path: of the file, for the message.
+    Returns: the settings of the run, as of flags_of. Raises: ValueError where one is missing or is not what such a value can be.
+    """
+    for name in ("training", "step", "best", *parts):
+        if name not in saved:
             raise ValueError(f"{path}: has no {name}, so it is not the last.pt of a run; name another --out, or start from it with --init")
+    settings = flags_of(saved["training"])
+    fits = {**{name: type(saved.get(name, 0)) is int and 0 <= saved.get(name, 0) < 2 ** 31 for name in ("step", *whole)},
+            "best": type(saved["best"]) is float and -math.inf <= saved["best"] < math.inf,
+            "lr": type(settings.get("lr")) is float and 0 < settings["lr"] < math.inf}
+    for name in (name for name, sound in fits.items() if not sound):
+        raise ValueError(f"{path}: its {name} is {settings.get(name) if name == 'lr' else saved[name]!r:.60}, with which no run can go on; "
+                         "start from it with --init")
+    return settings
 
 
 def _is_plain(tensor):
@@ -115,22 +130,55 @@ def fill(module, state, path):
     return module
 
 
-def _check_moments(parameter, moments):
-    """Raises: ValueError where what an optimiser keeps of a parameter, a dict, is not plain, finite tensors of its shape or single numbers."""
-    for name, value in moments.items():
-        fits = isinstance(value, torch.Tensor) and value.layout is torch.strided and value.shape in (parameter.shape, ()) and bool(value.isfinite().all())
-        if not fits or value.untyped_storage().nbytes() < value.numel() * value.element_size():
-            raise ValueError(f"{name} is no finite tensor of the shape {tuple(parameter.shape)}")
+def _moments(optimiser, state):
+    """What Adam keeps of its parameters, {number of the parameter: {name: tensor}}, as a file has it. Raises: ValueError, KeyError where it does not fit."""
+    parameters = dict(enumerate(parameter for group in optimiser.param_groups for parameter in group["params"]))
+    for number, moments in state.items():
+        shape = parameters[number].shape
+        if moments.keys() != {"step", "exp_avg", "exp_avg_sq"}:
+            raise ValueError(f"of parameter {number} it keeps {', '.join(map(str, moments)) or 'nothing'}")
+        for name, value in moments.items():
+            fits = isinstance(value, torch.Tensor) and _is_plain(value) and value.shape == (() if name == "step" else shape) and bool(value.isfinite().all())
+            if not fits or value.untyped_storage().nbytes() < value.numel() * value.element_size() or (name != "exp_avg" and (value < 0).any()):
+                raise ValueError(f"{name} of parameter {number} is no such tensor as Adam keeps")
+    return state
+
+
+def _settings(fresh, state):
+    """The settings of an optimiser's group, a schedule or a scaler as a file has them.
+
+    fresh: the same of this run before its first step. What changes in a run has its kind and its range, and the rest equals it. PyTorch's versions
+    differ in the rest: what the file lacks is taken from here, what is not here is left out. Raises: ValueError, KeyError where it does not fit.
+    """
+    found = {name: state[name] if name in CHANGE else state.get(name, value) for name, value in fresh.items()}
+    for name, value in fresh.items():
+        old, new = (part if isinstance(part, list) else [part] for part in (value, found[name]))
+        if not (found[name] == value or (name in CHANGE and [*map(type, old)] == [*map(type, new)] and all(CHANGE[name] <= x < math.inf for x in new))):
+            raise ValueError(f"its {name} is {found[name]!r:.60}")
+    return found
 
 
 def fill_state(part, state, path):
-    """As fill, for an optimiser, a schedule or a scaler."""
+    """As fill, for Adam, a schedule or a scaler."""
+    fresh = part.state_dict()
     try:
-        part.load_state_dict(state)
-        for parameter, moments in part.state.items() if isinstance(part, torch.optim.Optimizer) else ():
-            _check_moments(parameter, moments)
+        if isinstance(part, torch.optim.Optimizer):
+            groups = [_settings(*pair) for pair in zip(fresh["param_groups"], state["param_groups"], strict=True)]
+            part.load_state_dict({"state": _moments(part, state["state"]), "param_groups": groups})
+        else:
+            part.load_state_dict(_settings(fresh, state))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path}: its state of {type(part).__name__} does not fit ({type(error).__name__}: {error}); start from it with --init") from None
+
+
+def fill_parts(parts, saved, path):
+    """Loads what a run goes on with. parts: {name: network, optimiser, schedule or scaler}; saved: checkpoint. Raises: ValueError as check_fit."""
+    for name, part in parts.items():
+        if name != "scaler" or saved[name] != {}:           # its state is empty unless the run was in float16
+            (fill if isinstance(part, torch.nn.Module) else fill_state)(part, saved[name], path)
+    skipped = saved["scaler"] != {}                         # in float16 the first steps may leave the optimiser out
+    if parts["schedule"].last_epoch != saved["step"] or (saved["step"] and not skipped and not parts["optimiser"].state):
+        raise ValueError(f"{path}: its schedule or its optimiser has made other steps than the run, {saved['step']}; start from it with --init")
 
 
 def flags_of(config):

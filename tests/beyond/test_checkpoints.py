@@ -1,6 +1,9 @@
 """beyond/checkpoints.py: what is saved comes back; what is damaged, foreign or does not fit is refused before anything is built from it."""
 
+import copy
+import functools
 import math
+import operator
 import os
 import struct
 import zipfile
@@ -8,7 +11,7 @@ import zipfile
 import pytest
 import torch
 
-from beyond.checkpoints import check_fit, fill, fill_state, load_checkpoint, save_checkpoint
+from beyond.checkpoints import check_fit, check_run, fill, fill_parts, load_checkpoint, save_checkpoint
 from scripts import ROOT
 
 
@@ -144,22 +147,92 @@ def test_weights_of_every_usual_precision_are_taken(dtype):
     assert network(torch.ones(1, 3)).tolist() == [[1.5, 1.5]]
 
 
-def stepped():
-    """An optimiser that has made one step, and its network."""
-    network = torch.nn.Linear(3, 2)
-    optimiser = torch.optim.Adam(network.parameters())
-    network(torch.ones(1, 3)).sum().backward()
-    optimiser.step()
-    return optimiser
+def made_of(network, cosine):
+    """The parts of a run: network, Adam, schedule, and a scaler that is off, as it is without float16."""
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    schedule = (torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: 1 - n / 2) if cosine else
+                torch.optim.lr_scheduler.StepLR(optimiser, 1, 0.1))
+    return {"trained": network, "optimiser": optimiser, "schedule": schedule, "scaler": torch.amp.GradScaler("cpu", enabled=False)}
 
 
-@pytest.mark.parametrize("change", [lambda value: value[:1], lambda value: value.to_sparse(), lambda value: value.to("meta"), lambda value: value * math.nan,
-                                    lambda value: None, lambda value: torch.zeros(1).expand(value.shape)],
-                         ids=["shape", "sparse", "meta", "nan", "none", "more than there is"])
-def test_what_an_optimiser_keeps_is_of_its_parameters_shapes_and_finite(change):
-    """Else the first step would fail, or make the weights nan."""
-    fill_state(stepped(), stepped().state_dict(), "file.pt")
-    state = stepped().state_dict()
-    state["state"][0]["exp_avg"] = change(state["state"][0]["exp_avg"])
-    with pytest.raises(ValueError, match="file.pt: its state of Adam does not fit .*; start from it with --init"):
-        fill_state(stepped(), state, "file.pt")
+def run_of_two_steps(cosine=False):
+    """A checkpoint of a run after two steps, as training.py saves it; the cosine is then at its end, where the learning rate is 0."""
+    parts = made_of(torch.nn.Linear(3, 2), cosine)
+    for _ in range(2):
+        parts["optimiser"].zero_grad()
+        parts["trained"](torch.ones(1, 3)).square().sum().backward()
+        parts["optimiser"].step()
+        parts["schedule"].step()
+    states = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
+    return {"training": {"training": {"lr": 1e-3}}, "step": 2, "best": -math.inf, "warmup_steps": 1, **states}
+
+
+def resumed(saved, cosine=False):
+    """A fresh run that has taken up a checkpoint, as its parts."""
+    parts = made_of(torch.nn.Linear(3, 2), cosine)
+    assert check_run(saved, parts, ["warmup_steps"], "last.pt") == {"lr": 1e-3}
+    fill_parts(parts, saved, "last.pt")
+    return parts
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_a_run_takes_up_all_that_its_checkpoint_holds(cosine):
+    saved = run_of_two_steps(cosine)
+    parts = resumed(saved, cosine)
+    assert parts["optimiser"].param_groups[0]["lr"] == (0 if cosine else pytest.approx(1e-5)) and parts["schedule"].last_epoch == 2
+    again = parts["optimiser"].state_dict()
+    assert all(torch.equal(again["state"][k][name], value) for k in (0, 1) for name, value in saved["optimiser"]["state"][k].items())
+    assert {**again, "state": 0} == {**saved["optimiser"], "state": 0} and parts["schedule"].state_dict() == saved["schedule"]
+    assert torch.equal(parts["trained"].weight, saved["trained"]["weight"])
+
+
+def test_a_run_takes_up_what_another_version_of_pytorch_says_of_optimiser_and_schedule():
+    saved = run_of_two_steps()
+    saved["optimiser"]["param_groups"][0]["of a later version"] = saved["schedule"]["step"] = 1
+    del saved["optimiser"]["param_groups"][0]["decoupled_weight_decay"], saved["schedule"]["_is_initial"]
+    schedule = resumed(saved)["schedule"]
+    schedule.step()
+    assert schedule.last_epoch == 3
+
+
+ODD_VALUES = {
+    "step": [-5, 10 ** 12, True, 2.0, "x", None, 0, 3], "warmup_steps": [-1, True, 0.5, None], "best": ["x", None, [1], math.nan, math.inf, 10 ** 400, True],
+    "training": [{}, {"training": None}, *({"lr": lr} for lr in (0.0, "x", None, [1], -1.0, math.inf, math.nan, True, 10 ** 400))],
+    "trained": [{}, None, [], "x", {"weight": torch.zeros(2, 3)}],
+    "optimiser": [{}, None, 1, {"param_groups": 3}],
+    "optimiser/state": [{}, None, {0: {}}, {7: {}}, {"x": {"a": 1}}, {-1: {}}],
+    "optimiser/state/0": [{}, 5],
+    "optimiser/state/0/step": [2, torch.tensor(-2.0), torch.ones(1), None],
+    "optimiser/state/0/exp_avg": [torch.tensor(0.0), torch.zeros(3, 2), torch.zeros(2, 3).cfloat(), torch.zeros(2, 3).int(), torch.zeros(1).expand(2, 3),
+                                  torch.full((2, 3), math.nan), torch.zeros(2, 3, device="meta"), torch.zeros(2, 3).to_sparse(), None],
+    "optimiser/state/0/exp_avg_sq": [torch.full((2, 3), -1.0), torch.zeros(7)],
+    "optimiser/param_groups": [[], None], "optimiser/param_groups/0": [{}, 3], "optimiser/param_groups/0/params": [[1, 0], [0]],
+    "optimiser/param_groups/0/lr": ["x", None, -1.0, math.nan, math.inf, True], "optimiser/param_groups/0/initial_lr": ["x", 0.0, math.inf],
+    "optimiser/param_groups/0/betas": ["x", (2.0, 3.0), None], "optimiser/param_groups/0/eps": [None, math.nan],
+    "optimiser/param_groups/0/weight_decay": ["x", math.nan], "optimiser/param_groups/0/amsgrad": [True], "optimiser/param_groups/0/maximize": [True],
+    "schedule": [{}, None, [1], {"step": 1}], "schedule/last_epoch": ["x", None, [1], 2.5, -3, math.nan, 1, True], "schedule/step_size": ["x", 0, -1, None, 2.5],
+    "schedule/gamma": ["x", None, math.nan, 0.5], "schedule/base_lrs": [[], "abc", [0.0], [math.nan]], "schedule/_last_lr": [[], [math.nan]]}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("place", ODD_VALUES)
+def test_an_odd_value_anywhere_in_a_run_is_one_line_with_the_file_and_a_cure(place):
+    *above, name = [int(word) if word == "0" else word for word in place.split("/")]
+    for value in ODD_VALUES[place]:
+        saved = run_of_two_steps()
+        functools.reduce(operator.getitem, above, saved)[name] = value
+        with pytest.raises(ValueError, match=r"^last\.pt: .*; .+$"):
+            resumed(saved)
+            pytest.fail(f"{place} may be {value!r}")
+
+
+def test_a_run_of_float16_takes_up_its_scaler_and_may_have_skipped_its_first_steps():
+    saved, fresh = {**run_of_two_steps(), "scaler": torch.amp.GradScaler("cpu").state_dict()}, made_of(torch.nn.Linear(3, 2), False)
+    saved["scaler"]["scale"], saved["optimiser"]["state"] = 256.0, {}
+    parts = {**fresh, "scaler": torch.amp.GradScaler("cpu")}
+    fill_parts(parts, saved, "last.pt")
+    assert parts["scaler"].state_dict()["scale"] == 256
+    for scale in "x", 0.0, math.nan, math.inf, 1:
+        saved["scaler"]["scale"] = scale
+        with pytest.raises(ValueError, match="last.pt: its state of GradScaler does not fit .*its scale is .*; start from it with --init"):
+            fill_parts(parts, saved, "last.pt")
