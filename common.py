@@ -59,13 +59,15 @@ def _misfit(value, kind):
 
 
 def check(config):
-    """Returns a dataclass, if its values are of the types and ranges of its fields. Raises: ValueError for others, for nan and for an empty name."""
+    """Returns a dataclass, if its values are of the types and ranges of its fields. Raises: ValueError for others, for nan and for what is empty."""
     kinds = typing.get_type_hints(type(config), include_extras=True)
     for name, value, default in ((field.name, getattr(config, field.name), field.default) for field in fields(config)):
         if is_dataclass(value):
             check(value)
-        elif misfit := f"a name; left out, it is {default}" if value == "" and isinstance(default, str) and default else _misfit(value, kinds[name]):
-            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value if value != "" else '""'
+            continue
+        empty = value in ("", ()) and isinstance(default, type(value)) and len(default) > 0
+        if misfit := f"{'a name' if value == '' else 'a value or more'}; left out, it is {default}" if empty else _misfit(value, kinds[name]):
+            shown = (" ".join(map(str, value)) if isinstance(value, tuple) else str(value)) or '""'
             raise ValueError(f"--{name.replace('_', '-')} {shown}: must be {misfit}")
     return config
 

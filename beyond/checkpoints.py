@@ -121,6 +121,8 @@ def check_fit(module, state, path):
             raise ValueError(f"{path}: {name} claims more values than the file holds; use another file")
         if not state[name].isfinite().all():
             raise ValueError(f"{path}: {name} holds values that are not finite; use an earlier checkpoint")
+        if name == "z_std" and not (state[name] > 0).all():
+            raise ValueError(f"{path}: {name} is {state[name].flatten().tolist()}, and a deviation is positive; use another file")
 
 
 def fill(module, state, path):

@@ -54,6 +54,12 @@ def part_of(checkpoint, name, path):
     return state
 
 
+def in_a_file(path, error):
+    """What an error means whose setting is no flag of the command line but stands in a file. Returns: ValueError, to be raised."""
+    text = str(error)
+    return ValueError(f"{path}: its settings do not fit ({text.replace('--', '')}); name another file" if text.startswith("--") else f"{path}: {text}")
+
+
 def model_from(checkpoint, path, variant=None):
     """A model of the architecture that a checkpoint describes, with its weights.
 
@@ -66,7 +72,7 @@ def model_from(checkpoint, path, variant=None):
         with torch.device("meta"):
             empty = make()
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise in_a_file(path, error) from None
     state = checkpoint["model"]
     if variant:
         state = {f"{name}.{key}": value for name, _ in empty.named_children() for key, value in part_of(checkpoint, name, path).items()}
@@ -92,7 +98,7 @@ def load_weights(path, device="cpu", fast=True):
     try:
         model.prepare = config_from(PrepareConfig, checkpoint["prepare"]) if "prepare" in checkpoint else UNPREPARED
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise in_a_file(path, error) from None
     model.steps = checkpoint.get("steps")
     model = model.to(device, memory_format=torch.channels_last).eval()
     return speed_up(model) if fast else model

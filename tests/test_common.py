@@ -128,7 +128,8 @@ class Ranged:
     eights: Eights = 8          # multiples of 8
     share: Share = 0.5          # 0 to 1
     plain: float = 0.0          # any number
-    many: tuple[Count, ...] = ()        # 1 or more each
+    many: tuple[Count, ...] = ()        # 1 or more each, or none
+    some: tuple[Count, ...] = (1, 2)    # 1 or more each
     two: tuple[Share, Share] = (0, 1)   # two shares
     maybe: bool | None = None   # no range
     folder: str = "runs/x"      # a name
@@ -149,6 +150,8 @@ def test_a_value_is_of_its_type_and_in_its_range(name, right, wrong):
         check(Ranged(share=2))
     with pytest.raises(ValueError, match='^--folder "": must be a name; left out, it is runs/x$'):     # else the files would go into the current folder
         parse(Ranged, ["--folder", ""])
+    with pytest.raises(ValueError, match=r'^--some "": must be a value or more; left out, it is \(1, 2\)$'):     # a flag without its values
+        parse(Ranged, ["--some"])
 
 
 # --- configurations in checkpoints -----------------------------------------------------------------------------------

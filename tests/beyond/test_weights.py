@@ -73,6 +73,29 @@ def test_an_architecture_that_cannot_be_is_refused_before_anything_is_built(part
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("part", "setting", "words"), [
+    ("prepare", {"register": 1}, r"\(register 1: must be of type bool\)"), ("denoiser", {"unet_multipliers": ()}, r"\(unet-multipliers .*; left out.*\)"),
+    ("dhrnet", {"heads": 5}, r"\(heads 5, expansion .*\)"), ("dhrnet", {"pool_pim": 2}, r"\(unshuffle 4, pool-pim 2, .*\)")])
+def test_a_setting_of_a_file_is_not_reported_as_a_flag_of_the_command_line(part, setting, words, tmp_path):
+    """Nobody gave such a flag, and to leave it away is no cure."""
+    config = asdict(SMALL)
+    made_of = {"prepare": setting} if part == "prepare" else {"config": {**config, part: {**config[part], **setting}}}
+    save_checkpoint(tmp_path / "odd.pt", {"variant": "s2", "config": config, "model": fresh("s2").state_dict(), **made_of})
+    with pytest.raises(ValueError, match=rf"^\S*odd\.pt: its settings do not fit {words}; name another file$") as error:
+        load_weights(tmp_path / "odd.pt")
+    assert "--" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_a_deviation_of_the_prior_that_is_not_positive_is_refused(value, tmp_path):
+    """Stage2.standardise divides by it."""
+    model = fresh("s2")
+    model.z_std[0, 1] = value
+    save_weights(tmp_path / "weights.pt", model, UNPREPARED, {})
+    with pytest.raises(ValueError, match=rf"weights\.pt: z_std is \[1\.0, {value}, 1\.0\], and a deviation is positive; use another file"):
+        load_weights(tmp_path / "weights.pt")
+
+
 def test_weights_that_are_not_finite_are_named_and_not_blamed_on_the_precision(tmp_path):
     model = fresh("s2")
     model.dhrnet.out.bias.data[1] = float("nan")
