@@ -210,7 +210,8 @@ ODD_VALUES = {
     "optimiser/param_groups/0/lr": ["x", None, -1.0, math.nan, math.inf, True], "optimiser/param_groups/0/initial_lr": ["x", 0.0, math.inf],
     "optimiser/param_groups/0/betas": ["x", (2.0, 3.0), None], "optimiser/param_groups/0/eps": [None, math.nan],
     "optimiser/param_groups/0/weight_decay": ["x", math.nan], "optimiser/param_groups/0/amsgrad": [True], "optimiser/param_groups/0/maximize": [True],
-    "schedule": [{}, None, [1], {"step": 1}], "schedule/last_epoch": ["x", None, [1], 2.5, -3, math.nan, 1, True], "schedule/step_size": ["x", 0, -1, None, 2.5],
+    "schedule": [{}, None, [1], {"step": 1}], "schedule/last_epoch": ["x", None, [1], 2.5, -3, math.nan, 1, True],
+    "schedule/step_size": ["x", 0, -1, None, 2.5],
     "schedule/gamma": ["x", None, math.nan, 0.5], "schedule/base_lrs": [[], "abc", [0.0], [math.nan]], "schedule/_last_lr": [[], [math.nan]]}
 
 
