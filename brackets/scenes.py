@@ -138,10 +138,10 @@ def _stated_exposures(folder, frames, name, unit, layout):
             raise FileNotFoundError(f"{folder}: {name} is missing; write the exposures into it, one per line")
         return exif_exposures(frames)
     ev = _exposures_in(exposure_file, frames, unit, layout)
-    for other_name, other_unit, *_ in map(LAYOUTS.get, BY_FILE) if layout == "auto" else ():
-        other = named(folder, other_name)
-        if other and other != exposure_file:
-            theirs = _exposures_in(other, frames, other_unit, layout)
+    units = {name: unit, **{other: its for other, its, *_ in map(LAYOUTS.get, BY_FILE) if layout == "auto"}}
+    for other in sorted(folder.iterdir()):              # of these names, and of the same name in upper and lower case
+        if other.name.lower() in units and other != exposure_file:
+            theirs = _exposures_in(other, frames, units[other.name.lower()], layout)
             if not np.allclose(ev - ev[0], theirs - theirs[0], atol=LEAST):
                 raise ValueError(f"{folder}: {exposure_file.name} and {other.name} state different exposures; remove the one that is wrong")
     return ev, ""

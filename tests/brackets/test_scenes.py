@@ -217,6 +217,24 @@ def test_two_files_of_exposures_must_say_the_same(tmp_path, capsys):
         load_scene(tmp_path)
 
 
+@pytest.mark.parametrize("layout", ["auto", "kalantari"])
+def test_two_files_of_exposures_that_differ_in_upper_and_lower_case_must_say_the_same(layout, tmp_path, capsys):
+    bracket_of(tmp_path, (0, 2, 4), "-2 0 2")
+    (tmp_path / "Exposure.TXT").write_text("0 1 2")
+    if (tmp_path / "exposure.txt").read_text() == "0 1 2":
+        pytest.skip("this file system does not tell them apart")
+    with pytest.raises(ValueError, match=r"Exposure\.TXT and exposure\.txt state different exposures; remove the one that is wrong"):
+        load_scene(tmp_path, layout)
+    (tmp_path / "Exposure.TXT").write_text("0 2 4")
+    assert load_scene(tmp_path, layout)["ev"].tolist() == [0, 2, 4]
+    (tmp_path / "EXPOSURES.txt").write_text("0 3 6")        # of another layout
+    if layout == "auto":
+        with pytest.raises(ValueError, match=r"EXPOSURES\.txt and Exposure\.TXT state different exposures"):
+            load_scene(tmp_path)
+    else:
+        assert load_scene(tmp_path, layout)["ev"].tolist() == [0, 2, 4]
+
+
 def twelve_bits(folder, tags):
     """A grey of 1000, 2000, 4095 in three TIFFs of 16-bit samples. tags: MaxSampleValue of each, or None."""
     for k, (grey, tag) in enumerate(zip((1000, 2000, 4095), tags)):
