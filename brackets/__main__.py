@@ -92,7 +92,7 @@ def main():
     choice = choose(bracket.ev, pick_reference(bracket, known), known)
     sample = load_three(bracket, choice)
     print_files(bracket, choice, sample)
-    print_motion(prepare(sample["ldr"], sample["ev"], PrepareConfig(flow=False)), choice.three)
+    print_motion(prepare(sample["ldr"], sample["ev"], PrepareConfig(flow=False), bracket.folder), choice.three)
 
 
 if __name__ == "__main__":

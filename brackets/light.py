@@ -150,17 +150,17 @@ def _colours(theta, rows, steps):
 
 # --- what the others call -----------------------------------------------------------------------------------------------
 
-def estimate(ldr, ev):
+def estimate(ldr, ev, where="light"):
     """What lies between a bracket's files and its light.
 
-    ldr: (3, 3, H, W) coded in [0, 1], registered; ev: (3,) stops, rising, as stated.
+    ldr: (3, 3, H, W) coded in [0, 1], registered; ev: (3,) stops, rising, as stated; where: the bracket is, for the message.
     Returns: Light; None where the frames are gamma 2.2 at the stated exposures, or too little is seen: they are to be left alone to the bit.
     Raises: ValueError where a frame is darker than one that is stated to be exposed less.
     """
     if min(ldr.shape[2:]) < BLOCK:
         return None
     ev, blocks = np.asarray(ev, np.float64), _blocks(ldr)
-    _check_order(blocks, ev)
+    _check_order(blocks, ev, where)
     clip = find_clip(blocks)
     colour = np.zeros((3, 3))
 
@@ -186,12 +186,13 @@ def estimate(ldr, ev):
     return Light(torch.from_numpy(true).float(), curve, clip, float(black), colour, misfit)
 
 
-def _check_order(blocks, ev):
+def _check_order(blocks, ev, where):
     """Raises: ValueError where a frame is mostly darker than the frame before, though it is exposed more by ev."""
     for i, step in enumerate(np.diff(ev)):
         darker, brighter = (torch.quantile(blocks[k].mean(dim=-1).flatten()[:2 ** 20], QUARTILES) for k in (i, i + 1))
         if (brighter <= darker).all() and (brighter < 0.93 * darker).any():         # equal where both are black or saturated
-            raise ValueError(f"light: frame {i + 2} is darker than frame {i + 1}, but is stated to be exposed {step:.1f} EV more; correct the exposures")
+            raise ValueError(f"{where}: frame {i + 2} is darker than frame {i + 1}, but is stated to be exposed {step:.1f} EV more; correct the file of the "
+                             "exposures, or write exposure.txt")
 
 
 def _table(light, frame, channel):

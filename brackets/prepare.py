@@ -80,13 +80,13 @@ def registered_frames(ldr, ev, homographies, light):
 
 
 @torch.no_grad()
-def prepare(ldr, ev, config=None):
+def prepare(ldr, ev, config=None, where="light"):
     """Prepares a bracket for the network.
 
     ldr: (3, 3, H, W) float32, coded in [0, 1]: frame, then RGB channel; exposure rises, frame 1 is the reference. NaN where a frame does not
-        show the scene. ev: (3,) stops. config: PrepareConfig; None does all steps.
+        show the scene. ev: (3,) stops. config: PrepareConfig; None does all steps; where: the bracket is, for messages.
     Returns: Prepared. Its ldr has no NaN. It is the given tensor where every step is left out and nothing was NaN.
-    Raises: ValueError for another shape.
+    Raises: ValueError for another shape, and where a frame is darker than one that is stated to be exposed less.
     """
     config = config or PrepareConfig()
     check_bracket(ldr, ev)
@@ -96,7 +96,7 @@ def prepare(ldr, ev, config=None):
     elif not whole:
         registered = onto_reference(ldr.clone(), ev, homographies)
     # What was filled in says gamma 2.2, for it is made so. Frames with transparent rims hardly move.
-    light = estimate(registered if whole else torch.where(ldr.isnan(), ldr, registered), ev) if config.response else None
+    light = estimate(registered if whole else torch.where(ldr.isnan(), ldr, registered), ev, where) if config.response else None
     if light is not None or config.flow:
         del registered                                          # a large bracket takes a gigabyte
         if light is not None and config.register:               # in the right light, motion is told better: a static frame stays where it is
@@ -107,7 +107,7 @@ def prepare(ldr, ev, config=None):
 
 def prepared_sample(sample, config=None):
     """Prepares the frames of a sample as data.py describes it. config: as of prepare. Returns: a new dict, its other entries unchanged."""
-    prepared = prepare(sample["ldr"], sample["ev"], config)
+    prepared = prepare(sample["ldr"], sample["ev"], config, sample.get("name", "light"))
     return {**sample, "ldr": prepared.ldr, "ev": prepared.ev}
 
 

@@ -130,7 +130,7 @@ def network_method(name, model, config, device, dtype, S=None):
     @torch.no_grad()
     def predict(scene, sample):
         how, (H, W) = model.prepare.overridden(config.register, config.response, config.flow), sample["ldr"].shape[-2:]
-        prepared = prepare(sample["ldr"], sample["ev"], how)
+        prepared = prepare(sample["ldr"], sample["ev"], how, scene)
         ldr, ev = prepared.ldr[None].to(device), prepared.ev[None].to(device)
         tile = tile_for(config.tile, H, W)
         keep_memory(2 ** 26 if tile else 2 ** 30)
@@ -165,7 +165,7 @@ def plain_method(name):
     """What one has without any network, as a Method. name: of PLAIN, or MERGES."""
     @torch.no_grad()
     def predict(scene, sample):
-        prepared = prepare(sample["ldr"], sample["ev"], MERGES.get(name, UNPREPARED))
+        prepared = prepare(sample["ldr"], sample["ev"], MERGES.get(name, UNPREPARED), scene)
         return by_strips(lambda ldr: PLAIN.get(name, weighted_merge)(ldr, prepared.ev[None]), prepared.ldr[None], halo=0)
     return Method(name, predict)
 

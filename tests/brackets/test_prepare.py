@@ -46,6 +46,16 @@ def test_prepare_registers_recodes_and_follows_unless_told_not_to():
     assert not torch.equal(once, follow_flow(registered, ev)) and torch.equal(once[1], ldr[1])
 
 
+def test_exposures_against_the_brightness_of_the_frames_are_reported_with_the_name_of_the_bracket():
+    sample = {**bracket_as_taken(), "name": "harbour"}
+    sample["ldr"] = sample["ldr"][[2, 1, 0]]
+    cure = "correct the file of the exposures, or write exposure.txt$"
+    with pytest.raises(ValueError, match="^holiday/harbour: frame 2 is darker than frame 1, .*; " + cure):
+        prepare(sample["ldr"], sample["ev"], where="holiday/harbour")
+    with pytest.raises(ValueError, match="^harbour: frame 2 is darker than frame 1, .*; " + cure):
+        prepared_sample(sample)
+
+
 def test_a_prepared_sample_keeps_what_is_not_a_frame():
     sample = {**bracket_as_taken(64), "name": "a"}
     prepared = prepared_sample(sample, PrepareConfig(register=False))
@@ -116,7 +126,7 @@ def test_the_cache_is_used_until_a_file_of_the_scene_changes(tmp_path, monkeypat
 def test_prepared_frames_are_cached_in_16_bits_beside_the_frames_as_they_are(tmp_path, monkeypatch):
     folder, seen = kalantari_scene(tmp_path / "s"), []
 
-    def darker(ldr, ev, config):
+    def darker(ldr, ev, config, where):
         seen.append((ldr, ev, config))
         return Prepared(torch.stack([ldr[1], ldr[1], 0.25 * ldr[2]]), ev, None, None, ev)
     plain = patches_of([folder], tmp_path / "cache", patch=24, augment=False)[0]

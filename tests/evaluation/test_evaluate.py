@@ -124,7 +124,7 @@ def test_frames_are_prepared_as_the_weights_were_trained_unless_a_flag_says_othe
         save_weights(tmp_path / f"{name}.pt", tiny("s2"), trained, {})
     asked, real = [], scoring.prepare
 
-    def watched(ldr, ev, config):
+    def watched(ldr, ev, config, where):
         asked.append(config)
         return real(ldr, ev, config)
     monkeypatch.setattr(scoring, "prepare", watched)
