@@ -14,6 +14,7 @@ import torch
 from beyond.checkpoints import check_fit, fill, load_checkpoint, save_checkpoint
 from beyond.correct import CorrectingDHRNet, add_correction
 from beyond.fast import speed_up
+from brackets.kinds import instead_of
 from brackets.prepare import UNPREPARED, PrepareConfig
 from common import config_from
 from lfdiff import LFDiffConfig, build
@@ -115,6 +116,8 @@ def load_vgg19(config, device="cpu"):
     file = config.vgg or VGG19_URL
     try:
         if config.vgg:
+            if not Path(file).is_file():                                # to open a pipe would wait until something is written into it
+                raise FileNotFoundError(instead_of("file", file))
             state = torch.load(config.vgg, map_location="cpu", weights_only=True)
         else:
             state = torch.hub.load_state_dict_from_url(VGG19_URL, map_location="cpu", weights_only=True)

@@ -1,6 +1,7 @@
 """loss.py: Eq. 11 with a random VGG19 in the official file's key layout, Eq. 15."""
 
 import math
+import os
 from urllib.error import URLError
 
 import pytest
@@ -120,6 +121,18 @@ def test_lambda_zero_needs_no_weight_file():
 def test_missing_weight_file_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth could not be read .*--vgg FILE.*--lam 0"):
         load_vgg19(LossConfig(vgg=str(tmp_path / "nowhere.pth")))
+    with pytest.raises(FileNotFoundError, match=r"could not be read \(a folder, not a file\); download it"):
+        load_vgg19(LossConfig(vgg=str(tmp_path)))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_a_pipe_in_place_of_the_weight_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    keep_open = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)       # else a fault would hang here and not fail
+    os.write(keep_open, b"no weights")
+    with pytest.raises(FileNotFoundError, match=r"pipe could not be read \(a pipe or device, not a file\); download it"):
+        load_vgg19(LossConfig(vgg=str(tmp_path / "pipe")))
+    os.close(keep_open)
 
 
 def test_failed_download_says_what_to_do(monkeypatch):
