@@ -31,7 +31,7 @@ from brackets.kinds import check_folder
 from brackets.marks import RESULT
 from brackets.prepare import UNPREPARED, PrepareConfig, prepare
 from brackets.scenes import find_scenes, load_scene, scene_files
-from common import autocast, count_parameters
+from common import autocast, count_parameters, in_words
 from brackets.merge import PLAIN, weighted_merge
 from data import T, network_input
 from evaluation.hdrvdp2 import quality, settings
@@ -109,8 +109,8 @@ def readable_folders(root):
             if folder != Path(root) or not found:
                 scene_files(folder)
                 found.append(folder)
-        except (ValueError, FileNotFoundError) as error:
-            reasons.append(str(error))
+        except (ValueError, OSError) as error:
+            reasons.append(in_words(error))
     if not found:
         raise FileNotFoundError(f"--root {root}: neither a scene nor a folder of scenes ({reasons[-1]}); name another folder")
     for reason in reasons if found != [Path(root)] else ():
