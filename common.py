@@ -114,7 +114,8 @@ def in_words(error):
 
 def reason_and_cure(error):
     """What the system found at a file, and what to do. error: OSError. A library whose bytes did not all fit gives no errno."""
-    reason = "a file stands where a folder should be" if error.errno in (errno.EEXIST, errno.ENOTDIR) else error.strerror or str(error)
+    stands = "a link to what is not there" if os.path.islink(error.filename or "") and not os.path.exists(error.filename) else "a file"
+    reason = f"{stands} stands where a folder should be" if error.errno in (errno.EEXIST, errno.ENOTDIR) else error.strerror or str(error)
     cure = {errno.EACCES: "allow it, or ", **dict.fromkeys((errno.ENOSPC, errno.EFBIG, None), "make room, or ")}.get(error.errno, "")
     return reason, f"{cure}name another file or folder"
 

@@ -261,6 +261,11 @@ def test_the_cure_fits_what_stopped_the_writing(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"cannot be written \(a file stands where a folder should be\); name another file or folder$"):
         write_atomically(tmp_path / "file" / "a.png", lambda file: None)
+    for link, target in (("dangling", "nowhere"), ("to a file", "file")):
+        (tmp_path / link).symlink_to(target)
+        found = "a link to what is not there" if link == "dangling" else "a file"
+        with pytest.raises(OSError, match=rf"cannot be written \({found} stands where a folder should be\); name another file or folder$"):
+            write_atomically(tmp_path / link / "a.png", lambda file: None)
     for number, cure in ((errno.ENOSPC, "make room, or name"), (errno.EACCES, "allow it, or name"), (errno.EIO, "name")):
         assert reason_and_cure(OSError(number, "why")) == ("why", f"{cure} another file or folder")
     assert reason_and_cure(OSError("30 requested and 10 written")) == ("30 requested and 10 written", "make room, or name another file or folder")
