@@ -301,6 +301,11 @@ def test_more_epochs_on_resuming_do_not_move_the_end_of_the_warm_up(trained, tmp
     """4 + 12 steps: the warm-up of half the steps ended after 2, and after it every step has an L_r."""
     out = stage2(tmp_path, trained[0], "--epochs", "1", "--warmup", "0.5", "--log-every", "1")
     assert len(column(out, "L_diff")) == 4 and len(column(out, "L_r")) == 2
+    saved = load_checkpoint(out / "last.pt")
+    save_checkpoint(out / "last.pt", {**saved, "warmup_steps": None})
+    with pytest.raises(ValueError, match=r"last\.pt: its warmup_steps is None, with which no run can go on; start from it with --init"):
+        stage2(tmp_path, trained[0], "--epochs", "4", "--warmup", "0.5", "--log-every", "1", "--resume")
+    save_checkpoint(out / "last.pt", saved)
     stage2(tmp_path, trained[0], "--epochs", "4", "--warmup", "0.5", "--log-every", "1", "--resume")
     assert len(column(out, "L_diff")) == 16 and len(column(out, "L_r")) == 14
 
