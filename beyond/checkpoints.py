@@ -75,6 +75,11 @@ def _are_steps(steps):
     return stops and list(steps) == sorted(steps)
 
 
+def _shown(value):
+    """Any value on one line, cut off."""
+    return " ".join(repr(value).split())[:60]
+
+
 def check_run(saved, parts, whole, path):
     """Looks at the plain values that a run goes on from.
 
@@ -85,12 +90,13 @@ def check_run(saved, parts, whole, path):
         if name not in saved:
             raise ValueError(f"{path}: has no {name}, so it is not the last.pt of a run; name another --out, or start from it with --init")
     settings = flags_of(saved["training"])
-    fits = {**{name: type(saved.get(name, 0)) is int and 0 <= saved.get(name, 0) < 2 ** 31 for name in ("step", *whole)},
-            "best": type(saved["best"]) is float and -math.inf <= saved["best"] < math.inf,
-            "lr": type(settings.get("lr")) is float and 0 < settings["lr"] < math.inf}
-    for name in (name for name, sound in fits.items() if not sound):
-        raise ValueError(f"{path}: its {name} is {settings.get(name) if name == 'lr' else saved[name]!r:.60}, with which no run can go on; "
-                         "start from it with --init")
+    values = {**{name: saved.get(name, 0) for name in whole}, "step": saved["step"], "best": saved["best"], "lr": settings.get("lr")}
+    for flags in (settings, flags_of(saved["config"])):     # which are compared with those of this run
+        values.update({name: value for name, value in flags.items() if isinstance(value, torch.Tensor)})
+    for name, value in values.items():
+        kind, least = {"best": (float, -math.inf), "lr": (float, 1e-30)}.get(name, (int, 0))
+        if type(value) is not kind or not least <= value < 2 ** 31:
+            raise ValueError(f"{path}: its {name} is {_shown(value)}, with which no run can go on; start from it with --init")
     return settings
 
 
@@ -156,7 +162,7 @@ def _settings(fresh, state):
     for name, value in fresh.items():
         old, new = (part if isinstance(part, list) else [part] for part in (value, found[name]))
         if not (found[name] == value or (name in CHANGE and [*map(type, old)] == [*map(type, new)] and all(CHANGE[name] <= x < math.inf for x in new))):
-            raise ValueError(f"its {name} is {found[name]!r:.60}")
+            raise ValueError(f"its {name} is {_shown(found[name])}")
     return found
 
 
@@ -180,7 +186,7 @@ def fill_parts(parts, saved, path):
             (fill if isinstance(part, torch.nn.Module) else fill_state)(part, saved[name], path)
     skipped = saved["scaler"] != {}                         # in float16 the first steps may leave the optimiser out
     if parts["schedule"].last_epoch != saved["step"] or (saved["step"] and not skipped and not parts["optimiser"].state):
-        raise ValueError(f"{path}: its schedule or its optimiser has made other steps than the run, {saved['step']}; start from it with --init")
+        raise ValueError(f"{path}: its schedule or its optimiser is not at the run's step, {saved['step']}; start from it with --init")
 
 
 def flags_of(config):

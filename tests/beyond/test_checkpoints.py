@@ -164,7 +164,7 @@ def run_of_two_steps(cosine=False):
         parts["optimiser"].step()
         parts["schedule"].step()
     states = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
-    return {"training": {"training": {"lr": 1e-3}}, "step": 2, "best": -math.inf, "warmup_steps": 1, **states}
+    return {"training": {"training": {"lr": 1e-3}}, "config": {"dhrnet": {"channels": 8}}, "step": 2, "best": -math.inf, "warmup_steps": 1, **states}
 
 
 def resumed(saved, cosine=False):
@@ -196,8 +196,10 @@ def test_a_run_takes_up_what_another_version_of_pytorch_says_of_optimiser_and_sc
 
 
 ODD_VALUES = {
-    "step": [-5, 10 ** 12, True, 2.0, "x", None, 0, 3], "warmup_steps": [-1, True, 0.5, None], "best": ["x", None, [1], math.nan, math.inf, 10 ** 400, True],
+    "step": [-5, 10 ** 12, True, 2.0, "x", None, 0, 3], "warmup_steps": [-1, True, 0.5, None],
+    "best": ["x", torch.zeros(9, 9), None, [1], math.nan, math.inf, 10 ** 400, True],
     "training": [{}, {"training": None}, *({"lr": lr} for lr in (0.0, "x", None, [1], -1.0, math.inf, math.nan, True, 10 ** 400))],
+    "training/seed": [torch.zeros(2)], "config/dhrnet/channels": [torch.zeros(2)],
     "trained": [{}, None, [], "x", {"weight": torch.zeros(2, 3)}],
     "optimiser": [{}, None, 1, {"param_groups": 3}],
     "optimiser/state": [{}, None, {0: {}}, {7: {}}, {"x": {"a": 1}}, {-1: {}}],
