@@ -309,11 +309,9 @@ def export(dataset, folder):
     """Writes each bracket as a folder that brackets.scenes.load_scene reads.
 
     A folder holds frames 1, 2, 3 (PNG for 8 bits, else 16-bit TIFF), exposure.txt and HDRImg.hdr. JPEG artefacts are in the pixels.
-    Returns: list of the folders. Raises: ValueError where there is something in one of them already, before anything is written.
+    Returns: list of the folders.
     """
-    made, folders = [], [Path(folder) / dataset.name(index) for index in range(len(dataset))]
-    for taken in (place for place in folders if place.is_dir() and any(place.iterdir())):
-        raise ValueError(f"{taken}: holds files, which would be replaced; remove it, or choose another --export")
+    made = []
     for index in range(len(dataset)):
         ldr, ev, hdr, bits = dataset.bracket(index)
         made.append(Path(folder) / dataset.name(index))

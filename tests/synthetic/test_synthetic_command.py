@@ -47,7 +47,7 @@ def test_the_command_writes_the_contact_sheet(command, tmp_path):
     assert (sheet == contact_sheet(SyntheticBrackets(32, 3), 2)).all()
 
 
-def test_a_photograph_and_the_files_of_an_earlier_export_are_not_replaced(command, tmp_path, capsys):
+def test_a_photograph_is_not_replaced_by_a_contact_sheet(command, tmp_path, capsys):
     photograph, words = tmp_path / "1.png", ("--count", 2, "--size", 16)
     write_image(photograph, np.zeros((8, 8, 3), np.uint8))
     before = photograph.read_bytes()
@@ -57,15 +57,6 @@ def test_a_photograph_and_the_files_of_an_earlier_export_are_not_replaced(comman
     assert "1.png: is no picture of this project and would be replaced; move it away, or name another file" in capsys.readouterr().err
     for _ in range(2):                              # its own it replaces
         command(*words, "--out", tmp_path / "sheet.png")
-    command(*words, "--export", tmp_path / "scenes")
-    first, second = sorted((tmp_path / "scenes").iterdir())
-    (first / "1.tif").unlink(missing_ok=True)
-    (second / "exposure.txt").write_text("0 1 2")
-    before = {path: path.read_bytes() for path in (tmp_path / "scenes").rglob("*.*")}
-    with pytest.raises(SystemExit):
-        command(*words, "--export", tmp_path / "scenes")
-    assert {path: path.read_bytes() for path in (tmp_path / "scenes").rglob("*.*")} == before
-    assert f"{first}: holds files, which would be replaced; remove it, or choose another --export" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("words", "message"), [(("--count", 0), "--count 0: must be a whole number of 1 or more"), (("--split", "test"), "split 'test'")])
