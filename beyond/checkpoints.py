@@ -13,7 +13,7 @@ import torch
 from brackets.kinds import instead_of
 from common import write_atomically
 
-REQUIRED, OPTIONAL = {"variant": str, "config": dict, "model": dict}, {"blend": bool, "correct": bool, "lpenet": dict, "training": dict, "step": int}
+REQUIRED, OPTIONAL = {"variant": str, "config": dict, "model": dict}, {"correct": bool, "lpenet": dict, "training": dict, "step": int}
 FLOATS = torch.float32, torch.float16, torch.bfloat16, torch.float64        # what a network's tensors may be
 CHANGE = {"lr": 0, "_last_lr": 0, "initial_lr": 1e-30, "base_lrs": 1e-30, "last_epoch": 0, "_step_count": 1, "step_size": 1, "scale": 1e-30,
           "_growth_tracker": 0}     # what differs from step to step or with the length of the data, and its least value

@@ -100,7 +100,7 @@ def test_an_archive_that_would_unpack_to_more_than_its_size_is_refused_before_it
         load_checkpoint(tmp_path / "bomb.pt")
 
 
-@pytest.mark.parametrize("name", ["variant", "config", "model", "blend", "correct", "lpenet", "training", "step"])
+@pytest.mark.parametrize("name", ["variant", "config", "model", "correct", "lpenet", "training", "step"])
 def test_an_entry_of_the_wrong_type_is_named(name, tmp_path):
     save_checkpoint(tmp_path / "bad.pt", {"variant": "s2", "config": {}, "model": {}, name: None})
     with pytest.raises(ValueError, match=rf"bad\.pt: its {name} is of type NoneType, not .*; name another file"):
