@@ -58,7 +58,7 @@ def reconstruct_scene(job, model, config, device, dtype):
     """Fig. 2 (c) with all that photographs need before and after it. job: plan.Job; model: of load_weights; config: InferConfig. Returns: Result."""
     sample, network, start = load_three(job.bracket, job.choice), config.network, time.perf_counter()
     how, (H, W), hdr = model.prepare.overridden(**vars(config.alignment)), sample["ldr"].shape[-2:], sample.get("hdr")
-    prepared = prepare(sample["ldr"], sample["ev"], how)
+    prepared = prepare(sample["ldr"], sample["ev"], how, job.bracket.folder)
     taken = sample.pop("ldr"), prepared.homographies
     taken = taken if hdr is not None else shrunk_bracket(*taken)                # a large bracket takes a gigabyte, which is let go
     registered = stand_in(registered_frames(taken[0], prepared.stated, taken[1], prepared.light), prepared.ev, job.choice)[None]    # what others would merge

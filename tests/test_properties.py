@@ -127,7 +127,7 @@ def test_frames_are_sorted_by_their_exposures_whatever_their_names_say(order, of
     assert [round(255 * frame.mean().item()) for frame in sample["ldr"]] == [60, 120, 180]
 
 
-@given(st.integers(1, 512), st.lists(st.integers(0, 9), max_size=4).map(tuple), st.integers(1, 64).map(lambda n: 8 * n), st.floats(1e-6, 0.05))
+@given(st.integers(1, 512), st.lists(st.integers(0, 9), min_size=1, max_size=4).map(tuple), st.integers(1, 64).map(lambda n: 8 * n), st.floats(1e-6, 0.05))
 def test_an_architecture_survives_its_checkpoint(channels, frms, width, beta_1):
     config = LFDiffConfig(DHRNetConfig(channels=channels, frms=frms), LPENetConfig(), DenoiserConfig(unet_width=width), DiffusionConfig(beta_1=beta_1))
     assert config_from(LFDiffConfig, asdict(config)) == config
