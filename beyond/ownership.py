@@ -171,13 +171,13 @@ def settle(paths, key, written):
 # --- files that can be told by what is in them --------------------------------------------------------------------------
 
 def check_replaceable(*paths, first=""):
-    """Raises: ValueError for a file that this project did not make.
+    """Raises: ValueError for a file that this project did not make, or that is a result of infer.py, which has its record.
 
     paths: of pictures, of .hdr files with their pictures, or of texts whose first line matches the regular expression `first`.
     """
     for path in (path for path in paths if path.is_file()):
         if path.suffix in (".png", ".hdr"):
-            ours = mark_of(path.with_suffix(".png")) == RESULT
+            ours = mark_of(path.with_suffix(".png")) == RESULT and folded(path.name) not in read_record(path.parent)
         else:
             with open(path, encoding="utf-8-sig", errors="replace") as file:
                 ours = re.match(first, file.readline(10_000))

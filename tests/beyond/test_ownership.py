@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from beyond.ownership import check_replaceable, lock
+from beyond.ownership import check_replaceable, lock, settle
 from brackets.files import write_image
 from brackets.marks import RESULT
 from scripts import ROOT
@@ -29,6 +29,15 @@ def test_files_of_somebody_may_not(name, tmp_path):
     (tmp_path / "log.csv").write_text("step,what\n")
     with pytest.raises(ValueError, match=f"{name}: is not of an earlier run and would be replaced; move it away, or choose another --out$"):
         check_replaceable(tmp_path / name, first="step,.*lr")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.hdr"])
+def test_results_of_infer_are_not_replaced_by_others(name, tmp_path):
+    write_image(tmp_path / "a.png", PICTURE, RESULT)
+    write_image(tmp_path / "a.hdr", PICTURE / np.float32(255))
+    settle([tmp_path / "a.png", tmp_path / "a.hdr"], "key", written=True)
+    with pytest.raises(ValueError, match=f"{name}: is not of an earlier run"):
+        check_replaceable(tmp_path / name)
 
 
 def test_a_lock_keeps_other_processes_out_until_its_process_ends(tmp_path):
