@@ -154,7 +154,7 @@ def claim(paths, key, record, run):
 def check_claims(paths, record):
     """Raises: ValueError where a file is not as it was when its name was claimed, so that it must not be replaced."""
     for path in paths:
-        if (path.exists() or path.is_symlink()) and digest(path) != record.get(folded(path.name), ("", "", ""))[1]:
+        if path.is_symlink() or (path.exists() and digest(path) != record.get(folded(path.name), ("", "", ""))[1]):
             raise ValueError(f"{path}: was changed while this run went on, and is kept; run it again for a result with another name")
 
 

@@ -279,7 +279,7 @@ def evaluate(methods, scenes, config, device, dtype):
     out, kept = Path(config.out), [file_name(name) for name in names]
     check_writable(out)
     held = lock(out / RUN_LOCK)
-    check_replaceable(out / "scores.csv", first="scene,method,")
+    check_replaceable(out / "scores.csv", first="scene,method,psnr_mu,")
     check_replaceable(out / "scores.md", first="`python evaluate.py")
     check_replaceable(out / "figure1.png", *(out / f"{name}_{which}.png" for name in kept for which in ("worst", "best")))
     written = [scene.name for scene in scenes if config.save or not scene.truth]

@@ -274,14 +274,18 @@ def test_a_run_that_failed_leaves_the_names_free_and_what_it_wrote_its_own(tmp_p
     assert stems(plan(b, out)[0]) == ["pool"]
 
 
-@pytest.mark.parametrize("there", [True, False], ids=["an earlier result", "a new file"])
-def test_what_somebody_does_to_a_result_while_the_run_goes_on_is_kept(there, tmp_path):
+@pytest.mark.parametrize("kind", ["an earlier result", "a new file", "a link"])
+def test_what_somebody_does_to_a_result_while_the_run_goes_on_is_kept(kind, tmp_path):
     folder, out = scene(tmp_path / "pool"), tmp_path / "out"
-    if there:
+    if kind == "an earlier result":
         finish(plan(folder, out)[0])
+    (tmp_path / "theirs").write_bytes(b"retouched")
 
     def meanwhile(job):
-        (out / "pool.png").write_bytes(b"retouched")
+        if kind == "a link":
+            (out / "pool.png").symlink_to(tmp_path / "theirs")
+        else:
+            (out / "pool.png").write_bytes(b"retouched")
 
     with pytest.raises(ValueError, match="pool.png: was changed while this run went on, and is kept; run it again for a result with another name$"):
         work_off(*plan(folder, out), ENDS, meanwhile, keep)
