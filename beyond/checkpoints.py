@@ -65,14 +65,13 @@ def load_checkpoint(path):
         raise ValueError(f"{path}: its weights are not tensors by name; name another file")
     steps = checkpoint.get("steps")
     if steps is not None and not _are_steps(steps):
-        raise ValueError(f"{path}: its exposure steps are {steps!r:.60}, not stops that rise; name another file")
+        raise ValueError(f"{path}: its exposure steps are {_shown(steps)}, not a least and a greatest one in stops; name another file")
     return checkpoint
 
 
 def _are_steps(steps):
-    """Whether these are one or more exposure steps in stops, the least first."""
-    stops = isinstance(steps, (list, tuple)) and len(steps) > 0 and all(type(step) in (int, float) and 0 < step < 100 for step in steps)
-    return stops and list(steps) == sorted(steps)
+    """Whether these are the least and the greatest exposure step, stops."""
+    return isinstance(steps, (list, tuple)) and len(steps) == 2 and {*map(type, steps)} <= {int, float} and 0 < steps[0] <= steps[1] < 100
 
 
 def _shown(value):

@@ -125,7 +125,7 @@ def this_run(out):
     return name
 
 
-def goes_on(out, run):
+def is_at_work(out, run):
     """Whether another process is at work under this name."""
     if not (out / HIDDEN / run).is_file():
         return False
@@ -143,7 +143,7 @@ def claim(paths, key, record, run):
     """
     for path in paths:
         owner, content, by = record.get(folded(path.name), (key, "", ""))
-        if by and (owner != key if by == run else goes_on(path.parent, by)):
+        if by and (owner != key if by == run else is_at_work(path.parent, by)):
             return False
         if (path.exists() or path.is_symlink()) and (owner != key or not content or content != digest(path)):
             return False

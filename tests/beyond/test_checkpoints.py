@@ -31,12 +31,13 @@ def test_missing_checkpoint_is_named(tmp_path):
         load_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("steps", ["x", 3.0, ["a"], [float("nan")], [0.0], {"a": 1}, [], [True, True], [3.0, 2.0], [2.0, float("inf")], torch.ones(2)])
+@pytest.mark.parametrize("steps", ["x", 3.0, ["a"], [float("nan")], [0.0], {"a": 1}, [], [True, True], [3.0, 2.0], [2.0, float("inf")], [2.0],
+                                   [1, 1, 1], torch.ones(2)])
 def test_exposure_steps_that_are_no_stops_are_refused(tmp_path, steps):
     save_checkpoint(tmp_path / "last.pt", {"model": {}, "variant": "s2", "config": {}, "steps": steps})
-    with pytest.raises(ValueError, match=r"last\.pt: its exposure steps are .*, not stops that rise; name another file"):
+    with pytest.raises(ValueError, match=r"last\.pt: its exposure steps are .*, not a least and a greatest one in stops; name another file"):
         load_checkpoint(tmp_path / "last.pt")
-    for right in (0.7, 3), (2.0, 2.0), (1.5,), None:
+    for right in (0.7, 3), (2.0, 2.0), None:
         save_checkpoint(tmp_path / "last.pt", {"model": {}, "variant": "s2", "config": {}, "steps": right})
         assert load_checkpoint(tmp_path / "last.pt")["steps"] == right
 
