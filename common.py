@@ -231,9 +231,9 @@ def write_atomically(path, write):
             temporary.unlink()
 
 
-def save_figure(path, figure, dpi):
-    """Writes a figure of matplotlib as a PNG, atomically, with the mark of brackets/marks.py: it is no photograph."""
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=dpi, metadata={"Software": "LF-Diff result"}))
+def save_figure(path, figure, dpi, mark="LF-Diff picture"):
+    """Writes a figure of matplotlib as a PNG, atomically, with a mark of brackets/marks.py: it is no photograph."""
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=dpi, metadata={"Software": mark}))
 
 
 def count_parameters(module):

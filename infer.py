@@ -93,7 +93,7 @@ def main():
     ends = endings(config.output, network.samples > 1)
     jobs, failed = make_plan(config.input, config.output.out, ends, model.steps)
     work_off([] if config.input.dry_run else jobs, failed, ends, lambda job: reconstruct_scene(job, model, config, device, dtype),
-             lambda job, result: write_results(job.stem, result, config.output))
+             lambda stem, result: write_results(stem, result, config.output))
 
 
 if __name__ == "__main__":

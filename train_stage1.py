@@ -81,10 +81,10 @@ def main():
     config.model = network.config
     vgg = load_vgg19(loss, device)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.lr)
-    schedule = learning_rate(optimiser, settings, beyond, epoch)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     columns = [*loss_columns(loss, beyond), "grad_norm", "lr", "patches_per_s", "val_psnr_mu", "val_psnr_l"]
-    training = Run(config, out, network, {"optimiser": optimiser, "schedule": schedule, "scaler": scaler}, steps, columns, rank, train_set.steps)
+    training = Run(config, out, network, {"optimiser": optimiser, "scaler": scaler}, steps, columns, rank, train_set.steps)
+    schedule = learning_rate(optimiser, settings, beyond, epoch, training.step)
     predictors = {"": validation_predictor(training.average, device, dtype)}
     model = distributed(network, settings, device)
     if rank == 0:

@@ -148,12 +148,12 @@ def main():
     if not settings.resume and not config.init and config.prior_batches:
         network.z_mean, network.z_std = measure_prior(lpenet, train_set, settings, config.prior_batches, device)
     optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=settings.lr)
-    schedule = learning_rate(optimiser, settings, beyond, epoch)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     columns = [*loss_columns(loss, beyond), "L_diff", "L_eps", "L1_z", "grad_norm", "lr", "patches_per_s",
                *(f"val_psnr_{domain}_{prior}" for prior in ("predicted", "true", "mean") for domain in ("mu", "l"))]
-    training = Run(config, out, network, {"lpenet": lpenet, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}, steps, columns, rank,
+    training = Run(config, out, network, {"lpenet": lpenet, "optimiser": optimiser, "scaler": scaler}, steps, columns, rank,
                    train_set.steps, warmup_steps=int(config.warmup * steps))     # kept in the checkpoint: more --epochs later do not move the warm-up's end
+    schedule = learning_rate(optimiser, settings, beyond, epoch, training.step)
     predictors = validation_predictors(training.average, lpenet, device, dtype)
     model = distributed(network, settings, device, find_unused_parameters=True)
     if rank == 0:

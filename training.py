@@ -161,7 +161,7 @@ class Run:
     """What surrounds the loop of a train script: resuming, the running mean of the weights, log, validation, checkpoints.
 
     config: of the script; out: folder; network: trained; parts: {name: object with state_dict()} that a checkpoint holds beside it, with
-    "optimiser" and "schedule"; steps: of the whole run; columns: of the log; rank; ev_steps: of the training set; further: for the checkpoint.
+    "optimiser"; steps: of the whole run; columns: of the log; rank; ev_steps: of the training set; further: for the checkpoint.
     All randomness is a function of (seed, step), see the header, so a checkpoint needs no more than this.
     """
 
@@ -190,10 +190,6 @@ class Run:
         if changed:
             raise ValueError(f"{path}: was trained with another {', '.join(changed)}; resume with the flags it was started with")
         fill_parts(self.parts, saved, path)
-        ratio = now["lr"] / then["lr"]              # a lower --lr on resuming lowers what the schedule has made of it
-        for group in self.parts["optimiser"].param_groups:
-            group["lr"], group["initial_lr"] = group["lr"] * ratio, group["initial_lr"] * ratio
-        self.parts["schedule"].base_lrs = [lr * ratio for lr in self.parts["schedule"].base_lrs]
         self.step, self.best, self.further = saved["step"], saved["best"], {name: saved.get(name, value) for name, value in self.further.items()}
 
     def save(self, name):
@@ -217,7 +213,7 @@ class Run:
         saving = validating or stopped or step % settings.save_every == 0
         if step % settings.log_every and not saving:
             return
-        row, scores = {**self.log.row(step, settings.batch), "lr": self.parts["schedule"].get_last_lr()[0]}, {}
+        row, scores = {**self.log.row(step, settings.batch), "lr": self.parts["optimiser"].param_groups[0]["lr"]}, {}
         if validating and self.rank == 0:
             scores = validate(val_set, predictors, next(self.network.parameters()).device, self.out / f"step_{step:06d}.png")
             row.update({f"val_psnr_{domain}_{prior}".rstrip("_"): value for prior, pair in scores.items() for domain, value in zip(("mu", "l"), pair)})

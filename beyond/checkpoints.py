@@ -15,8 +15,6 @@ from common import write_atomically
 
 REQUIRED, OPTIONAL = {"variant": str, "config": dict, "model": dict}, {"correct": bool, "lpenet": dict, "training": dict, "step": int}
 FLOATS = torch.float32, torch.float16, torch.bfloat16, torch.float64        # what a network's tensors may be
-CHANGE = {"lr": 0, "_last_lr": 0, "initial_lr": 1e-30, "base_lrs": 1e-30, "last_epoch": 0, "_step_count": 1, "step_size": 1, "scale": 1e-30,
-          "_growth_tracker": 0}     # what differs from step to step or with the length of the data, and its least value
 
 
 def save_checkpoint(path, checkpoint):
@@ -61,6 +59,9 @@ def load_checkpoint(path):
     for name, kind in {**REQUIRED, **OPTIONAL}.items():
         if name in checkpoint and not isinstance(checkpoint[name], kind):
             raise ValueError(f"{path}: its {name} is of type {type(checkpoint[name]).__name__}, not {kind.__name__}; name another file")
+    settings = {**flags_of(checkpoint["config"]), **flags_of(checkpoint.get("training", {}))}
+    if tensors := [name for name, value in settings.items() if isinstance(value, torch.Tensor)]:
+        raise ValueError(f"{path}: its {tensors[0]} is a tensor, and no setting is one; name another file")
     if not all(isinstance(name, str) for name in checkpoint["model"]):
         raise ValueError(f"{path}: its weights are not tensors by name; name another file")
     steps = checkpoint.get("steps")
@@ -88,15 +89,11 @@ def check_run(saved, parts, whole, path):
     for name in ("training", "step", "best", *parts):
         if name not in saved:
             raise ValueError(f"{path}: has no {name}, so it is not the last.pt of a run; name another --out, or start from it with --init")
-    settings = flags_of(saved["training"])
-    values = {**{name: saved.get(name, 0) for name in whole}, "step": saved["step"], "best": saved["best"], "lr": settings.get("lr")}
-    for flags in (settings, flags_of(saved["config"])):     # which are compared with those of this run
-        values.update({name: value for name, value in flags.items() if isinstance(value, torch.Tensor)})
-    for name, value in values.items():
-        kind, least = {"best": (float, -math.inf), "lr": (float, 1e-30)}.get(name, (int, 0))
+    for name, value in {**{name: saved.get(name, 0) for name in whole}, "step": saved["step"], "best": saved["best"]}.items():
+        kind, least = (float, -math.inf) if name == "best" else (int, 0)
         if type(value) is not kind or not least <= value < 2 ** 31:
             raise ValueError(f"{path}: its {name} is {_shown(value)}, with which no run can go on; start from it with --init")
-    return settings
+    return flags_of(saved["training"])
 
 
 def _is_plain(tensor):
@@ -137,10 +134,10 @@ def fill(module, state, path):
     return module
 
 
-def _moments(optimiser, state):
-    """What Adam keeps of its parameters, {number of the parameter: {name: tensor}}, as a file has it. Raises: ValueError, KeyError where it does not fit."""
+def _fill_adam(optimiser, state):
+    """Takes up what Adam keeps of its parameters. Its rates are the run's own. Raises: ValueError, KeyError and the like where it does not fit."""
     parameters = dict(enumerate(parameter for group in optimiser.param_groups for parameter in group["params"]))
-    for number, moments in state.items():
+    for number, moments in state["state"].items():
         shape = parameters[number].shape
         if moments.keys() != {"step", "exp_avg", "exp_avg_sq"}:
             raise ValueError(f"of parameter {number} it keeps {', '.join(map(str, moments)) or 'nothing'}")
@@ -148,44 +145,30 @@ def _moments(optimiser, state):
             fits = isinstance(value, torch.Tensor) and _is_plain(value) and value.shape == (() if name == "step" else shape) and bool(value.isfinite().all())
             if not fits or value.untyped_storage().nbytes() < value.numel() * value.element_size() or (name != "exp_avg" and (value < 0).any()):
                 raise ValueError(f"{name} of parameter {number} is no such tensor as Adam keeps")
-    return state
+    optimiser.load_state_dict({"state": state["state"], "param_groups": optimiser.state_dict()["param_groups"]})
 
 
-def _settings(fresh, state):
-    """The settings of an optimiser's group, a schedule or a scaler as a file has them.
-
-    fresh: the same of this run before its first step. What changes in a run has its kind and its range, and the rest equals it. PyTorch's versions
-    differ in the rest: what the file lacks is taken from here, what is not here is left out. Raises: ValueError, KeyError where it does not fit.
-    """
-    found = {name: state[name] if name in CHANGE else state.get(name, value) for name, value in fresh.items()}
-    for name, value in fresh.items():
-        old, new = (part if isinstance(part, list) else [part] for part in (value, found[name]))
-        if not (found[name] == value or (name in CHANGE and [*map(type, old)] == [*map(type, new)] and all(CHANGE[name] <= x < math.inf for x in new))):
-            raise ValueError(f"its {name} is {_shown(found[name])}")
-    return found
-
-
-def fill_state(part, state, path):
-    """As fill, for Adam, a schedule or a scaler."""
-    fresh = part.state_dict()
-    try:
-        if isinstance(part, torch.optim.Optimizer):
-            groups = [_settings(*pair) for pair in zip(fresh["param_groups"], state["param_groups"], strict=True)]
-            part.load_state_dict({"state": _moments(part, state["state"]), "param_groups": groups})
-        else:
-            part.load_state_dict(_settings(fresh, state))
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{path}: its state of {type(part).__name__} does not fit ({type(error).__name__}: {error}); start from it with --init") from None
+def _fill_scaler(scaler, state):
+    """Takes up the scale of float16; the state is empty unless the run was in float16. Raises: as _fill_adam."""
+    changing = {name: state[name] for name in ("scale", "_growth_tracker")} if state != {} else {}
+    if changing and not (type(changing["scale"]) is float and 0 < changing["scale"] < math.inf and type(changing["_growth_tracker"]) is int):
+        raise ValueError(f"its scale is {_shown(changing)}")
+    if changing and scaler.is_enabled():
+        scaler.load_state_dict({**scaler.state_dict(), **changing})
 
 
 def fill_parts(parts, saved, path):
-    """Loads what a run goes on with. parts: {name: network, optimiser, schedule or scaler}; saved: checkpoint. Raises: ValueError as check_fit."""
+    """Loads what a run goes on with. parts: {name: network, Adam or scaler}; saved: checkpoint. Raises: ValueError as check_fit."""
     for name, part in parts.items():
-        if name != "scaler" or saved[name] != {}:           # its state is empty unless the run was in float16
-            (fill if isinstance(part, torch.nn.Module) else fill_state)(part, saved[name], path)
-    skipped = saved["scaler"] != {}                         # in float16 the first steps may leave the optimiser out
-    if parts["schedule"].last_epoch != saved["step"] or (saved["step"] and not skipped and not parts["optimiser"].state):
-        raise ValueError(f"{path}: its schedule or its optimiser is not at the run's step, {saved['step']}; start from it with --init")
+        if isinstance(part, torch.nn.Module):
+            fill(part, saved[name], path)
+            continue
+        try:
+            (_fill_adam if isinstance(part, torch.optim.Optimizer) else _fill_scaler)(part, saved[name])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"{path}: its {name} does not fit ({type(error).__name__}: {error}); start from it with --init") from None
+    if saved["step"] and saved["scaler"] == {} and not parts["optimiser"].state:        # in float16 the first steps may leave the optimiser out
+        raise ValueError(f"{path}: its optimiser has not taken the run's {saved['step']} steps; start from it with --init")
 
 
 def flags_of(config):

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from beyond.ownership import check_replaceable
+from brackets.ownership import check_replaceable
 from common import reason_and_cure, save_figure, write_atomically
 
 

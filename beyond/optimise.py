@@ -5,12 +5,18 @@ import math
 import torch
 
 
-def learning_rate(optimiser, settings, beyond, epoch):
-    """The schedule of the learning rate: StepLR as in the paper, or with --cosine a rise and then a cosine to 0. epoch: its steps."""
-    if not beyond.cosine:
-        return torch.optim.lr_scheduler.StepLR(optimiser, settings.decay_epochs * epoch, settings.decay)
-    rise, steps = beyond.cosine, settings.epochs * epoch
-    return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: min((n + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * min(n / steps, 1))))
+def learning_rate(optimiser, settings, beyond, epoch, step):
+    """The schedule of the learning rate: in steps down as in the paper, or with --cosine a rise and then a cosine to 0.
+
+    epoch: its steps; step: after which the run goes on, 0 at its start. The rate is a function of the step alone, so no checkpoint holds it.
+    """
+    def share(n):
+        if not beyond.cosine:
+            return settings.decay ** (n // (settings.decay_epochs * epoch))
+        return min((n + 1) / beyond.cosine, 0.5 + 0.5 * math.cos(math.pi * min(n / (settings.epochs * epoch), 1)))
+    for group in optimiser.param_groups:
+        group["initial_lr"] = settings.lr
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, share, last_epoch=step - 1)
 
 
 @torch.no_grad()

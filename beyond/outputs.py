@@ -98,20 +98,20 @@ def write_results(stem, result, config):
     jpeg, _ = gain_map_jpeg(for_the_eye, radiance, exif_for_result(result.reference, W, H, profile), profile)
     write_atomically(path(".jpg"), lambda file: file.write(jpeg))
     write_image(path(".png"), (hdr_mu.permute(1, 2, 0) * 255).round().byte().numpy(), RESULT)
-    save_panel(path("_panel.png"), *panels(result.registered, ev, result.hdr_hat, result.hdr, result.longer_by, for_the_eye))
+    save_panel(path("_panel.png"), *panels(result.registered, ev, result.hdr_hat, result.hdr, result.longer_by, for_the_eye), mark=RESULT)
     if result.spread is not None:
         save_spread(path("_spread.png"), hdr_mu, result.spread[0, 0])
     if config.exr:
         write_exr(path(".exr"), radiance)
     if config.save_aligned:
         write_aligned(stem, result.prepared)
-    return in_words(stem, result, config)
+    return in_words(stem.name, result)
 
 
-def in_words(stem, result, config):
-    """What was found and done, the scores where there is a truth, and which files were written, in lines. Arguments as of write_results."""
+def in_words(name, result):
+    """What was found and done, and the scores where there is a truth, in lines. name: of the scene; result: Result."""
     ldr, ev, (H, W) = result.prepared.ldr[None], result.prepared.ev[None], result.hdr_hat.shape[-2:]
-    lines = [f"{stem.name}: {W}x{H}, {result.prepared.in_words()}; {result.how}"]
+    lines = [f"{name}: {W}x{H}, {result.prepared.in_words()}; {result.how}"]
     if result.hdr is not None:
         lines.append(f"{'':<16} {'PSNR-μ':>8} {'PSNR-L':>8}   (dB, against the ground truth)")
         plain = {title: image * 2.0 ** -result.longer_by for title, image in plain_results(result.registered, ev).items()}
@@ -119,5 +119,4 @@ def in_words(stem, result, config):
             lines.append(f"{title:<16} {psnr(T(image), T(result.hdr[None])):>8.2f} {psnr(image, result.hdr[None]):>8.2f}")
     if result.spread is not None:
         lines.append(f"spread over the samples, mean standard deviation of T(H):\n{spread_in_words(result.spread, ldr, ev)}")
-    first, *others = endings(config, result.spread is not None)
-    return "\n".join([*lines, f"wrote {stem}{first}" + "".join(f", {stem.name}{ending}" for ending in others)])
+    return "\n".join(lines)

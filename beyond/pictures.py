@@ -10,6 +10,7 @@ import torch.nn.functional as nnf
 from beyond.fast import by_strips
 from beyond.tiles import reconstruct_in_tiles
 from beyond.tonemap import picture
+from brackets.marks import PICTURE, RESULT
 from brackets.merge import PLAIN, weighted_merge
 from brackets.register import enlarged_by
 from common import save_figure
@@ -102,10 +103,10 @@ def drawn_height(width, image):
     return width * min(H / W, TALLEST)
 
 
-def save_panel(path, panels, columns=3, width=4.0):
+def save_panel(path, panels, columns=3, width=4.0, mark=PICTURE):
     """Writes titled pictures side by side as one PNG.
 
-    panels: list of (title, image), image (3, H, W) in [0, 1] (clipped), all of one size; width: of one picture, inches.
+    panels: list of (title, image), image (3, H, W) in [0, 1] (clipped), all of one size; width: of one picture, inches; mark: of marks.py.
     """
     from matplotlib.figure import Figure    # 0.3 s to import: only when a picture is drawn
     rows = -(-len(panels) // columns)
@@ -115,7 +116,7 @@ def save_panel(path, panels, columns=3, width=4.0):
         axis.set_axis_off()
         axis.set_title(title, fontsize=9)
         axis.imshow(image.float().clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="antialiased")
-    save_figure(path, figure, dpi=150)
+    save_figure(path, figure, 150, mark)
 
 
 def heat_map(figure, axis, spread):
@@ -136,7 +137,7 @@ def save_spread(path, hdr_mu, spread):
     right.set_title("standard deviation of T(H) over the samples")
     for axis in (left, right):
         axis.axis("off")
-    save_figure(path, figure, dpi=100)
+    save_figure(path, figure, 100, RESULT)
 
 
 def save_progress_picture(path, ldr, hdr_hat, hdr):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from beyond.ownership import check_claims, check_writable, claim, key_of, open_record, read_record, settle, this_run
+from brackets.ownership import check_writable, claim, disclaim, draft, key_of, left_over, open_record, read_record, this_run
 from brackets.choose import Choice, by_name, choose, in_words, pick_reference
 from brackets.grouping import find_places
 from brackets.scenes import Bracket, find_bracket
@@ -106,7 +106,7 @@ def make_plan(config, out, ends, known):
         attempt(source, lambda place=place, source=source: find(place, source))
     inputs = {identity(path): path for job in jobs for path in (*job.bracket.paths, job.bracket.truth) if path}
     with contextlib.nullcontext(read_record(out)) if config.dry_run else open_record(out) as record:
-        run = "" if config.dry_run else this_run(out)
+        run = "" if config.dry_run else this_run(out.resolve())
         for job in jobs:
             attempt(job.source, lambda job=job: name_results(job, out, ends, record, inputs, run))
     jobs = [job for job in jobs if job.source not in failed]
@@ -128,25 +128,24 @@ def plan_in_words(root, jobs, failed, singles):
 
 def finish(job, ends, work, write):
     """Makes the results of a job and writes them; its claims end, whatever happens. Arguments as of work_off. Returns: what there is to say."""
-    files, writing = files_of(job, ends), False
+    files = files_of(job, ends)
     try:
         result = work(job)
-        with open_record(job.stem.parent) as record:
-            check_claims(files, record)
-        writing = True
-        said = write(job, result)
+        with draft(files, job.key) as folder:
+            said = write(folder / job.stem.name, result)
     except BaseException:
         with contextlib.suppress(OSError, ValueError):      # what went wrong before is what there is to say
-            settle(files, job.key, writing)
+            disclaim(files, job.key)
         raise
-    settle(files, job.key, writing)
-    return said
+    said += f"\nwrote {', '.join([str(files[0]), *(path.name for path in files[1:])])}"
+    others = left_over(files, job.key)
+    return said + (f"\nkept, of an earlier run: {', '.join(path.name for path in others)}" if others else "")
 
 
 def work_off(jobs, failed, ends, work, write):
     """Does all jobs. One that fails does not stop the others, unless it is the only one.
 
-    failed: of make_plan; ends: of outputs.endings; work: function (job) that makes a result; write: function (job, result) that writes its files
+    failed: of make_plan; ends: of outputs.endings; work: function (job) that makes a result; write: function (stem, result) that writes its files
     and returns what there is to say. Raises: ValueError at the end where some failed.
     """
     failed, waiting, alone = dict(failed), list(jobs), len(jobs) + len(failed) == 1
@@ -163,7 +162,7 @@ def work_off(jobs, failed, ends, work, write):
     finally:
         with contextlib.suppress(OSError, ValueError):
             for job in waiting:
-                settle(files_of(job, ends), job.key, written=False)
+                disclaim(files_of(job, ends), job.key)
     total = len(jobs) + len([name for name in failed if name not in {job.source for job in jobs}])
     if total > 1:
         print(f"{total - len(failed)} of {total} brackets done")

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from beyond.checkpoints import load_checkpoint
 from beyond.fast import keep_memory
-from beyond.ownership import RUN_LOCK, lock
+from brackets.ownership import RUN_LOCK, lock
 from common import pick_device, pick_precision, seed_all
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -114,6 +114,8 @@ def start(settings, out):
     rank, world, device = start_processes(settings.device)
     if rank == 0:
         held[:] = [lock(out / RUN_LOCK, PATIENCE)]      # before anything there is looked at
+        for left in out.glob(".*.pt.*.tmp"):            # half a checkpoint, of a run that was killed while it wrote
+            left.unlink()
     if not settings.resume and (out / "last.pt").exists():
         settings.resume = goes_on(out / "last.pt")
         if not settings.resume:

@@ -10,7 +10,8 @@ from PIL import Image
 
 from brackets.files import read_image
 from brackets.kinds import PHOTOGRAPHS, SUFFIXES, kind_of
-from brackets.marks import ALIGNED, RESULT, mark_of
+from brackets.marks import ALIGNED, PICTURE, RESULT, mark_of
+from brackets.ownership import folded, read_record
 from data import T
 
 FRAMES = tuple(suffix for kind in PHOTOGRAPHS for suffix in SUFFIXES[kind])
@@ -71,7 +72,7 @@ def _is_unmarked_result(path, radiance):
 def _why_left_out(path, kinds, marks):
     """Why a file is no photograph of the scene, or "". kinds: {path: kind} of all files of the folder; marks: {path: mark} of those that may be."""
     beside_results = RESULT in marks.values() and not named(path.parent, "exposure.txt")       # where --save-aligned put it
-    if marks[path] == RESULT or (marks[path] == ALIGNED and ("" in marks.values() or beside_results)):
+    if marks[path] in (RESULT, PICTURE) or (marks[path] == ALIGNED and ("" in marks.values() or beside_results)):
         return "made by this project"
     if kinds[path] == "Radiance":
         return "linear light, and no photograph"
@@ -95,7 +96,9 @@ def photographs(folder):
     """
     files = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=natural)
     kinds = {p: _kind(p) for p in files}
-    marks = {p: mark_of(p) for p in files if kinds[p] in PHOTOGRAPHS + PICTURES or p.suffix.lower() in FRAMES}
+    written = {name for name, (_, content, _) in read_record(folder).items() if content}       # an editor may have taken the mark off a result
+    marks = {p: mark_of(p) or (RESULT if folded(p.name) in written else "") for p in files
+             if kinds[p] in PHOTOGRAPHS + PICTURES or p.suffix.lower() in FRAMES}
     kept, left_out = [], {}
     for path in marks:
         why = _why_left_out(path, kinds, marks)

@@ -1,7 +1,7 @@
 """Marks on the files that this project makes, so that a result that lies beside its photographs is not taken for one of them.
 
 The mark stands where programs write their own name: in the tag Software (0x0131) of EXIF and TIFF, and in a text chunk "Software" of PNG.
-Writers: write_image(..., mark=RESULT); common.save_figure marks every figure; of other JPEG and TIFF files set that tag to RESULT or ALIGNED.
+Writers: write_image(..., mark=RESULT); common.save_figure; of other JPEG and TIFF files set that tag to a mark.
 """
 
 import struct
@@ -11,12 +11,13 @@ import tifffile
 from PIL import Image
 
 SOFTWARE = 0x0131
-RESULT = "LF-Diff result"           # a picture that was made of a scene: never a frame. common.save_figure writes it, too
+RESULT = "LF-Diff result"           # of infer.py: never a frame
+PICTURE = "LF-Diff picture"         # of all else that draws: never a frame, and replaced by the next that the same command draws
 ALIGNED = "LF-Diff aligned frame"   # a frame after alignment: a photograph, unless what it was made of or made with is beside it (folders.py)
 
 
 def marked_png(data, mark):
-    """A PNG file with a mark. data: bytes of a PNG; mark: RESULT or ALIGNED. Returns: bytes."""
+    """A PNG file with a mark. data: bytes of a PNG; mark: one of these. Returns: bytes."""
     chunk = b"tEXtSoftware\0" + mark.encode("latin-1")
     after_header = 33               # signature 8, IHDR 25: the only chunk that has a fixed place
     return data[:after_header] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[after_header:]
@@ -30,7 +31,7 @@ def software_exif(mark):
 
 
 def mark_of(path):
-    """Reads the mark of an image file. Returns: RESULT, ALIGNED, or "" for a file without one and for what cannot be read."""
+    """Reads the mark of an image file. Returns: one of the three, or "" for a file without one and for what cannot be read."""
     try:
         with open(path, "rb") as file:
             is_tiff = file.read(2) in (b"II", b"MM")
@@ -42,4 +43,4 @@ def mark_of(path):
                 software = image.info.get("Software") or Image.Image.getexif(image).get(SOFTWARE)     # PngImageFile's own decodes all pixels
     except Exception:                       # read_image says what is wrong with such a file
         return ""
-    return next((mark for mark in (RESULT, ALIGNED) if str(software).startswith(mark)), "")
+    return next((mark for mark in (RESULT, PICTURE, ALIGNED) if str(software).startswith(mark)), "")

@@ -43,7 +43,7 @@ from torch.utils.benchmark import timer
 
 from beyond.config import BeyondConfig
 from beyond.fast import keep_memory, speed_up
-from beyond.ownership import check_writable
+from brackets.ownership import check_writable
 from beyond.weights import load_weights
 from brackets.prepare import prepare
 from data import network_input

@@ -23,12 +23,12 @@ from tqdm import tqdm
 from beyond.checkpoints import load_checkpoint
 from beyond.fast import by_strips, keep_memory
 from beyond.pictures import panels, save_panel
-from beyond.ownership import RUN_LOCK, check_replaceable, check_writable, lock
+from brackets.ownership import RUN_LOCK, check_replaceable, check_writable, lock
 from beyond.tiles import reconstruct_in_tiles, tile_for
 from beyond.weights import SHIPPED, load_weights
 from brackets.files import read_image, write_image
 from brackets.kinds import check_folder
-from brackets.marks import RESULT
+from brackets.marks import PICTURE
 from brackets.prepare import UNPREPARED, PrepareConfig, prepare
 from brackets.scenes import find_scenes, load_scene, scene_files
 from common import autocast, count_parameters, in_words
@@ -262,7 +262,7 @@ def evaluate_scene(method, scene, sample, config, device, dtype, extremes):
                 save_panel(out / f"{file_name(method.name)}_{which}.png", shown, columns)
     if config.save or not scene.truth:
         folder = out / file_name(method.name)
-        write_image(folder / f"{scene.name}.png", (T(hdr_hat[0]).permute(1, 2, 0) * 255).round().byte().contiguous().numpy(), RESULT)
+        write_image(folder / f"{scene.name}.png", (T(hdr_hat[0]).permute(1, 2, 0) * 255).round().byte().contiguous().numpy(), PICTURE)
         write_image(folder / f"{scene.name}.hdr", hdr_hat[0].permute(1, 2, 0).contiguous().numpy())
     return row
 

@@ -52,7 +52,7 @@ class AblationsConfig:
 
 
 def train(config, name, seed):
-    """Runs one command unless its best.pt exists. Its output goes to OUT/seedN/NAME.txt. Raises: ValueError when it fails."""
+    """Runs one command unless its best.pt exists; one that was stopped goes on. Its output goes to OUT/seedN/NAME.txt. Raises: ValueError when it fails."""
     folder, (_, begin, command) = Path(config.out) / f"seed{seed}", RUNS[name]
     if (folder / name / "best.pt").is_file():
         return
@@ -62,8 +62,10 @@ def train(config, name, seed):
                "--hdr-dir", str(Path(config.hdr_dir).resolve()), "--rendered-dir", str(recipe / "rendered"), "--out", str((folder / name).resolve())]
     if begin:
         command += ["--stage1", str((folder / begin / "best.pt").resolve())]
+    if (folder / name / "last.pt").is_file():
+        command += ["--resume"]
     print(f"seed {seed}: {name}", flush=True)
-    with open(folder / f"{name}.txt", "w", encoding="utf-8") as log:
+    with open(folder / f"{name}.txt", "a", encoding="utf-8") as log:
         if subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode:
             raise ValueError(f"{folder / name}: training failed; {folder / name}.txt says why")
 

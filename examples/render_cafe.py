@@ -36,7 +36,7 @@ from scipy import ndimage
 from skimage import measure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from beyond.ownership import check_writable
+from brackets.ownership import check_writable
 from brackets.files import write_image
 from common import Count, Seed, Whole, parse, run, write_atomically
 

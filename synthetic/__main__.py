@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from brackets.files import write_image
-from brackets.marks import RESULT, mark_of
+from brackets.marks import PICTURE
 from brackets.merge import weighted_merge
+from brackets.ownership import check_replaceable
 from data import T
 from synthetic.ruler import ruler
 from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfig, export, validation_set
@@ -56,8 +57,8 @@ def main():
     config = parse(Config, description=__doc__)
     if config.ruler not in ("", "val", "test") or config.split not in ("train", "val", "all"):
         raise ValueError(f"--ruler {config.ruler!r}, --split {config.split!r}: use val or test for the one, train, val or all for the other")
-    if not config.export and Path(config.out).is_file() and mark_of(config.out) != RESULT:
-        raise ValueError(f"--out {config.out}: is no picture of this project and would be replaced; move it away, or name another file")
+    if not config.export:
+        check_replaceable(Path(config.out))
     if config.ruler:
         dataset = ruler(config.size, config.count, config.hdr_dir, config.rendered_dir, config.ruler)
     elif config.split == "val":
@@ -69,7 +70,7 @@ def main():
         folders = export(dataset, Path(config.export))
         print(f"{config.export}: {len(folders)} scenes, {folders[0].name} to {folders[-1].name}")
     else:
-        write_image(config.out, contact_sheet(dataset, config.count), RESULT)
+        write_image(config.out, contact_sheet(dataset, config.count), PICTURE)
         print(f"{config.out}: {config.count} brackets; columns: short, reference, long exposure, plain merge, truth")
 
 

@@ -1,7 +1,5 @@
 """Makes weights from nothing: data, stage 1, stage 2, the file in place of the shipped one, the scores.
 
-It has not been run to its end yet: the shipped file is older (docs/training.md).
-
     python weights/recipe.py --hdr-dir DIR                  the small network; resumes wherever it was stopped
     python weights/recipe.py --hdr-dir DIR --size paper     the paper's network, for a machine with one GPU and 16 cores
     python weights/recipe.py --hdr-dir DIR --dry-run        prints the commands
@@ -24,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # run as a script, it finds the project
 
-from beyond.ownership import check_writable
+from brackets.ownership import check_writable
 from brackets.kinds import check_folder
 from common import Count, Whole, parse, run
 

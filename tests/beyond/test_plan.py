@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 import infer
-from beyond.ownership import RECORD, check_writable, claim, digest, key_of, open_record, read_record, settle
+from brackets.ownership import RECORD, check_writable, claim, draft, key_of, open_record, read_record, this_run
 from beyond.plan import files_of, make_plan, work_off
+from beyond.plan import finish as finish_job
 from brackets.files import write_image
 from scripts import ROOT, make_scene, one_line, run_script
 
@@ -37,13 +38,14 @@ def stems(jobs):
 def finish(jobs):
     """What infer.py leaves behind."""
     for job in jobs:
-        for path in files_of(job, ENDS):
-            path.write_bytes(job.source.encode())
-        settle(files_of(job, ENDS), job.key, written=True)
+        with draft(files_of(job, ENDS), job.key) as folder:
+            keep(folder / job.stem.name, job.source)
 
 
-def keep(job, result):
-    """Writes nothing."""
+def keep(stem, result):
+    """Writes files that hold a text, and says it."""
+    for end in ENDS:
+        stem.with_name(stem.name + end).write_bytes(result.encode())
     return result
 
 
@@ -256,26 +258,22 @@ def test_two_runs_at_once_do_not_take_the_same_name_even_for_the_same_bracket(tm
     assert stems(plan(a, out, dry_run=True)[0]) == stems(plan(b, out, dry_run=True)[0]) == ["pool"]
 
 
-def test_a_run_that_failed_leaves_the_names_free_and_what_it_wrote_its_own(tmp_path):
+def test_a_run_that_was_stopped_while_it_wrote_leaves_nothing(tmp_path):
     a, b, out = scene(tmp_path / "a" / "pool"), scene(tmp_path / "b" / "pool"), tmp_path / "out"
 
-    def stops_half_way(job, result):
-        (out / "pool.hdr").write_bytes(b"half of the results")
+    def stops_half_way(stem, result):
+        stem.with_name("pool.hdr").write_bytes(b"half of the results")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         work_off(*plan(a, out), ENDS, lambda job: "", stops_half_way)
-    assert read_record(out) == {"pool.hdr": (key_of(str(a.resolve()), sorted(a.glob("*.png"))), digest(out / "pool.hdr"), "")}
-    assert stems(plan(a, out, dry_run=True)[0]) == ["pool"]
-    (out / "pool.png").write_bytes(b"somebody's")
-    assert stems(plan(a, out)[0]) == ["a_pool"]
-    (out / "pool.png").unlink()
-    (out / "pool.hdr").unlink()
+    assert read_record(out) == {} and [path.name for path in out.rglob("*pool*")] == []
     assert stems(plan(b, out)[0]) == ["pool"]
 
 
+@pytest.mark.parametrize("when", ["at work", "writing"])
 @pytest.mark.parametrize("kind", ["an earlier result", "a new file", "a link"])
-def test_what_somebody_does_to_a_result_while_the_run_goes_on_is_kept(kind, tmp_path):
+def test_what_somebody_does_to_a_result_while_the_run_goes_on_is_kept(kind, when, tmp_path):
     folder, out = scene(tmp_path / "pool"), tmp_path / "out"
     if kind == "an earlier result":
         finish(plan(folder, out)[0])
@@ -286,10 +284,17 @@ def test_what_somebody_does_to_a_result_while_the_run_goes_on_is_kept(kind, tmp_
             (out / "pool.png").symlink_to(tmp_path / "theirs")
         else:
             (out / "pool.png").write_bytes(b"retouched")
+        return "made"
 
+    def while_it_writes(stem, result):
+        keep(stem, result)
+        meanwhile(None)
+
+    work, write = (meanwhile, keep) if when == "at work" else (lambda job: "made", while_it_writes)
     with pytest.raises(ValueError, match="pool.png: was changed while this run went on, and is kept; run it again for a result with another name$"):
-        work_off(*plan(folder, out), ENDS, meanwhile, keep)
+        work_off(*plan(folder, out), ENDS, work, write)
     assert stems(plan(folder, out)[0]) == [f"{tmp_path.name}_pool"] and (out / "pool.png").read_bytes() == b"retouched"
+    assert (out / "pool.hdr").exists() == (kind == "an earlier result")
 
 
 def test_a_run_that_is_stopped_claims_nothing_that_it_has_not_written(tmp_path):
@@ -305,6 +310,40 @@ def test_a_run_that_is_stopped_claims_nothing_that_it_has_not_written(tmp_path):
     with pytest.raises(SystemExit):
         work_off(*plan(tmp_path / "in", out), ENDS, stopped, keep)
     assert stems(plan(tmp_path / "in", out)[0]) == ["a", "in_b"]
+
+
+def test_files_of_an_earlier_result_that_are_not_made_again_are_named(tmp_path):
+    folder, out = scene(tmp_path / "pool"), tmp_path / "out"
+    with open_record(out) as record:
+        record["pool_spread.png"] = key_of(str(folder.resolve()), sorted(folder.glob("*.png"))), "digest", ""
+    (out / "pool_Spread.png").write_bytes(b"of --samples")
+    [job], _ = plan(folder, out)
+    said = finish_job(job, ENDS, lambda job: "found much", keep)
+    assert said == f"found much\nwrote {out / 'pool.hdr'}, pool.png, pool_panel.png\nkept, of an earlier run: pool_Spread.png"
+
+
+def test_drafts_that_a_killed_run_left_are_cleared_away_and_those_of_a_run_at_work_are_not(tmp_path):
+    folder, out = scene(tmp_path / "pool"), tmp_path / "out"
+    code = (f"import sys; sys.path.insert(0, 'tests/beyond'); from test_plan import *; [job], _ = plan({str(folder)!r}, {str(out)!r})\n"
+            "with draft(files_of(job, ENDS), job.key) as folder: keep(folder / 'pool', 'half'); print('drafted', flush=True); input()")
+    other = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": "tests"}, stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "drafted\n"
+    this_run.cache_clear()
+    this_run(out.resolve())
+    assert len(list(out.rglob("pool.hdr"))) == 1
+    other.kill()
+    other.communicate()
+    this_run.cache_clear()
+    this_run(out.resolve())
+    assert not list(out.rglob("pool.hdr"))
+
+
+def test_a_relative_folder_of_results_is_another_one_after_a_change_of_place(tmp_path, monkeypatch):
+    for place in ("a", "b"):
+        monkeypatch.chdir(scene(tmp_path / place / "pool").parent)
+        work_off(*plan("pool", "out"), ENDS, lambda job: "made", keep)
+        assert (tmp_path / place / "out" / "pool.hdr").is_file()
 
 
 def test_a_link_to_a_bracket_beside_it_is_the_same_bracket(tmp_path):

@@ -10,6 +10,7 @@ from brackets.files import write_image
 from brackets.folders import other_than_named, photographs
 from brackets.grouping import find_places
 from brackets.marks import ALIGNED, RESULT, SOFTWARE
+from brackets.ownership import draft
 from brackets.scenes import load_scene, scene_files
 from common import save_figure
 from data import T
@@ -70,6 +71,14 @@ def test_results_written_into_the_scene_are_no_frames_and_are_named(tmp_path, ca
     assert said.startswith(f"{folder}: left out ") and said.endswith(": made by this project\n") and said.count("\n") == 1
     for file in (f"{name}.png", f"{name}.jpg", f"{name}_panel.png", f"{name}_spread.png", "renamed.png", *(f"{name}_aligned_{k}.tif" for k in (1, 2, 3))):
         assert f" {file}" in said
+
+
+def test_a_result_that_an_editor_has_saved_without_its_mark_is_no_photograph(tmp_path):
+    folder = kalantari_scene(tmp_path / "scene", truth=False)
+    with draft([folder / "scene.jpg"], "key") as drafts:
+        write_image(drafts / "scene.jpg", SMOOTH8, RESULT)
+    Image.fromarray(SMOOTH8).save(folder / "scene.jpg")
+    assert left_out(folder) == {"made by this project": ["scene.jpg"]}
 
 
 def test_results_of_before_there_were_marks_are_recognised(tmp_path):

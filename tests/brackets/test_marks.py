@@ -6,12 +6,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from brackets.files import read_image, write_image
-from brackets.marks import ALIGNED, RESULT, mark_of
+from brackets.marks import ALIGNED, PICTURE, RESULT, mark_of
 from common import save_figure
 from photographs import SMOOTH8, jpeg_bytes, opencv
 
 
-@pytest.mark.parametrize("mark", [RESULT, ALIGNED])
+@pytest.mark.parametrize("mark", [RESULT, PICTURE, ALIGNED])
 @pytest.mark.parametrize("name, image", [("a.png", SMOOTH8), ("a.png", SMOOTH8.astype(np.uint16) * 257), ("a.jpg", SMOOTH8), ("a.tif", SMOOTH8),
                                          ("a.tif", SMOOTH8.astype(np.uint16) * 257), ("a.tif", SMOOTH8 / np.float32(255))])
 def test_a_marked_file_is_recognised_and_its_pixels_are_what_they_were(tmp_path, name, image, mark):
@@ -28,7 +28,7 @@ def test_a_figure_of_ours_is_marked_and_one_of_somebody_else_is_not(tmp_path):
     figure = Figure(figsize=(1, 1))
     save_figure(tmp_path / "ours.png", figure, dpi=50)
     figure.savefig(tmp_path / "theirs.png", dpi=50)
-    assert mark_of(tmp_path / "ours.png") == RESULT and mark_of(tmp_path / "theirs.png") == ""
+    assert mark_of(tmp_path / "ours.png") == PICTURE and mark_of(tmp_path / "theirs.png") == ""
 
 
 def test_a_marked_png_is_whole_for_a_reader_that_checks_every_chunk(tmp_path):

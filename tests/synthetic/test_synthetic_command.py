@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from brackets.files import write_image
+from brackets.marks import RESULT
 from brackets.scenes import load_scene
 from synthetic.__main__ import contact_sheet
 from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig, export, validation_set
@@ -47,14 +48,15 @@ def test_the_command_writes_the_contact_sheet(command, tmp_path):
     assert (sheet == contact_sheet(SyntheticBrackets(32, 3), 2)).all()
 
 
-def test_a_photograph_is_not_replaced_by_a_contact_sheet(command, tmp_path, capsys):
+@pytest.mark.parametrize("mark", ["", RESULT], ids=["photograph", "result"])
+def test_photographs_and_results_are_not_replaced_by_a_contact_sheet(command, tmp_path, capsys, mark):
     photograph, words = tmp_path / "1.png", ("--count", 2, "--size", 16)
-    write_image(photograph, np.zeros((8, 8, 3), np.uint8))
+    write_image(photograph, np.zeros((8, 8, 3), np.uint8), mark)
     before = photograph.read_bytes()
     with pytest.raises(SystemExit):
         command(*words, "--out", photograph)
     assert photograph.read_bytes() == before
-    assert "1.png: is no picture of this project and would be replaced; move it away, or name another file" in capsys.readouterr().err
+    assert "1.png: is not of an earlier run and would be replaced; move it away, or choose another --out" in capsys.readouterr().err
     for _ in range(2):                              # its own it replaces
         command(*words, "--out", tmp_path / "sheet.png")
 

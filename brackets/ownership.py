@@ -1,8 +1,9 @@
 """Which files of a folder may be replaced: only what this project made there, and nobody has changed since.
 
 Beside the results of infer.py stands a hidden folder. Its record says which bracket each result was made from, and holds a digest of what was
-written. A name is claimed in it before the work, so that another run that goes on at the same time takes another name. The pictures and tables of
-evaluation and training need no record, for they can be told by what is in them.
+written. A name is claimed in it before the work, so that another run that goes on at the same time takes another name. Results are drafted in the
+hidden folder, and all of a bracket are put in their places at once. The pictures and tables of evaluation and training need no record, for they
+can be told by what is in them.
 """
 
 import atexit
@@ -14,12 +15,15 @@ import json
 import os
 import re
 import secrets
+import shutil
 import tempfile
 import unicodedata
 
+from pathlib import Path
+
 from filelock import FileLock, Timeout
 
-from brackets.marks import RESULT, mark_of
+from brackets.marks import PICTURE, mark_of
 from common import reason_and_cure, write_atomically
 
 HIDDEN = ".lfdiff"                      # folder, beside the results
@@ -99,23 +103,31 @@ def read_record(out):
 
 @contextlib.contextmanager
 def open_record(out):
-    """The record as a dict, to be changed while other processes wait; what was changed is written at the end."""
+    """The record as a dict, to be changed while other processes wait; what was changed is written at the end, and after an error, too."""
     held = lock(out / RECORD_LOCK, patience=60)
     try:
         before = read_record(out)
         record = dict(before)
-        yield record
-        if record != before:
-            write_atomically(out / RECORD, lambda file: file.write(json.dumps(record, indent=0).encode()))
+        try:
+            yield record
+        finally:
+            if record != before:
+                write_atomically(out / RECORD, lambda file: file.write(json.dumps(record, indent=0).encode()))
     finally:
         held.release()
 
 
 @functools.cache
 def this_run(out):
-    """The name under which this process claims names in a folder. A lock of that name tells other processes that it goes on. Returns: text."""
+    """The name under which this process claims names in a folder. A lock of that name tells other processes that it goes on.
+
+    out: absolute, for it is remembered. Drafts that killed runs have left there are cleared away. Returns: text.
+    """
     name = secrets.token_hex(8)
     held = lock(out / HIDDEN / name)
+    for left in (out / HIDDEN).glob("*.draft"):
+        if not is_at_work(out, left.name.split(".")[0]):
+            shutil.rmtree(left, ignore_errors=True)
 
     def end():
         held.release()
@@ -158,26 +170,54 @@ def check_claims(paths, record):
             raise ValueError(f"{path}: was changed while this run went on, and is kept; run it again for a result with another name")
 
 
-def settle(paths, key, written):
-    """Ends claims. written: whether the files are the run's; else each name is what it was before, and free if there is no file."""
+@contextlib.contextmanager
+def draft(paths, key):
+    """A folder to write the results of a bracket in. At the end they go to their places, and their claims end.
+
+    paths: of the results, all in one folder, whose names are claimed; key: of the bracket. Yields: Path.
+    Raises: ValueError where somebody has changed a file in the meantime; OSError where one cannot be put in its place.
+    """
+    out = paths[0].parent
+    with tempfile.TemporaryDirectory(dir=out / HIDDEN, prefix=f"{this_run(out.resolve())}.", suffix=".draft") as folder:
+        yield Path(folder)
+        with open_record(out) as record:
+            check_claims(paths, record)
+            for path in paths:
+                drafted = Path(folder) / path.name
+                content = digest(drafted)
+                try:
+                    drafted.replace(path)
+                except OSError as error:            # on Windows, a file that a viewer keeps open
+                    raise OSError("{}: cannot be written ({}); {}".format(path, *reason_and_cure(error))) from None
+                record[folded(path.name)] = key, content, ""
+
+
+def disclaim(paths, key):
+    """Ends the claims of a bracket that was given up: each name is what it was before, and free if there is no file."""
     with open_record(paths[0].parent) as record:
         for path in paths:
             owner, content, _ = record.pop(folded(path.name), ("", "", ""))
-            found = digest(path)
-            if found and (written or (owner, content) == (key, found)):
-                record[folded(path.name)] = key, found, ""
+            if content and (owner, content) == (key, digest(path)):
+                record[folded(path.name)] = key, content, ""
+
+
+def left_over(paths, key):
+    """The files of an earlier result of the bracket that is no longer among its results, such as those of --samples. Returns: list of paths."""
+    record = read_record(paths[0].parent)
+    mine = {name for name, (owner, *_) in record.items() if owner == key} - {folded(path.name) for path in paths}
+    return sorted(path for path in paths[0].parent.iterdir() if folded(path.name) in mine)
 
 
 # --- files that can be told by what is in them --------------------------------------------------------------------------
 
 def check_replaceable(*paths, first=""):
-    """Raises: ValueError for a file that this project did not make, or that is a result of infer.py, which has its record.
+    """Raises: ValueError for a file that this project did not make, or that is a result of infer.py.
 
-    paths: of pictures, of .hdr files with their pictures, or of texts whose first line matches the regular expression `first`.
+    paths: of pictures, of .hdr files with their pictures, or of texts whose first line matches the regular expression `first`, if that is given.
     """
-    for path in (path for path in paths if path.is_file()):
-        if path.suffix in (".png", ".hdr"):
-            ours = mark_of(path.with_suffix(".png")) == RESULT and folded(path.name) not in read_record(path.parent)
+    for path in (path for path in paths if path.is_file() and path.stat().st_size):
+        if not first:
+            ours = mark_of(path.with_suffix(".png") if path.suffix == ".hdr" else path) == PICTURE
         else:
             with open(path, encoding="utf-8-sig", errors="replace") as file:
                 ours = re.match(first, file.readline(10_000))
