@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from brackets.ownership import check_writable, claim, disclaim, draft, key_of, left_over, open_record, read_record, this_run
 from brackets.choose import Choice, by_name, choose, in_words, pick_reference
 from brackets.grouping import find_places
+from brackets.ownership import check_writable, claim, disclaim, draft, key_of, left_over, open_record, read_record, this_run
 from brackets.scenes import Bracket, find_bracket
 from common import in_words as words_for
 

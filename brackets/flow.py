@@ -31,6 +31,7 @@ REFINEMENTS = 10, 5     # of DIS's variational refinement, at each scale, for fl
 WINDOW = 7              # side of the neighbourhood whose colours choose among the flows, and say whether a frame contradicts, pixels
 MEDIAN = 5              # side of the median filter of the chosen flow, pixels
 CONTRADICTED = 0.08     # mean difference around a pixel above which the long frame is doubted; from half as much again it is not used
+STILL = 0.03            # mean difference around a pixel up to which two frames show the same: noise, and what is left of the camera's curve
 REACH = 9               # side of the neighbourhood that is doubted with a pixel: the contours, too, are wrong
 
 
@@ -101,6 +102,18 @@ def contradiction(reference, frame):
     """Where two images of one exposure show something else, whatever their noise: (3, h, w) each. Returns: (1, h, w) in [0, 1]."""
     difference = np.max([np.abs(box_mean(plane, WINDOW)) for plane in (reference - frame).numpy()], axis=0)
     return torch.from_numpy(cv2.dilate((difference / CONTRADICTED - 1).clip(0, 0.5) * 2, np.ones((REACH, REACH))))[None]
+
+
+def nothing_moves(ldr, ev):
+    """Whether three frames show the same at every place, as far as both of a pair show it.
+
+    ldr: (3, 3, H, W) coded in [0, 1], without NaN, in the right light; ev: (3,) stops.
+    """
+    for i in (0, 2):
+        reference, frame = shrunk_pair(ldr[1], ldr[i], float(ev[1] - ev[i]), np.eye(3))[0].numpy()
+        if max(np.abs(box_mean(plane, WINDOW)).max() for plane in reference - frame) > STILL:
+            return False
+    return True
 
 
 @torch.no_grad()

@@ -43,8 +43,8 @@ from torch.utils.benchmark import timer
 
 from beyond.config import BeyondConfig
 from beyond.fast import keep_memory, speed_up
-from brackets.ownership import check_writable
 from beyond.weights import load_weights
+from brackets.ownership import check_writable
 from brackets.prepare import prepare
 from data import network_input
 from evaluation.report import cell

@@ -36,8 +36,8 @@ from scipy import ndimage
 from skimage import measure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from brackets.ownership import check_writable
 from brackets.files import write_image
+from brackets.ownership import check_writable
 from common import Count, Seed, Whole, parse, run, write_atomically
 
 WIDTH, HEIGHT = 750, 500  # pixels

@@ -22,8 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # run as a script, it finds the project
 
-from brackets.ownership import check_writable
 from brackets.kinds import check_folder
+from brackets.ownership import check_writable
 from common import Count, Whole, parse, run
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -46,6 +46,18 @@ def test_prepare_registers_recodes_and_follows_unless_told_not_to():
     assert not torch.equal(once, follow_flow(registered, ev)) and torch.equal(once[1], ldr[1])
 
 
+def test_a_bracket_is_still_where_neither_the_camera_nor_a_thing_moved():
+    config = SyntheticConfig(static_camera=1.0, static_scene=1.0, shake=0.0, **{**FIRST, **AS_TAKEN, "iso": (100.0, 100.0)})
+    ldr, ev = (SyntheticBrackets(128, seed=8, config=config)[0][name] for name in ("ldr", "ev"))
+    prepared = prepare(ldr, ev)
+    assert prepared.still and prepared.in_words().endswith("; nothing moves")
+    moved = ldr.clone()
+    moved[2, :, 50:60, 50:60] = moved[2, :, 70:80, 70:80]
+    assert not any(prepare(frames, ev, how).still for frames, how in ((moved, None), (ldr, UNPREPARED), (ldr, PrepareConfig(flow=False))))
+    sample = bracket_as_taken()
+    assert not prepare(sample["ldr"], sample["ev"]).still
+
+
 def test_exposures_against_the_brightness_of_the_frames_are_reported_with_the_name_of_the_bracket():
     sample = {**bracket_as_taken(), "name": "harbour"}
     sample["ldr"] = sample["ldr"][[2, 1, 0]]
