@@ -1,8 +1,8 @@
-"""D14, no part of the paper: where nothing moves, the result is the mean of the network's image and of a plain merge, after T.
+"""D14, no part of the paper: where nothing moves and there is little noise, the result is the mean of the network's image and of a plain merge, after T.
 
-The network must doubt whether the outer frames show what the reference shows, and leans on the reference. If the camera stood still and the frames
-show the same everywhere (flow.nothing_moves), there is nothing to doubt: a merge errs by noise alone. Its errors and the network's are hardly
-correlated, so their mean is nearly as good as the better of both, and often better. docs/results.md has the numbers.
+The network must doubt whether the outer frames show what the reference shows, and leans on the reference. If the frames show the same everywhere
+(flow.is_still), there is nothing to doubt: a merge errs by noise alone. Its errors and the network's are hardly correlated, so their mean is nearly
+as good as the better of both, and often better. docs/results.md has the numbers. Where there is more noise, the network's image is better by far.
 """
 
 import torch

@@ -32,6 +32,7 @@ WINDOW = 7              # side of the neighbourhood whose colours choose among t
 MEDIAN = 5              # side of the median filter of the chosen flow, pixels
 CONTRADICTED = 0.08     # mean difference around a pixel above which the long frame is doubted; from half as much again it is not used
 STILL = 0.03            # mean difference around a pixel up to which two frames show the same: noise, and what is left of the camera's curve
+CLEAN = 0.01            # root mean square of all differences up to which there is little noise
 REACH = 9               # side of the neighbourhood that is doubted with a pixel: the contours, too, are wrong
 
 
@@ -104,14 +105,15 @@ def contradiction(reference, frame):
     return torch.from_numpy(cv2.dilate((difference / CONTRADICTED - 1).clip(0, 0.5) * 2, np.ones((REACH, REACH))))[None]
 
 
-def nothing_moves(ldr, ev):
-    """Whether three frames show the same at every place, as far as both of a pair show it.
+def is_still(ldr, ev):
+    """Whether three frames show the same at every place, as far as both of a pair show it, and with little noise.
 
     ldr: (3, 3, H, W) coded in [0, 1], without NaN, in the right light; ev: (3,) stops.
     """
     for i in (0, 2):
         reference, frame = shrunk_pair(ldr[1], ldr[i], float(ev[1] - ev[i]), np.eye(3))[0].numpy()
-        if max(np.abs(box_mean(plane, WINDOW)).max() for plane in reference - frame) > STILL:
+        difference = reference - frame
+        if np.square(difference).mean() > CLEAN ** 2 or max(np.abs(box_mean(plane, WINDOW)).max() for plane in difference) > STILL:
             return False
     return True
 

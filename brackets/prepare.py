@@ -21,7 +21,7 @@ from tqdm import tqdm
 from tyro.conf import DisallowNone
 
 from brackets.files import read_array
-from brackets.flow import follow_flow, nothing_moves
+from brackets.flow import follow_flow, is_still
 from brackets.light import Light, apply, estimate
 from brackets.light import in_words as light_in_words
 from brackets.register import all_seen, check_bracket, corner_motion, find_motion, onto_reference, register
@@ -62,14 +62,14 @@ class Prepared:
     homographies: torch.Tensor  # (3, 3, 3) float64, from the reference's pixels to each frame's; the identity where nothing was warped
     light: Light | None         # what light.estimate found; None where frames and exposures were left alone
     stated: torch.Tensor        # (3,) stops, as the files state them
-    still: bool = False         # neither the camera moved nor anything in the scene
+    still: bool = False         # nothing moved, neither the camera nor a thing, and there is little noise
 
     def in_words(self):
         """Says what was found and done, such as "exposures +0, +2.1, +4 EV (stated +0, +2, +4); clips at 248 of 255; registered by 11.9 px"."""
         height, width = self.ldr.shape[-2:]
         moved = [corner_motion(homography, height, width) for homography in self.homographies if (homography != torch.eye(3)).any()]
         return "; ".join([light_in_words(self.light, self.stated), *(f"registered by {pixels:.1f} px" for pixels in moved),
-                          *["nothing moves"] * self.still])
+                          *["still and clean"] * self.still])
 
 
 def registered_frames(ldr, ev, homographies, light):
@@ -104,7 +104,7 @@ def prepare(ldr, ev, config=None, where="light"):
         if light is not None and config.register:               # in the right light, motion is told better: a static frame stays where it is
             homographies = find_motion(*apply(ldr, light))
         if whole and config.flow and (homographies == torch.eye(3)).all():
-            still = nothing_moves(*((ldr, ev) if light is None else apply(ldr, light)))
+            still = is_still(*((ldr, ev) if light is None else apply(ldr, light)))
         registered = (follow_flow if config.flow else registered_frames)(ldr, ev, homographies, light)
     return Prepared(registered, ev if light is None else light.ev.to(ev), homographies, light, ev, still)
 

@@ -50,7 +50,7 @@ def test_a_bracket_is_still_where_neither_the_camera_nor_a_thing_moved():
     config = SyntheticConfig(static_camera=1.0, static_scene=1.0, shake=0.0, **{**FIRST, **AS_TAKEN, "iso": (100.0, 100.0)})
     ldr, ev = (SyntheticBrackets(128, seed=8, config=config)[0][name] for name in ("ldr", "ev"))
     prepared = prepare(ldr, ev)
-    assert prepared.still and prepared.in_words().endswith("; nothing moves")
+    assert prepared.still and prepared.in_words().endswith("; still and clean")
     moved = ldr.clone()
     moved[2, :, 50:60, 50:60] = moved[2, :, 70:80, 70:80]
     assert not any(prepare(frames, ev, how).still for frames, how in ((moved, None), (ldr, UNPREPARED), (ldr, PrepareConfig(flow=False))))
