@@ -59,15 +59,22 @@ def load_checkpoint(path):
     for name, kind in {**REQUIRED, **OPTIONAL}.items():
         if name in checkpoint and not isinstance(checkpoint[name], kind):
             raise ValueError(f"{path}: its {name} is of type {type(checkpoint[name]).__name__}, not {kind.__name__}; name another file")
-    settings = {**flags_of(checkpoint["config"]), **flags_of(checkpoint.get("training", {}))}
-    if tensors := [name for name, value in settings.items() if isinstance(value, torch.Tensor)]:
-        raise ValueError(f"{path}: its {tensors[0]} is a tensor, and no setting is one; name another file")
+    for name in ("config", "training"):
+        if not _are_settings(checkpoint.get(name, {})):
+            raise ValueError(f"{path}: its {name} holds more than plain values; name another file")
     if not all(isinstance(name, str) for name in checkpoint["model"]):
         raise ValueError(f"{path}: its weights are not tensors by name; name another file")
     steps = checkpoint.get("steps")
     if steps is not None and not _are_steps(steps):
         raise ValueError(f"{path}: its exposure steps are {_shown(steps)}, not a least and a greatest one in stops; name another file")
     return checkpoint
+
+
+def _are_settings(value, depth=0):
+    """Whether a value is plain, or a dict, list or tuple of plain ones, within each other no deeper than settings are."""
+    if isinstance(value, (dict, list, tuple)):
+        return depth < 9 and all(_are_settings(part, depth + 1) for part in (value.values() if isinstance(value, dict) else value))
+    return value is None or isinstance(value, (str, int, float))
 
 
 def _are_steps(steps):

@@ -13,11 +13,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from beyond.outputs import OutputConfig, endings
 from brackets.choose import Choice, by_name, choose, in_words, pick_reference
 from brackets.grouping import find_places
-from brackets.ownership import check_writable, claim, disclaim, draft, key_of, left_over, open_record, read_record, this_run
+from brackets.ownership import check_writable, claim, disclaim, draft, key_of, open_record, read_record, this_run
 from brackets.scenes import Bracket, find_bracket
 from common import in_words as words_for
+
+
+ALL = endings(OutputConfig(exr=True, save_aligned=True), True)      # of every file that a result may have
 
 
 @dataclass
@@ -138,8 +142,8 @@ def finish(job, ends, work, write):
             disclaim(files, job.key)
         raise
     said += f"\nwrote {', '.join([str(files[0]), *(path.name for path in files[1:])])}"
-    others = left_over(files, job.key)
-    return said + (f"\nkept, of an earlier run: {', '.join(path.name for path in others)}" if others else "")
+    others = [path.name for path in files_of(job, ALL) if path not in files and path.is_file()]
+    return said + (f"\nnot made again, and kept: {', '.join(others)}" if others else "")
 
 
 def work_off(jobs, failed, ends, work, write):

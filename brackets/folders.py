@@ -11,7 +11,7 @@ from PIL import Image
 from brackets.files import read_image
 from brackets.kinds import PHOTOGRAPHS, SUFFIXES, kind_of
 from brackets.marks import ALIGNED, PICTURE, RESULT, mark_of
-from brackets.ownership import folded, read_record
+from brackets.ownership import written_here
 from data import T
 
 FRAMES = tuple(suffix for kind in PHOTOGRAPHS for suffix in SUFFIXES[kind])
@@ -96,8 +96,8 @@ def photographs(folder):
     """
     files = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=natural)
     kinds = {p: _kind(p) for p in files}
-    written = {name for name, (_, content, _) in read_record(folder).items() if content}       # an editor may have taken the mark off a result
-    marks = {p: mark_of(p) or (RESULT if folded(p.name) in written else "") for p in files
+    written = written_here(folder, [p.name for p in files])            # an editor may have taken the mark off a result
+    marks = {p: mark_of(p) or (RESULT if p.name in written else "") for p in files
              if kinds[p] in PHOTOGRAPHS + PICTURES or p.suffix.lower() in FRAMES}
     kept, left_out = [], {}
     for path in marks:

@@ -11,8 +11,8 @@ import tifffile
 from PIL import Image
 
 SOFTWARE = 0x0131
-RESULT = "LF-Diff result"           # of infer.py: never a frame
-PICTURE = "LF-Diff picture"         # of all else that draws: never a frame, and replaced by the next that the same command draws
+RESULT = "LF-Diff image"            # of infer.py: never a frame
+PICTURE = "LF-Diff result"          # of all else that draws: never a frame, and replaced by the next that the same command draws
 ALIGNED = "LF-Diff aligned frame"   # a frame after alignment: a photograph, unless what it was made of or made with is beside it (folders.py)
 
 

@@ -17,6 +17,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import time
 import unicodedata
 
 from pathlib import Path
@@ -121,12 +122,12 @@ def open_record(out):
 def this_run(out):
     """The name under which this process claims names in a folder. A lock of that name tells other processes that it goes on.
 
-    out: absolute, for it is remembered. Drafts that killed runs have left there are cleared away. Returns: text.
+    out: absolute, for it is remembered. Drafts that killed runs have left there are cleared away after a day. Returns: text.
     """
     name = secrets.token_hex(8)
     held = lock(out / HIDDEN / name)
     for left in (out / HIDDEN).glob("*.draft"):
-        if not is_at_work(out, left.name.split(".")[0]):
+        if time.time() - left.stat().st_mtime > 86400:
             shutil.rmtree(left, ignore_errors=True)
 
     def end():
@@ -166,7 +167,7 @@ def claim(paths, key, record, run):
 def check_claims(paths, record):
     """Raises: ValueError where a file is not as it was when its name was claimed, so that it must not be replaced."""
     for path in paths:
-        if path.is_symlink() or (path.exists() and digest(path) != record.get(folded(path.name), ("", "", ""))[1]):
+        if path.is_symlink() or (path.exists() and (not path.is_file() or digest(path) != record.get(folded(path.name), ("", "", ""))[1])):
             raise ValueError(f"{path}: was changed while this run went on, and is kept; run it again for a result with another name")
 
 
@@ -178,8 +179,12 @@ def draft(paths, key):
     Raises: ValueError where somebody has changed a file in the meantime; OSError where one cannot be put in its place.
     """
     out = paths[0].parent
-    with tempfile.TemporaryDirectory(dir=out / HIDDEN, prefix=f"{this_run(out.resolve())}.", suffix=".draft") as folder:
-        yield Path(folder)
+    (out / HIDDEN).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out / HIDDEN, suffix=".draft") as folder:
+        try:
+            yield Path(folder)
+        except OSError as error:                    # the user knows nothing of drafts
+            raise type(error)(str(error).replace(folder, str(out))) if folder in str(error) else error from None
         with open_record(out) as record:
             check_claims(paths, record)
             for path in paths:
@@ -197,15 +202,19 @@ def disclaim(paths, key):
     with open_record(paths[0].parent) as record:
         for path in paths:
             owner, content, _ = record.pop(folded(path.name), ("", "", ""))
-            if content and (owner, content) == (key, digest(path)):
-                record[folded(path.name)] = key, content, ""
+            if content:
+                record[folded(path.name)] = owner, content, ""
 
 
-def left_over(paths, key):
-    """The files of an earlier result of the bracket that is no longer among its results, such as those of --samples. Returns: list of paths."""
-    record = read_record(paths[0].parent)
-    mine = {name for name, (owner, *_) in record.items() if owner == key} - {folded(path.name) for path in paths}
-    return sorted(path for path in paths[0].parent.iterdir() if folded(path.name) in mine)
+def written_here(folder, names):
+    """Which of the names of a folder's files are those of results, though an editor may have changed the files since. Returns: set of names.
+
+    What was thrown away does not count: a bracket whose .hdr is gone has no results, and a photograph may have taken one of their names.
+    """
+    entries = read_record(folder)
+    record = {name: entries[folded(name)] for name in names if entries.get(folded(name), ("", ""))[1]}
+    whole = {key for name, (key, *_) in record.items() if name.lower().endswith(".hdr")}
+    return {name for name, (key, *_) in record.items() if key in whole}
 
 
 # --- files that can be told by what is in them --------------------------------------------------------------------------

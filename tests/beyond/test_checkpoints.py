@@ -109,9 +109,14 @@ def test_an_entry_of_the_wrong_type_is_named(name, tmp_path):
 
 
 @pytest.mark.parametrize("group", ["config", "training"])
-def test_a_tensor_among_the_settings_is_refused(group, tmp_path):
-    save_checkpoint(tmp_path / "bad.pt", {"variant": "s2", "config": {}, "model": {}, group: {"dhrnet": {"channels": torch.zeros(2)}}})
-    with pytest.raises(ValueError, match=r"bad\.pt: its channels is a tensor, and no setting is one; name another file"):
+@pytest.mark.parametrize("value", [torch.zeros(2), (1, torch.zeros(2)), "itself"], ids=str)
+def test_settings_are_plain_values(group, value, tmp_path):
+    settings = {"dhrnet": {"channels": 8, "frms": (2, 2), "lr": 1e-4, "name": "", "sub": None}}
+    save_checkpoint(tmp_path / "good.pt", {"variant": "s2", "config": {}, "model": {}, group: settings})
+    load_checkpoint(tmp_path / "good.pt")
+    settings["dhrnet"]["channels"] = settings if value == "itself" else value
+    save_checkpoint(tmp_path / "bad.pt", {"variant": "s2", "config": {}, "model": {}, group: settings})
+    with pytest.raises(ValueError, match=rf"bad\.pt: its {group} holds more than plain values; name another file"):
         load_checkpoint(tmp_path / "bad.pt")
 
 

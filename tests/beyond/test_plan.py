@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 import infer
-from brackets.ownership import RECORD, check_writable, claim, draft, key_of, open_record, read_record, this_run
+from brackets.ownership import HIDDEN, RECORD, check_writable, claim, draft, key_of, open_record, read_record, this_run
 from beyond.plan import files_of, make_plan, work_off
 from beyond.plan import finish as finish_job
 from brackets.files import write_image
@@ -272,7 +273,7 @@ def test_a_run_that_was_stopped_while_it_wrote_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("when", ["at work", "writing"])
-@pytest.mark.parametrize("kind", ["an earlier result", "a new file", "a link"])
+@pytest.mark.parametrize("kind", ["an earlier result", "a new file", "a link", "a folder"])
 def test_what_somebody_does_to_a_result_while_the_run_goes_on_is_kept(kind, when, tmp_path):
     folder, out = scene(tmp_path / "pool"), tmp_path / "out"
     if kind == "an earlier result":
@@ -282,6 +283,8 @@ def test_what_somebody_does_to_a_result_while_the_run_goes_on_is_kept(kind, when
     def meanwhile(job):
         if kind == "a link":
             (out / "pool.png").symlink_to(tmp_path / "theirs")
+        elif kind == "a folder":
+            (out / "pool.png" / "album").mkdir(parents=True)
         else:
             (out / "pool.png").write_bytes(b"retouched")
         return "made"
@@ -293,7 +296,8 @@ def test_what_somebody_does_to_a_result_while_the_run_goes_on_is_kept(kind, when
     work, write = (meanwhile, keep) if when == "at work" else (lambda job: "made", while_it_writes)
     with pytest.raises(ValueError, match="pool.png: was changed while this run went on, and is kept; run it again for a result with another name$"):
         work_off(*plan(folder, out), ENDS, work, write)
-    assert stems(plan(folder, out)[0]) == [f"{tmp_path.name}_pool"] and (out / "pool.png").read_bytes() == b"retouched"
+    assert stems(plan(folder, out)[0]) == [f"{tmp_path.name}_pool"]
+    assert (out / "pool.png" / "album").is_dir() if kind == "a folder" else (out / "pool.png").read_bytes() == b"retouched"
     assert (out / "pool.hdr").exists() == (kind == "an earlier result")
 
 
@@ -314,29 +318,29 @@ def test_a_run_that_is_stopped_claims_nothing_that_it_has_not_written(tmp_path):
 
 def test_files_of_an_earlier_result_that_are_not_made_again_are_named(tmp_path):
     folder, out = scene(tmp_path / "pool"), tmp_path / "out"
-    with open_record(out) as record:
-        record["pool_spread.png"] = key_of(str(folder.resolve()), sorted(folder.glob("*.png"))), "digest", ""
-    (out / "pool_Spread.png").write_bytes(b"of --samples")
+    out.mkdir()
+    (out / "pool_spread.png").write_bytes(b"of --samples")
+    (out / "pool_notes.png").write_bytes(b"somebody's")
     [job], _ = plan(folder, out)
     said = finish_job(job, ENDS, lambda job: "found much", keep)
-    assert said == f"found much\nwrote {out / 'pool.hdr'}, pool.png, pool_panel.png\nkept, of an earlier run: pool_Spread.png"
+    assert said == f"found much\nwrote {out / 'pool.hdr'}, pool.png, pool_panel.png\nnot made again, and kept: pool_spread.png"
 
 
-def test_drafts_that_a_killed_run_left_are_cleared_away_and_those_of_a_run_at_work_are_not(tmp_path):
+def test_drafts_that_a_killed_run_left_are_cleared_away_after_a_day(tmp_path):
     folder, out = scene(tmp_path / "pool"), tmp_path / "out"
     code = (f"import sys; sys.path.insert(0, 'tests/beyond'); from test_plan import *; [job], _ = plan({str(folder)!r}, {str(out)!r})\n"
             "with draft(files_of(job, ENDS), job.key) as folder: keep(folder / 'pool', 'half'); print('drafted', flush=True); input()")
     other = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": "tests"}, stdin=subprocess.PIPE,
                              stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "drafted\n"
-    this_run.cache_clear()
-    this_run(out.resolve())
-    assert len(list(out.rglob("pool.hdr"))) == 1
     other.kill()
     other.communicate()
-    this_run.cache_clear()
-    this_run(out.resolve())
-    assert not list(out.rglob("pool.hdr"))
+    for days, left in ((0, 1), (2, 0)):
+        for path in (out / HIDDEN).glob("*.draft"):
+            os.utime(path, (time.time() - days * 86400,) * 2)
+        this_run.cache_clear()
+        this_run(out.resolve())
+        assert len(list(out.rglob("pool.hdr"))) == left
 
 
 def test_a_relative_folder_of_results_is_another_one_after_a_change_of_place(tmp_path, monkeypatch):

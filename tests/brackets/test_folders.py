@@ -75,10 +75,13 @@ def test_results_written_into_the_scene_are_no_frames_and_are_named(tmp_path, ca
 
 def test_a_result_that_an_editor_has_saved_without_its_mark_is_no_photograph(tmp_path):
     folder = kalantari_scene(tmp_path / "scene", truth=False)
-    with draft([folder / "scene.jpg"], "key") as drafts:
+    with draft([folder / "scene.jpg", folder / "scene.hdr"], "key") as drafts:
         write_image(drafts / "scene.jpg", SMOOTH8, RESULT)
+        write_image(drafts / "scene.hdr", np.ones((4, 4, 3), np.float32))
     Image.fromarray(SMOOTH8).save(folder / "scene.jpg")
     assert left_out(folder) == {"made by this project": ["scene.jpg"]}
+    (folder / "scene.hdr").unlink()             # the results were thrown away, and a photograph has this name
+    assert left_out(folder) == {} and "scene.jpg" in kept(folder)
 
 
 def test_results_of_before_there_were_marks_are_recognised(tmp_path):

@@ -20,7 +20,7 @@ from beyond.weights import architecture, save_weights
 from brackets.files import read_image, write_image
 from brackets.flow import follow_flow
 from brackets.merge import weighted_merge
-from brackets.prepare import UNPREPARED, PrepareConfig, Prepared, prepare
+from brackets.prepare import UNPREPARED, PrepareConfig, prepare
 from brackets.register import register
 from brackets.scenes import load_scene
 from by_other_means import assert_scored, expected, mu_law
@@ -116,18 +116,6 @@ def test_networks_and_the_merges_get_aligned_frames_and_the_weighted_merge_does_
     for hdr_hat, ldr in zip(found, (followed, registered, sample["ldr"])):
         assert torch.equal(hdr_hat, reconstruct(model, ldr[None], sample["ev"][None], generator=torch.Generator().manual_seed(0)))
     assert not torch.allclose(found[0], found[1], atol=1e-4) and not torch.allclose(found[1], found[2], atol=1e-4)
-
-
-@pytest.mark.parametrize("still", [True, False])
-def test_a_still_bracket_gets_the_mean_and_others_what_the_network_made(still, monkeypatch):
-    model, ldr, ev = tiny("s2"), torch.rand(3, 3, 32, 48), torch.tensor([0.0, 2.0, 4.0])
-    model.prepare = PrepareConfig()
-    monkeypatch.setattr(scoring, "prepare", lambda *_: Prepared(ldr, ev, None, None, ev, still))
-    method = scoring.network_method("s2", model, evaluate.EvaluateConfig(), torch.device("cpu"), torch.float32)
-    found = T(method.predict("", {"ldr": ldr, "ev": ev}))
-    plain = T(reconstruct(model, ldr[None], ev[None], generator=torch.Generator().manual_seed(0)))
-    expected = (plain + T(weighted_merge(ldr[None], ev[None]))) / 2 if still else plain
-    assert (found - expected).abs().max() < 1e-5
 
 
 def test_frames_are_prepared_as_the_weights_were_trained_unless_a_flag_says_otherwise(world, tmp_path, monkeypatch):
