@@ -24,7 +24,7 @@ from beyond.fast import keep_memory
 from beyond.outputs import OutputConfig, Result, check_outputs, endings, write_results
 from beyond.pictures import sample_images, shrunk_bracket
 from beyond.plan import InputConfig, make_plan, work_off
-from beyond.still import mean_with_merge
+from beyond.still import with_merge
 from beyond.tiles import tile_for
 from beyond.weights import SHIPPED, load_weights
 from brackets.choose import load_three, stand_in
@@ -68,8 +68,7 @@ def reconstruct_scene(job, model, config, device, dtype):
     keep_memory(2 ** 26 if tile else 2 ** 30)                                   # with tiles only small blocks are kept, for memory is short
     with autocast(device, dtype):
         hdr_hat, spread = sample_images(model, ldr, ev, range(network.seed, network.seed + network.samples), tile, network.steps or None, network.sampler)
-    if prepared.still:
-        hdr_hat = mean_with_merge(hdr_hat, ldr, ev)                             # D14
+    hdr_hat = with_merge(hdr_hat, ldr, ev, prepared.noise)                      # D14
     hdr_hat, spread = hdr_hat.cpu(), spread.cpu() if network.samples > 1 else None          # (1, 3, H, W), (1, 1, H, W)
     if not torch.isfinite(hdr_hat).all():
         raise ValueError(f"{job.bracket.folder}: the result is not finite in {dtype}; try --precision float32")

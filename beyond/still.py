@@ -1,8 +1,9 @@
-"""D14, no part of the paper: where nothing moves and there is little noise, the result is the mean of the network's image and of a plain merge, after T.
+"""D14, no part of the paper: where nothing moves, the result is a mean of the network's image and of a plain merge, after T.
 
-The network must doubt whether the outer frames show what the reference shows, and leans on the reference. If the frames show the same everywhere
-(flow.is_still), there is nothing to doubt: a merge errs by noise alone. Its errors and the network's are hardly correlated, so their mean is nearly
-as good as the better of both, and often better. docs/results.md has the numbers. Where there is more noise, the network's image is better by far.
+The network must doubt whether the outer frames show what the reference shows, and leans on the reference. If the frames show the same everywhere,
+there is nothing to doubt, and a merge errs by noise alone. Two estimates are best combined with weights in inverse proportion to the variances of
+their errors. The merge's grows with the square of the frames' noise, which flow.still_noise sees. The network's hardly depends on it.
+docs/results.md has the numbers.
 """
 
 import torch
@@ -11,8 +12,17 @@ from beyond.fast import by_strips
 from brackets.merge import weighted_merge
 from data import T, T_inverse
 
+EVEN = 0.006        # noise of the frames at which merge and network are equally good, root mean square of coded values
+
 
 @torch.no_grad()
-def mean_with_merge(hdr_hat, ldr, ev):
-    """hdr_hat: (1, 3, H, W) of the network, linear; ldr: (1, 3, 3, H, W) coded in [0, 1]; ev: (1, 3) stops. Returns: as hdr_hat, float32."""
-    return by_strips(lambda hdr_hat, ldr: T_inverse((T(hdr_hat.float()) + T(weighted_merge(ldr, ev))) / 2), hdr_hat, ldr, halo=0)
+def with_merge(hdr_hat, ldr, ev, noise):
+    """Mixes a merge into the network's image. An infinite noise, of a bracket that is not still, leaves the image as it is.
+
+    hdr_hat: (1, 3, H, W) of the network, linear; ldr: (1, 3, 3, H, W) coded in [0, 1]; ev: (1, 3) stops; noise: of prepare.Prepared.
+    Returns: as hdr_hat.
+    """
+    share = 1 / (1 + (noise / EVEN) ** 2)
+    if share == 0:
+        return hdr_hat
+    return by_strips(lambda hdr_hat, ldr: T_inverse(T(hdr_hat.float()).lerp(T(weighted_merge(ldr, ev)), share)), hdr_hat, ldr, halo=0)

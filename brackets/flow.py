@@ -32,7 +32,6 @@ WINDOW = 7              # side of the neighbourhood whose colours choose among t
 MEDIAN = 5              # side of the median filter of the chosen flow, pixels
 CONTRADICTED = 0.08     # mean difference around a pixel above which the long frame is doubted; from half as much again it is not used
 STILL = 0.03            # mean difference around a pixel up to which two frames show the same: noise, and what is left of the camera's curve
-CLEAN = 0.01            # root mean square of all differences up to which there is little noise
 REACH = 9               # side of the neighbourhood that is doubted with a pixel: the contours, too, are wrong
 
 
@@ -105,17 +104,19 @@ def contradiction(reference, frame):
     return torch.from_numpy(cv2.dilate((difference / CONTRADICTED - 1).clip(0, 0.5) * 2, np.ones((REACH, REACH))))[None]
 
 
-def is_still(ldr, ev):
-    """Whether three frames show the same at every place, as far as both of a pair show it, and with little noise.
+def still_noise(ldr, ev):
+    """The noise of three frames that show the same at every place, as far as both of a pair show it: the root mean square of their differences.
 
-    ldr: (3, 3, H, W) coded in [0, 1], without NaN, in the right light; ev: (3,) stops.
+    ldr: (3, 3, H, W) coded in [0, 1], without NaN, in the right light; ev: (3,) stops. Returns: float of the worse pair; infinity where something moves.
     """
+    noise = 0.0
     for i in (0, 2):
         reference, frame = shrunk_pair(ldr[1], ldr[i], float(ev[1] - ev[i]), np.eye(3))[0].numpy()
         difference = reference - frame
-        if np.square(difference).mean() > CLEAN ** 2 or max(np.abs(box_mean(plane, WINDOW)).max() for plane in difference) > STILL:
-            return False
-    return True
+        if max(np.abs(box_mean(plane, WINDOW)).max() for plane in difference) > STILL:
+            return math.inf
+        noise = max(noise, math.sqrt(np.square(difference).mean()))
+    return noise
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ The paper does none of this. It feeds the frames as they are [departs D6, D9, D1
 """
 
 import hashlib
+import math
 import os
 import signal
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from tyro.conf import DisallowNone
 
 from brackets.files import read_array
-from brackets.flow import follow_flow, is_still
+from brackets.flow import follow_flow, still_noise
 from brackets.light import Light, apply, estimate
 from brackets.light import in_words as light_in_words
 from brackets.register import all_seen, check_bracket, corner_motion, find_motion, onto_reference, register
@@ -62,14 +63,14 @@ class Prepared:
     homographies: torch.Tensor  # (3, 3, 3) float64, from the reference's pixels to each frame's; the identity where nothing was warped
     light: Light | None         # what light.estimate found; None where frames and exposures were left alone
     stated: torch.Tensor        # (3,) stops, as the files state them
-    still: bool = False         # nothing moved, neither the camera nor a thing, and there is little noise
+    noise: float = math.inf     # of the frames as still_noise measures it, where neither the camera nor a thing moved; else infinity
 
     def in_words(self):
         """Says what was found and done, such as "exposures +0, +2.1, +4 EV (stated +0, +2, +4); clips at 248 of 255; registered by 11.9 px"."""
         height, width = self.ldr.shape[-2:]
         moved = [corner_motion(homography, height, width) for homography in self.homographies if (homography != torch.eye(3)).any()]
         return "; ".join([light_in_words(self.light, self.stated), *(f"registered by {pixels:.1f} px" for pixels in moved),
-                          *["still and clean"] * self.still])
+                          *[f"still, with {100 * self.noise:.1f} % of noise"] * (self.noise < math.inf)])
 
 
 def registered_frames(ldr, ev, homographies, light):
@@ -92,7 +93,7 @@ def prepare(ldr, ev, config=None, where="light"):
     """
     config = config or PrepareConfig()
     check_bracket(ldr, ev)
-    whole, registered, homographies, still = all(map(all_seen, ldr)), ldr, torch.eye(3, dtype=torch.float64).repeat(3, 1, 1), False
+    whole, registered, homographies, noise = all(map(all_seen, ldr)), ldr, torch.eye(3, dtype=torch.float64).repeat(3, 1, 1), math.inf
     if config.register:
         registered, homographies = register(ldr, ev)
     elif not whole:
@@ -104,9 +105,9 @@ def prepare(ldr, ev, config=None, where="light"):
         if light is not None and config.register:               # in the right light, motion is told better: a static frame stays where it is
             homographies = find_motion(*apply(ldr, light))
         if whole and config.flow and (homographies == torch.eye(3)).all():
-            still = is_still(*((ldr, ev) if light is None else apply(ldr, light)))
+            noise = still_noise(*((ldr, ev) if light is None else apply(ldr, light)))
         registered = (follow_flow if config.flow else registered_frames)(ldr, ev, homographies, light)
-    return Prepared(registered, ev if light is None else light.ev.to(ev), homographies, light, ev, still)
+    return Prepared(registered, ev if light is None else light.ev.to(ev), homographies, light, ev, noise)
 
 
 def prepared_sample(sample, config=None):

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from beyond.checkpoints import load_checkpoint
 from beyond.fast import by_strips, keep_memory
 from beyond.pictures import panels, save_panel
-from beyond.still import mean_with_merge
+from beyond.still import with_merge
 from beyond.tiles import reconstruct_in_tiles, tile_for
 from beyond.weights import SHIPPED, load_weights
 from brackets.files import read_image, write_image
@@ -143,8 +143,7 @@ def network_method(name, model, config, device, dtype, S=None):
                 hdr_hat = model(network_input(pad_to_multiple(ldr), ev), hdr)[..., :H, :W]
             else:
                 raise ValueError(f"{name}: these weights are of stage 1, whose prior comes from the truth, and {scene} has none; use stage 2's")
-        if prepared.still:
-            hdr_hat = mean_with_merge(hdr_hat, ldr, ev)
+        hdr_hat = with_merge(hdr_hat, ldr, ev, prepared.noise)
         if not torch.isfinite(hdr_hat).all():
             raise ValueError(f"{name} on {scene}: the result is not finite in {dtype}; try --precision float32")
         return hdr_hat.cpu()

@@ -1,5 +1,7 @@
 """Alignment along optical flow: it finds known motion at different exposures, and brings things to where the reference shows them."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch.nn.functional as nnf
 from torch.utils.data import DataLoader
 
 from brackets import flow
-from brackets.flow import find_flow, follow_flow, is_still, sample_along
+from brackets.flow import find_flow, follow_flow, sample_along, still_noise
 from brackets.light import Light, apply
 from brackets.register import warp
 from synthetic.dataset import SyntheticBrackets, SyntheticConfig
@@ -149,18 +151,23 @@ def test_workers_of_a_loader_find_the_flow_that_their_parent_finds_in_one_thread
         assert torch.equal(item["ldr"], ldr)
 
 
-def test_frames_that_differ_by_a_little_noise_and_by_what_saturates_are_still():
+def test_the_noise_of_still_frames_is_the_deviation_of_their_differences():
+    ldr, noise = bracket(torch.stack([texture(100, 120) ** 2.2 / 4] * 3), EV[[0, 0, 0]]), torch.randn(100, 120, generator=torch.Generator().manual_seed(0))
+    assert still_noise(ldr, EV[[0, 0, 0]]) == 0
+    ldr[2] += 0.004 * noise
+    assert still_noise(ldr, EV[[0, 0, 0]]) == pytest.approx(0.004, rel=0.05)
+
+
+def test_what_saturates_does_not_move():
     ldr = bracket(torch.stack([texture(100, 120) ** 2.2 / 4] * 3), EV)
-    assert (ldr[2] == 1).float().mean() > 0.3                                   # the long frame does not show it all
-    noise = torch.randn(ldr.shape, generator=torch.Generator().manual_seed(0))
-    assert is_still(ldr, EV) and is_still((ldr + 0.002 * noise).clamp(0, 1), EV) and not is_still((ldr + 0.01 * noise).clamp(0, 1), EV)
+    assert (ldr[2] == 1).float().mean() > 0.3 and still_noise(ldr, EV) < 1e-6
 
 
 @pytest.mark.parametrize("i", [0, 1, 2])
 def test_a_small_thing_that_moves_and_a_step_of_the_camera_are_noticed_in_any_frame(i):
     ldr = bracket(torch.stack([0.01 + 0.02 * texture(100, 120)] * 3), EV)
-    assert is_still(ldr, EV)
+    assert still_noise(ldr, EV) < 1e-6
     thing, step = ldr.clone(), ldr.clone()
     thing[i, :, 40:48, 60:68] *= 1.2
     step[i] = step[i].roll(2, 2)
-    assert not is_still(thing, EV) and not is_still(step, EV)
+    assert still_noise(thing, EV) == still_noise(step, EV) == math.inf
