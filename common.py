@@ -231,11 +231,6 @@ def write_atomically(path, write):
             temporary.unlink()
 
 
-def save_figure(path, figure, dpi, mark="LF-Diff result"):
-    """Writes a figure of matplotlib as a PNG, atomically, with a mark of brackets/marks.py: it is no photograph."""
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=dpi, metadata={"Software": mark}))
-
-
 def count_parameters(module):
     """Number of parameters of a module (buffers not counted)."""
     return sum(parameter.numel() for parameter in module.parameters())

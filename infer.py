@@ -68,7 +68,7 @@ def reconstruct_scene(job, model, config, device, dtype):
     keep_memory(2 ** 26 if tile else 2 ** 30)                                   # with tiles only small blocks are kept, for memory is short
     with autocast(device, dtype):
         hdr_hat, spread = sample_images(model, ldr, ev, range(network.seed, network.seed + network.samples), tile, network.steps or None, network.sampler)
-    hdr_hat = with_merge(hdr_hat, ldr, ev, prepared.noise)                      # D14
+    hdr_hat = with_merge(hdr_hat, ldr, ev, prepared.noise)                      # [departs D14]
     hdr_hat, spread = hdr_hat.cpu(), spread.cpu() if network.samples > 1 else None          # (1, 3, H, W), (1, 1, H, W)
     if not torch.isfinite(hdr_hat).all():
         raise ValueError(f"{job.bracket.folder}: the result is not finite in {dtype}; try --precision float32")

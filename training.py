@@ -174,6 +174,8 @@ class Run:
         if self.settings.resume:
             self.resume(out / "last.pt")
         self.log = Log(out / "log.csv", columns, self.step, write=rank == 0)
+        if self.step >= steps and rank == 0:
+            print(f"{out}: has taken its {steps} steps already; give more --epochs to go on")
         self.bar = tqdm(initial=self.step, total=steps, unit="step", disable=rank > 0 or None, smoothing=0.05)
 
     def resume(self, path):

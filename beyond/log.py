@@ -10,8 +10,9 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from brackets.files import save_figure
 from brackets.ownership import check_replaceable
-from common import reason_and_cure, save_figure, write_atomically
+from common import reason_and_cure, write_atomically
 
 
 class Log:

@@ -93,7 +93,7 @@ def write_results(stem, result, config):
 
     hdr_mu, ev, (H, W) = T(result.hdr_hat[0]), result.prepared.ev[None], result.hdr_hat.shape[-2:]
     radiance = result.hdr_hat[0].permute(1, 2, 0).contiguous().numpy()
-    write_image(path(".hdr"), radiance)
+    write_image(path(".hdr"), radiance, RESULT)
     for_the_eye, profile = picture(radiance), profile_of(result.reference)
     jpeg, _ = gain_map_jpeg(for_the_eye, radiance, exif_for_result(result.reference, W, H, profile), profile)
     write_atomically(path(".jpg"), lambda file: file.write(jpeg))

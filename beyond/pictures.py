@@ -13,7 +13,7 @@ from beyond.tonemap import picture
 from brackets.marks import PICTURE, RESULT
 from brackets.merge import PLAIN, weighted_merge
 from brackets.register import enlarged_by
-from common import save_figure
+from brackets.files import save_figure
 from data import T, psnr, to_radiance
 
 PANEL = 2000            # longest side of one picture in the panel, pixels

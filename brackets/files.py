@@ -18,7 +18,8 @@ import tifffile
 from PIL import Image
 
 from brackets.kinds import SUFFIXES, Unsupported, check_size, in_a_sentence, kind_to_read
-from brackets.marks import marked_png, software_exif
+from brackets.marks import PICTURE, marked_png, software_exif
+from brackets.ownership import check_replaceable
 from brackets.png import png_exif, read_png
 from brackets.radiance import radiance_bytes, read_radiance
 from brackets.raw import raw_size_and_orientation, read_raw
@@ -140,13 +141,20 @@ def as_frame(stored, orientation=None):
     return frame
 
 
+def save_figure(path, figure, dpi, mark=PICTURE):
+    """Writes a figure of matplotlib as a PNG. mark, errors: as of write_image."""
+    if mark == PICTURE:
+        check_replaceable(path)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=dpi, metadata={"Software": mark}))
+
+
 def write_image(path, image, mark="", quality=95):
     """Writes an image file whole or not at all, and makes its folder where there is none.
 
     path: .tif/.tiff (uint8, uint16, float32), .png (uint8, uint16), .jpg/.jpeg (uint8) or .hdr (float32 >= 0; the three
         channels share one exponent, so the error is up to 1/256 of the pixel's brightest channel).
-    image: (H, W, 3) RGB. mark: "", or one of marks.py, for .tif, .png and .jpg. quality: of a JPEG.
-    Raises: ValueError for another shape, dtype or suffix, and for NaN, infinite or negative values in an .hdr.
+    image: (H, W, 3) RGB. mark: "", or one of marks.py. What is marked as a PICTURE replaces nothing but pictures. quality: of a JPEG.
+    Raises: ValueError for another shape, dtype or suffix, for NaN, infinite or negative values in an .hdr, and for what must not be replaced.
     """
     path, image = Path(path), np.ascontiguousarray(image)
     suffix = path.suffix.lower()
@@ -156,10 +164,12 @@ def write_image(path, image, mark="", quality=95):
                          f"{'end its name in ' + ' or '.join(able) if able else 'give uint8, uint16 or float32'}")
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ValueError(f"{path}: found an image of shape {image.shape}; give (H, W, 3)")
+    if mark == PICTURE:
+        check_replaceable(path)
     if suffix == ".hdr":
         if not np.isfinite(image).all() or image.min() < 0:
             raise ValueError(f"{path}: the image has NaN, infinite or negative values; Radiance files cannot hold them")
-        data = radiance_bytes(image)
+        data = radiance_bytes(image, mark)
     elif suffix == ".png":
         data = imagecodecs.png_encode(image)
         data = marked_png(data, mark) if mark else data

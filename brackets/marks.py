@@ -1,9 +1,10 @@
 """Marks on the files that this project makes, so that a result that lies beside its photographs is not taken for one of them.
 
-The mark stands where programs write their own name: in the tag Software (0x0131) of EXIF and TIFF, and in a text chunk "Software" of PNG.
-Writers: write_image(..., mark=RESULT); common.save_figure; of other JPEG and TIFF files set that tag to a mark.
+The mark stands where programs write their own name: in the tag Software (0x0131) of EXIF and TIFF, in a text chunk "Software" of PNG, and in the
+header of a Radiance file. Writers: write_image(..., mark=RESULT) and save_figure; of other JPEG and TIFF files set that tag to a mark.
 """
 
+import re
 import struct
 import zlib
 
@@ -34,8 +35,10 @@ def mark_of(path):
     """Reads the mark of an image file. Returns: one of the three, or "" for a file without one and for what cannot be read."""
     try:
         with open(path, "rb") as file:
-            is_tiff = file.read(2) in (b"II", b"MM")
-        if is_tiff:                         # Pillow does not open every TIFF
+            first = file.read(1000)
+        if first.startswith(b"#?"):         # Radiance
+            software = re.search(r"^SOFTWARE=(.*)$", first.decode("latin-1"), re.MULTILINE)[1]
+        elif first[:2] in (b"II", b"MM"):   # Pillow does not open every TIFF
             with tifffile.TiffFile(path) as tiff:
                 software = tiff.pages[0].tags.valueof(SOFTWARE)
         else:

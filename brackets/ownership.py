@@ -186,12 +186,11 @@ def draft(paths, key):
         except OSError as error:                    # the user knows nothing of drafts
             raise type(error)(str(error).replace(folder, str(out))) if folder in str(error) else error from None
         with open_record(out) as record:
+            contents = [digest(Path(folder) / path.name) for path in paths]
             check_claims(paths, record)
-            for path in paths:
-                drafted = Path(folder) / path.name
-                content = digest(drafted)
+            for path, content in zip(paths, contents):
                 try:
-                    drafted.replace(path)
+                    (Path(folder) / path.name).replace(path)
                 except OSError as error:            # on Windows, a file that a viewer keeps open
                     raise OSError("{}: cannot be written ({}); {}".format(path, *reason_and_cure(error))) from None
                 record[folded(path.name)] = key, content, ""
@@ -222,11 +221,13 @@ def written_here(folder, names):
 def check_replaceable(*paths, first=""):
     """Raises: ValueError for a file that this project did not make, or that is a result of infer.py.
 
-    paths: of pictures, of .hdr files with their pictures, or of texts whose first line matches the regular expression `first`, if that is given.
+    paths: of images, or of texts whose first line matches the regular expression `first`, if that is given.
     """
-    for path in (path for path in paths if path.is_file() and path.stat().st_size):
+    for path in (Path(path) for path in paths):
+        if not path.is_file() or not path.stat().st_size:
+            continue
         if not first:
-            ours = mark_of(path.with_suffix(".png") if path.suffix == ".hdr" else path) == PICTURE
+            ours = mark_of(path) == PICTURE
         else:
             with open(path, encoding="utf-8-sig", errors="replace") as file:
                 ours = re.match(first, file.readline(10_000))

@@ -44,7 +44,7 @@ from torch.utils.benchmark import timer
 from beyond.config import BeyondConfig
 from beyond.fast import keep_memory, speed_up
 from beyond.weights import load_weights
-from brackets.ownership import check_writable
+from brackets.ownership import check_replaceable, check_writable
 from brackets.prepare import prepare
 from data import network_input
 from evaluation.report import cell
@@ -291,6 +291,7 @@ def main():
     config = parse(BenchConfig, description=__doc__)
     if config.json:
         check_writable(Path(config.json).parent, "--json")
+        check_replaceable(config.json, first=r"\{")
     planned = in_own_process(plan, config)
     machine, cases, training, plains = planned["machine"], [], [], {}
     print(f"{machine['system']}, {machine['cpu']}, {', '.join(machine['gpu'].values()) or 'no GPU used'}, torch {machine['torch']}, "

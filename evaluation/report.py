@@ -17,7 +17,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from common import save_figure, write_atomically
+from brackets.files import save_figure
+from common import write_atomically
 from evaluation.hdrvdp2 import settings
 from evaluation.metrics import METRICS
 from lfdiff import PAPER_PARAMETERS

@@ -41,6 +41,7 @@ from evaluation.report import PAPER_TABLE3, save_csv, training_command
 from lfdiff import pad_to_multiple
 from synthetic.dataset import validation_set
 
+CSV = "scene,method,psnr_mu,"       # how scores.csv begins
 MERGES = {"merge, registered": PrepareConfig(response=False, flow=False), "merge, aligned": PrepareConfig()}    # weighted merges of prepared frames
 
 
@@ -265,7 +266,7 @@ def evaluate_scene(method, scene, sample, config, device, dtype, extremes):
     if config.save or not scene.truth:
         folder = out / file_name(method.name)
         write_image(folder / f"{scene.name}.png", (T(hdr_hat[0]).permute(1, 2, 0) * 255).round().byte().contiguous().numpy(), PICTURE)
-        write_image(folder / f"{scene.name}.hdr", hdr_hat[0].permute(1, 2, 0).contiguous().numpy())
+        write_image(folder / f"{scene.name}.hdr", hdr_hat[0].permute(1, 2, 0).contiguous().numpy(), PICTURE)
     return row
 
 
@@ -281,7 +282,7 @@ def evaluate(methods, scenes, config, device, dtype):
     out, kept = Path(config.out), [file_name(name) for name in names]
     check_writable(out)
     held = lock(out / RUN_LOCK)
-    check_replaceable(out / "scores.csv", first="scene,method,psnr_mu,")
+    check_replaceable(out / "scores.csv", first=CSV)
     check_replaceable(out / "scores.md", first="`python evaluate.py")
     check_replaceable(out / "figure1.png", *(out / f"{name}_{which}.png" for name in kept for which in ("worst", "best")))
     written = [scene.name for scene in scenes if config.save or not scene.truth]
@@ -298,6 +299,7 @@ def evaluate(methods, scenes, config, device, dtype):
                 tqdm.write(f"{scene.name:<16} {method.name:<{max(map(len, names))}} {said or 'no truth: pictures only'}")
                 sys.stdout.flush()
             bar.update()
+        check_replaceable(out / "scores.csv", first=CSV)
         save_csv(out / "scores.csv", rows, settings(config.screen))
     bar.close()
     held.release()

@@ -19,9 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from beyond.pictures import heat_map, panels, plain_results, sample_images, save_panel, spread_in_words
 from beyond.tonemap import picture
 from beyond.weights import SHIPPED, load_weights
-from brackets.files import write_image
+from brackets.files import save_figure, write_image
+from brackets.marks import PICTURE
 from brackets.scenes import load_scene
-from common import Count, Seed, Whole, autocast, parse, pick_device, pick_precision, run, save_figure
+from common import Count, Seed, Whole, autocast, parse, pick_device, pick_precision, run
 from data import T, psnr
 from sharpness import prepared_batch
 from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfig
@@ -70,7 +71,7 @@ def save_spread_figure(path, ldr, ev, mean, spread, hdr):
 def save_before_and_after(path, reference, hdr):
     """A frame beside the picture of a result, as a JPEG. reference: (3, H, W) coded in [0, 1]; hdr: (3, H, W) linear radiance."""
     frame, hdr = ((255 * reference).round().byte().permute(1, 2, 0).numpy(), hdr.permute(1, 2, 0).contiguous().numpy())
-    write_image(path, np.concatenate([frame, picture(hdr)], axis=1), quality=88)
+    write_image(path, np.concatenate([frame, picture(hdr)], axis=1), PICTURE, quality=88)
 
 
 def main():

@@ -20,6 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from brackets.files import write_image
+from brackets.marks import PICTURE
 from brackets.merge import weighted_merge
 from brackets.register import at_one_exposure, register
 from common import parse, run
@@ -66,7 +67,7 @@ def main():
         sample = scene.load()
         ldr = register(sample["ldr"], sample["ev"])[0] if config.register else sample["ldr"]
         hdr = flow_merge(ldr, sample["ev"]).clamp(0, 1)
-        write_image(Path(config.out) / f"{scene.name}.hdr", hdr.permute(1, 2, 0).contiguous().numpy())
+        write_image(Path(config.out) / f"{scene.name}.hdr", hdr.permute(1, 2, 0).contiguous().numpy(), PICTURE)
     print(f"wrote {len(scenes)} images into {config.out}")
 
 

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from beyond.tonemap import picture
 from brackets.files import read_image, write_image
+from brackets.marks import PICTURE
 from common import Side, parse, run
 from data import T
 from synthetic.sources import read_render
@@ -87,7 +88,7 @@ def main():
     config = parse(OperatorsConfig, description=__doc__)
     if not config.images:
         raise ValueError("--images: none given; give at least one .hdr file, or .npy file of synthetic.rendered")
-    write_image(config.out, contact_sheet([load(path) for path in config.images], config.width), quality=85)
+    write_image(config.out, contact_sheet([load(path) for path in config.images], config.width), PICTURE, quality=85)
     print(f"wrote {config.out}")
 
 

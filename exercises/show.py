@@ -15,7 +15,8 @@ import torch.nn.functional as nnf
 from beyond.checkpoints import load_checkpoint
 from beyond.weights import SHIPPED, part_of
 from brackets.scenes import load_scene
-from common import config_from, save_figure
+from brackets.files import save_figure
+from common import config_from
 from exercises.catalog import ROOT
 
 

@@ -20,7 +20,7 @@ from beyond.checkpoints import load_checkpoint
 from beyond.weights import load_weights, part_of
 from brackets.prepare import prepare
 from brackets.scenes import load_scene
-from common import save_figure
+from brackets.files import save_figure
 from data import T, network_input, psnr
 from ddim import ddim_step, predict_z0, sampling_times
 from dhrnet import split_frequencies, upsample

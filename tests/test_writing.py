@@ -61,14 +61,16 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from beyond.checkpoints import save_checkpoint
-from brackets.files import write_image
-from common import save_figure, write_atomically
+from brackets.files import save_figure, write_image
+from brackets.marks import RESULT
+from common import write_atomically
 folder, noise = Path(sys.argv[1]), np.random.default_rng(0).integers(0, 255, (100, 100, 3)).astype(np.uint8)
 figure = Figure()
 figure.add_subplot().imshow(noise)
 writers = {name: lambda path, image=image: write_image(path, image) for name, image in (
     ("a.png", noise), ("a.jpg", noise), ("a.tif", noise), ("a.hdr", noise.astype(np.float32)))}
-writers |= {"figure.png": lambda path: save_figure(path, figure, 100), "array.npy": lambda path: write_atomically(path, lambda file: np.save(file, noise)),
+writers |= {"figure.png": lambda path: save_figure(path, figure, 100, RESULT),
+            "array.npy": lambda path: write_atomically(path, lambda file: np.save(file, noise)),
             "checkpoint.pt": lambda path: save_checkpoint(path, {"model": {"w": torch.zeros(10_000)}})}
 for name in writers:
     (folder / name).write_bytes(b"earlier")

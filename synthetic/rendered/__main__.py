@@ -29,6 +29,7 @@ from pathlib import Path
 
 from common import Count, Seed, Whole, parse, run
 from brackets.files import write_image
+from brackets.marks import PICTURE
 from synthetic.rendered.render import SPP, contact_sheet, find_panoramas, render_file, start
 
 
@@ -52,7 +53,7 @@ def main():
     config = parse(Config, description=__doc__)
     out = Path(config.out)
     if config.sheet:
-        write_image(config.sheet, contact_sheet(out, config.rows))
+        write_image(config.sheet, contact_sheet(out, config.rows), PICTURE)
         return
     if not config.hdr_dir:
         raise FileNotFoundError("--hdr-dir: not given; name a folder with .hdr panoramas, for example from polyhaven.com (CC0)")

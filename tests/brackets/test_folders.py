@@ -6,13 +6,12 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from brackets.files import write_image
+from brackets.files import save_figure, write_image
 from brackets.folders import other_than_named, photographs
 from brackets.grouping import find_places
 from brackets.marks import ALIGNED, RESULT, SOFTWARE
 from brackets.ownership import draft
 from brackets.scenes import load_scene, scene_files
-from common import save_figure
 from data import T
 from photographs import SMOOTH8, frame, jpeg_bytes, kalantari_scene, which
 

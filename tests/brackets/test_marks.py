@@ -5,15 +5,15 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from brackets.files import read_image, write_image
+from brackets.files import read_image, save_figure, write_image
 from brackets.marks import ALIGNED, PICTURE, RESULT, mark_of
-from common import save_figure
 from photographs import SMOOTH8, jpeg_bytes, opencv
 
 
 @pytest.mark.parametrize("mark", [RESULT, PICTURE, ALIGNED])
 @pytest.mark.parametrize("name, image", [("a.png", SMOOTH8), ("a.png", SMOOTH8.astype(np.uint16) * 257), ("a.jpg", SMOOTH8), ("a.tif", SMOOTH8),
-                                         ("a.tif", SMOOTH8.astype(np.uint16) * 257), ("a.tif", SMOOTH8 / np.float32(255))])
+                                         ("a.tif", SMOOTH8.astype(np.uint16) * 257), ("a.tif", SMOOTH8 / np.float32(255)),
+                                         ("a.hdr", SMOOTH8 / np.float32(255))])
 def test_a_marked_file_is_recognised_and_its_pixels_are_what_they_were(tmp_path, name, image, mark):
     write_image(tmp_path / name, image, mark)
     write_image(tmp_path / f"un{name}", image)

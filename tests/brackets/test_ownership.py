@@ -16,7 +16,7 @@ IMAGE = np.full((4, 4, 3), 7, np.uint8)
 
 def test_files_of_an_earlier_run_may_be_replaced_and_so_may_missing_ones(tmp_path):
     write_image(tmp_path / "a.png", IMAGE, PICTURE)
-    write_image(tmp_path / "a.hdr", IMAGE / np.float32(255))
+    write_image(tmp_path / "a.hdr", IMAGE / np.float32(255), PICTURE)
     (tmp_path / "log.csv").write_text("step,L_r,lr\n")
     check_replaceable(tmp_path / "a.png", tmp_path / "a.hdr", tmp_path / "none.png", tmp_path / "none.hdr")
     check_replaceable(tmp_path / "log.csv", tmp_path / "none.csv", first="step,.*lr")
@@ -34,9 +34,13 @@ def test_files_of_somebody_may_not(name, tmp_path):
 @pytest.mark.parametrize("name", ["a.png", "a.hdr"])
 def test_results_of_infer_are_not_replaced_by_others_not_even_copies_without_their_record(name, tmp_path):
     write_image(tmp_path / "a.png", IMAGE, RESULT)
-    write_image(tmp_path / "a.hdr", IMAGE / np.float32(255))
+    write_image(tmp_path / "a.hdr", IMAGE / np.float32(255), RESULT)
     with pytest.raises(ValueError, match=f"{name}: is not of an earlier run"):
         check_replaceable(tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(ValueError, match=f"{name}: is not of an earlier run"):      # whoever writes a picture looks again
+        write_image(tmp_path / name, IMAGE if name == "a.png" else IMAGE / np.float32(255), PICTURE)
+    assert (tmp_path / name).read_bytes() == before
 
 
 def test_a_lock_keeps_other_processes_out_until_its_process_ends(tmp_path):

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-import common
-from brackets import scenes
+from brackets import files, scenes
 from exercises import __main__ as commands
 from exercises import measure, show, source
 from exercises.bugs import bug, names_the_equation, names_the_file
@@ -238,7 +237,7 @@ def test_the_walk_goes_from_the_frames_to_the_page(monkeypatch, capsys):
     scene, drawn = scenes.load_scene(ROOT / "examples" / "cafe"), []
     corner = {**scene, "ldr": scene["ldr"][..., 100:196, 250:378].contiguous(), "hdr": scene["hdr"][..., 100:196, 250:378].contiguous()}
     monkeypatch.setattr(scenes, "load_scene", lambda folder: corner)
-    monkeypatch.setattr(common, "save_figure", lambda path, figure, dpi: drawn.append((path, len(figure.subfigs))))
+    monkeypatch.setattr(files, "save_figure", lambda path, figure, dpi: drawn.append((path, len(figure.subfigs))))
     try:
         runpy.run_path(str(ROOT / "exercises" / "walk.py"), run_name="__main__")
     finally:
