@@ -39,19 +39,14 @@ def timestep_embedding(t, dim):
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
-def group_norm(channels):
-    """GroupNorm of 8 groups. Of few channels there are fewer groups, each of two channels: a single value has no deviation."""
-    return nn.GroupNorm(min(8, channels // 2), channels)
-
-
 class TimeResidualBlock(nn.Module):
     """Residual block of [8]: norm, SiLU, conv, twice, with the time added in between."""
 
     def __init__(self, in_channels, out_channels, time_channels):
         super().__init__()
-        self.norm1, self.conv1 = group_norm(in_channels), nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm1, self.conv1 = nn.GroupNorm(8, in_channels), nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.time = nn.Linear(time_channels, out_channels)
-        self.norm2, self.conv2 = group_norm(out_channels), nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.norm2, self.conv2 = nn.GroupNorm(8, out_channels), nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x, time):
@@ -80,7 +75,7 @@ class PixelAttention(nn.Module):
     def __init__(self, channels, window=0):
         super().__init__()
         self.window = window            # side in pixels; 0: one window, the whole map
-        self.norm, self.qkv, self.out = group_norm(channels), nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
+        self.norm, self.qkv, self.out = nn.GroupNorm(8, channels), nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
 
     def forward(self, x):
         """x: (B, C, h, w). Returns: (B, C, h, w)."""
@@ -126,7 +121,7 @@ class Denoiser(nn.Module):
             ins = [channels + skips.pop() for channels in [width] + [out] * n]
             self.up.append(level_of(ins, out, level == lowest, int(level > 0)))
             width = out
-        self.norm, self.out = group_norm(width), nn.Conv2d(width, prior_channels, 3, padding=1)
+        self.norm, self.out = nn.GroupNorm(8, width), nn.Conv2d(width, prior_channels, 3, padding=1)
 
     def forward(self, z_t, D, t):
         """z_t, D: (B, N, h, w), h and w multiples of 4; t: (B,) int64 in 1 .. T. Returns: output (B, N, h, w), see the header. Source: Sec. 4.2."""

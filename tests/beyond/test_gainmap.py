@@ -12,6 +12,7 @@ from PIL import Image
 from beyond.exif import exif_for_result
 from beyond.gainmap import ISO, LINEAR, OFFSET, XMP, gain_map, gain_map_jpeg, white_level
 from beyond.tonemap import picture
+from brackets.marks import RESULT
 
 
 def scene(size=(97, 150), stops=9, seed=0):
@@ -110,7 +111,7 @@ def test_usual_readers_open_the_usual_picture():
     shown = picture(hdr)
     data, _ = gain_map_jpeg(shown, hdr, exif_for_result("none", 150, 97))
     with Image.open(io.BytesIO(data)) as image:
-        assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (150, 97)) and image.getexif()[0x0131] == "LF-Diff result"
+        assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (150, 97)) and image.getexif()[0x0131] == RESULT
         by_pillow = np.asarray(image)
     by_opencv = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     for pixels in (by_pillow, by_opencv):
