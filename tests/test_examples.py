@@ -25,6 +25,7 @@ import train_stage2
 from beyond.weights import save_weights
 from brackets.files import read_image, write_image
 from brackets.merge import weighted_merge
+from brackets.ownership import check_replaceable
 from brackets.prepare import UNPREPARED, PrepareConfig
 from brackets.register import register
 from brackets.scenes import load_scene
@@ -250,3 +251,8 @@ def test_two_frames_prints_each_stand_in_for_both_missing_frames(tmp_path, monke
     assert len(rows) == 6
     shown = two_frames.stand_ins(sample["ldr"], ev, 2)["the other frame at its exposure"]
     assert torch.allclose(shown[0, 2] ** 2.2, (short * 2 ** float(ev[2])).clamp(max=1), atol=1e-5)
+
+
+def test_the_pictures_of_the_repository_may_be_drawn_again_by_their_scripts():
+    check_replaceable(*(Path(figures.HERE) / name for name in ("cafe_panel.png", "cafe.jpg", "spread.png")),
+                      *(Path(figures.HERE).parent / "docs" / name for name in ("walk.png", "pictures.jpg")))
