@@ -19,7 +19,6 @@ import shutil
 import tempfile
 import time
 import unicodedata
-
 from pathlib import Path
 
 from filelock import FileLock, Timeout

@@ -41,7 +41,6 @@ from evaluation.report import PAPER_TABLE3, save_csv, training_command
 from lfdiff import pad_to_multiple
 from synthetic.dataset import validation_set
 
-CSV = "scene,method,psnr_mu,"       # how scores.csv begins
 MERGES = {"merge, registered": PrepareConfig(response=False, flow=False), "merge, aligned": PrepareConfig()}    # weighted merges of prepared frames
 
 
@@ -282,7 +281,7 @@ def evaluate(methods, scenes, config, device, dtype):
     out, kept = Path(config.out), [file_name(name) for name in names]
     check_writable(out)
     held = lock(out / RUN_LOCK)
-    check_replaceable(out / "scores.csv", first=CSV)
+    check_replaceable(out / "scores.csv", first="scene,method,psnr_mu,")
     check_replaceable(out / "scores.md", first="`python evaluate.py")
     check_replaceable(out / "figure1.png", *(out / f"{name}_{which}.png" for name in kept for which in ("worst", "best")))
     written = [scene.name for scene in scenes if config.save or not scene.truth]
@@ -299,7 +298,6 @@ def evaluate(methods, scenes, config, device, dtype):
                 tqdm.write(f"{scene.name:<16} {method.name:<{max(map(len, names))}} {said or 'no truth: pictures only'}")
                 sys.stdout.flush()
             bar.update()
-        check_replaceable(out / "scores.csv", first=CSV)
         save_csv(out / "scores.csv", rows, settings(config.screen))
     bar.close()
     held.release()
