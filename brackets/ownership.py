@@ -126,8 +126,9 @@ def this_run(out):
     name = secrets.token_hex(8)
     held = lock(out / HIDDEN / name)
     for left in (out / HIDDEN).glob("*.draft"):
-        if time.time() - left.stat().st_mtime > 86400:
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(OSError):          # another run has just cleared it away
+            if time.time() - left.stat().st_mtime > 86400:
+                shutil.rmtree(left)
 
     def end():
         held.release()
