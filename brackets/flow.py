@@ -31,7 +31,7 @@ REFINEMENTS = 10, 5     # of DIS's variational refinement, at each scale, for fl
 WINDOW = 7              # side of the neighbourhood whose colours choose among the flows, and say whether a frame contradicts, pixels
 MEDIAN = 5              # side of the median filter of the chosen flow, pixels
 CONTRADICTED = 0.08     # mean difference around a pixel above which the long frame is doubted; from half as much again it is not used
-STILL = 0.03            # mean difference around a pixel up to which two frames show the same: noise, and what is left of the camera's curve
+STILL = {7: 0.03, 3: 0.08}      # side of a neighbourhood: its mean difference up to which two frames show the same. The small one sees a star that moves
 REACH = 9               # side of the neighbourhood that is doubted with a pixel: the contours, too, are wrong
 
 
@@ -113,7 +113,7 @@ def still_noise(ldr, ev):
     for i in (0, 2):
         reference, frame = shrunk_pair(ldr[1], ldr[i], float(ev[1] - ev[i]), np.eye(3))[0].numpy()
         difference = reference - frame
-        if max(np.abs(box_mean(plane, WINDOW)).max() for plane in difference) > STILL:
+        if any(np.abs(box_mean(plane, side)).max() > most for plane in difference for side, most in STILL.items()):
             return math.inf
         noise = max(noise, math.sqrt(np.square(difference).mean()))
     return noise

@@ -171,3 +171,12 @@ def test_a_small_thing_that_moves_and_a_step_of_the_camera_are_noticed_in_any_fr
     thing[i, :, 40:48, 60:68] *= 1.2
     step[i] = step[i].roll(2, 2)
     assert still_noise(thing, EV) == still_noise(step, EV) == math.inf
+
+
+@pytest.mark.parametrize("i", [0, 1, 2])
+def test_a_star_that_moves_is_noticed(i):
+    sky = torch.full((3, 3, 60, 60), 0.005)
+    sky[:, :, 30:32, 30:32] = 0.05
+    assert still_noise(bracket(sky, EV), EV) < 1e-6
+    sky[i] = sky[i].roll(3, 2)
+    assert still_noise(bracket(sky, EV), EV) == math.inf
