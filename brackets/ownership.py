@@ -56,7 +56,7 @@ def lock(path, patience=0.0):
         held.acquire(timeout=patience)
     except Timeout:
         raise ValueError(f"{path.parent}: another run writes there; wait for its end, or choose another --out") from None
-    except NotImplementedError:
+    except NotImplementedError:         # of filelock: this file system has no locks
         pass
     except OSError as error:
         if error.errno not in NO_LOCKS:

@@ -102,10 +102,12 @@ def prepare(ldr, ev, config=None, where="light"):
     light = estimate(registered if whole else torch.where(ldr.isnan(), ldr, registered), ev, where) if config.response else None
     if light is not None or config.flow:
         del registered                                          # a large bracket takes a gigabyte
+        in_light = (ldr, ev) if light is None else apply(ldr, light)
         if light is not None and config.register:               # in the right light, motion is told better: a static frame stays where it is
-            homographies = find_motion(*apply(ldr, light))
+            homographies = find_motion(*in_light)
         if whole and config.flow and (homographies == torch.eye(3)).all():
-            noise = still_noise(*((ldr, ev) if light is None else apply(ldr, light)))
+            noise = still_noise(*in_light)
+        del in_light
         registered = (follow_flow if config.flow else registered_frames)(ldr, ev, homographies, light)
     return Prepared(registered, ev if light is None else light.ev.to(ev), homographies, light, ev, noise)
 
