@@ -1,6 +1,7 @@
 """The processes of a training run: those of torchrun and its restarts, and the signals that stop them: Ctrl-C, a cluster's SIGTERM."""
 
 import datetime
+import importlib
 import os
 import signal
 import socket
@@ -36,6 +37,9 @@ def start_processes(device_name="auto"):
     device = pick_device(device_name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    # Its default arguments keep a group that exists when it is first imported, as DistributedDataParallel does. Gloo's threads would then outlive
+    # destroy_process_group, and one that ends its work while Python shuts down aborts the process: a finished run would be reported as failed.
+    importlib.import_module("torch.distributed.nn.functional")
     patience = datetime.timedelta(hours=2)      # rank 0 validates while the others wait
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=patience)
     return dist.get_rank(), dist.get_world_size(), device

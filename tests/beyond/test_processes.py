@@ -58,6 +58,26 @@ def test_torchrun_restarts_a_job_from_its_last_checkpoint(tmp_path):
     assert load_checkpoint(tmp_path / "run" / "last.pt")["step"] == 40 and same(weights(tmp_path / "run"), weights(whole))
 
 
+ALONE = """
+import os, torch
+from beyond.processes import start_processes
+start_processes("cpu")
+torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))(torch.ones(2, 2)).sum().backward()
+names = lambda: [open(f"/proc/self/task/{thread}/comm").read() for thread in os.listdir("/proc/self/task")]
+assert any("gloo" in name for name in names()), names()
+torch.distributed.destroy_process_group()
+assert not any("gloo" in name for name in names()), names()
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are listed by Linux")
+def test_no_thread_of_the_process_group_outlives_it():
+    """One that did could abort the process while Python shuts down, and torchrun called a finished run failed."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    done = subprocess.run([sys.executable, "-c", ALONE], env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_checkpoint_is_written_every_so_many_steps_beside_validations(tmp_path, monkeypatch):
     from training import Run
     saved, save = [], Run.save
