@@ -4,15 +4,9 @@ import functools
 import os
 import re
 
-import numpy as np
-import torch
-from PIL import Image
-
-from brackets.files import read_image
 from brackets.kinds import PHOTOGRAPHS, SUFFIXES, kind_of
 from brackets.marks import ALIGNED, PICTURE, RESULT, mark_of
 from brackets.ownership import written_here
-from data import T
 
 FRAMES = tuple(suffix for kind in PHOTOGRAPHS for suffix in SUFFIXES[kind])
 PICTURES = ("GIF", "Photoshop", "JPEG XL", "JPEG 2000", "AVIF", "HEIC")   # may be photographs, but are not read
@@ -50,25 +44,6 @@ def _kind(path):
         return ""
 
 
-def _is_unmarked_result(path, radiance):
-    """Whether a PNG was written by this project before it marked its results: a figure by name and writer, or T of the .hdr of its name.
-
-    radiance: the Radiance files of the folder.
-    """
-    if path.stem.lower().endswith(("_panel", "_spread")):
-        with Image.open(path) as image:
-            return str(image.info.get("Software", "")).startswith("Matplotlib")
-    hdr_file = next((p for p in radiance if p.stem == path.stem), None)
-    if hdr_file is None:
-        return False
-    shown, hdr = read_image(path), read_image(hdr_file)
-    if shown.dtype != np.uint8 or shown.shape != hdr.shape or not hdr.max() <= 1:
-        return False
-    step = hdr.max(axis=2, keepdims=True) / 128             # of the shared exponent
-    low, high = (255 * T(torch.from_numpy((hdr + sign * step).clip(0, 1))).numpy() for sign in (-1, 1))
-    return bool(((shown > low - 1) & (shown < high + 1)).mean() > 0.99)
-
-
 def _why_left_out(path, kinds, marks):
     """Why a file is no photograph of the scene, or "". kinds: {path: kind} of all files of the folder; marks: {path: mark} of those that may be."""
     beside_results = RESULT in marks.values() and not named(path.parent, "exposure.txt")       # where --save-aligned put it
@@ -81,11 +56,7 @@ def _why_left_out(path, kinds, marks):
     developed = [p for p in marks if p.stem == path.stem and kinds[p] in PHOTOGRAPHS and kinds[p] != "RAW"]
     if developed and (kinds[path] == "RAW" or path.suffix.lower() in SUFFIXES["RAW"]):
         return "the photograph is there in another file, too"
-    try:
-        made = kinds[path] == "PNG" and _is_unmarked_result(path, [p for p, kind in kinds.items() if kind == "Radiance"])
-    except Exception:                                       # a damaged file is no result; read_image says what is wrong with it
-        made = False
-    return "made by this project" if made else ""
+    return ""
 
 
 def photographs(folder):

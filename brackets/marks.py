@@ -14,6 +14,7 @@ from PIL import Image
 SOFTWARE = 0x0131
 RESULT = "LF-Diff image"            # of infer.py: never a frame
 PICTURE = "LF-Diff result"          # of all else that draws: never a frame, and replaced by the next that the same command draws
+TRUTH = "LF-Diff truth"             # of a bracket that we made: the command that made it may fill its folder again
 ALIGNED = "LF-Diff aligned frame"   # a frame after alignment: a photograph, unless what it was made of or made with is beside it (folders.py)
 
 
@@ -32,7 +33,7 @@ def software_exif(mark):
 
 
 def mark_of(path):
-    """Reads the mark of an image file. Returns: one of the three, or "" for a file without one and for what cannot be read."""
+    """Reads the mark of an image file. Returns: one of these, or "" for a file without one and for what cannot be read."""
     try:
         with open(path, "rb") as file:
             first = file.read(1000)
@@ -46,4 +47,4 @@ def mark_of(path):
                 software = image.info.get("Software") or Image.Image.getexif(image).get(SOFTWARE)     # PngImageFile's own decodes all pixels
     except Exception:                       # read_image says what is wrong with such a file
         return ""
-    return next((mark for mark in (RESULT, PICTURE, ALIGNED) if str(software).startswith(mark)), "")
+    return next((mark for mark in (RESULT, PICTURE, TRUTH, ALIGNED) if str(software).startswith(mark)), "")

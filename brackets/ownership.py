@@ -23,7 +23,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from brackets.marks import PICTURE, mark_of
+from brackets.marks import PICTURE, TRUTH, mark_of
 from common import reason_and_cure, write_atomically
 
 HIDDEN = ".lfdiff"                      # folder, beside the results
@@ -233,3 +233,9 @@ def check_replaceable(*paths, first=""):
                 ours = re.match(first, file.readline(10_000))
         if not ours:
             raise ValueError(f"{path}: is not of an earlier run and would be replaced; move it away, or choose another --out")
+
+
+def check_bracket(folder):
+    """Raises: ValueError for a folder that is not empty and holds no bracket of ours. folder: Path."""
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or mark_of(folder / "HDRImg.hdr") == TRUTH)):
+        raise ValueError(f"{folder}: is there and holds no bracket that this command made; move it away, or name another folder")

@@ -37,7 +37,8 @@ from skimage import measure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from brackets.files import write_image
-from brackets.ownership import check_writable
+from brackets.marks import TRUTH
+from brackets.ownership import check_bracket, check_writable
 from common import Count, Seed, Whole, parse, run, write_atomically
 
 WIDTH, HEIGHT = 750, 500  # pixels
@@ -1318,6 +1319,7 @@ def main():
     if args.spp < PIECE:
         raise ValueError(f"--spp {args.spp}: must be {PIECE} or more")
     out = Path(args.out)
+    check_bracket(out)
     check_writable(out)
     mi.set_variant(args.variant)
     if args.threads:
@@ -1325,12 +1327,12 @@ def main():
 
     view = street(np.random.default_rng(args.seed), args.spp // 4)
     still = cafe(np.random.default_rng(args.seed + 1), view)
-    for i, (shot, ev) in enumerate(zip(SHOTS, EV)):
-        hdr = radiance(still, shot, args.spp, seed=i)
+    for i in (1, 0, 2):     # the truth first: by its mark the folder is known
+        ev, hdr = EV[i], radiance(still, SHOTS[i], args.spp, seed=i)
         ldr = photograph(np.random.default_rng([args.seed, i]), hdr, ev - min(EV))
-        write_image(out / f"{i + 1}.tif", ldr)
         if i == 1:
-            write_image(out / "HDRImg.hdr", np.clip(hdr, 0, 1).astype(np.float32))
+            write_image(out / "HDRImg.hdr", np.clip(hdr, 0, 1).astype(np.float32), TRUTH)
+        write_image(out / f"{i + 1}.tif", ldr)
         print(f"{i + 1}.tif: EV {ev:g}, {100 * np.mean((ldr == 65535).any(-1)):.1f} % of the pixels have a clipped channel")
     write_atomically(out / "exposure.txt", lambda file: file.write("".join(f"{ev:.1f}\n" for ev in EV).encode()))
 

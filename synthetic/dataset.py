@@ -28,6 +28,8 @@ import torch
 
 from brackets.files import write_image
 from brackets.flow import follow_flow
+from brackets.marks import TRUTH
+from brackets.ownership import check_bracket
 from brackets.register import register
 from common import write_atomically
 from synthetic.camera import blur, camera_poses, displacement, expose, look, photograph, quantile, register_by_poses, veiling_glare
@@ -309,15 +311,19 @@ def export(dataset, folder):
     """Writes each bracket as a folder that brackets.scenes.load_scene reads.
 
     A folder holds frames 1, 2, 3 (PNG for 8 bits, else 16-bit TIFF), exposure.txt and HDRImg.hdr. JPEG artefacts are in the pixels.
-    Returns: list of the folders.
+    Returns: list of the folders. Raises: ValueError before anything is made where a folder holds something else.
     """
     made = []
     for index in range(len(dataset)):
+        check_bracket(Path(folder) / dataset.name(index))
+    for index in range(len(dataset)):
         ldr, ev, hdr, bits = dataset.bracket(index)
         made.append(Path(folder) / dataset.name(index))
+        write_image(made[-1] / "HDRImg.hdr", hdr.transpose(1, 2, 0), TRUTH)     # first: a run that is killed goes on in its folders
+        for earlier in made[-1].glob("[123].*"):        # of an export with other settings
+            earlier.unlink()
         suffix, levels, dtype = (".png", 255, np.uint8) if bits == 8 else (".tif", 65535, np.uint16)
         for number, frame in enumerate(ldr, 1):
             write_image(made[-1] / f"{number}{suffix}", np.rint(frame.transpose(1, 2, 0) * levels).astype(dtype))
-        write_image(made[-1] / "HDRImg.hdr", hdr.transpose(1, 2, 0))
         write_atomically(made[-1] / "exposure.txt", lambda file, ev=ev: file.write("".join(f"{stops:g}\n" for stops in ev).encode()))
     return made

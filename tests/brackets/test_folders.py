@@ -83,15 +83,6 @@ def test_a_result_that_an_editor_has_saved_without_its_mark_is_no_photograph(tmp
     assert left_out(folder) == {} and "scene.jpg" in kept(folder)
 
 
-def test_results_of_before_there_were_marks_are_recognised(tmp_path):
-    folder = kalantari_scene(tmp_path / "scene", truth=False)
-    result(folder, "scene", "")
-    for name in ("scene_panel.png", "scene_spread.png"):
-        Figure(figsize=(1, 1)).savefig(folder / name)
-    assert kept(folder) == ["262A0001.tif", "262A0002.tif", "262A0003.tif"]
-    assert left_out(folder) == {"made by this project": ["scene.png", "scene_panel.png", "scene_spread.png"]}
-
-
 def test_photographs_that_are_called_like_results_stay(tmp_path):
     for name in ("solar_panel.png", "butter_spread.png", "1.png"):
         write_image(tmp_path / name, SMOOTH8)

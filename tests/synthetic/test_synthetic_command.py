@@ -84,6 +84,23 @@ def test_exported_scenes_are_the_validation_scenes(folders, tmp_path):
     assert suffixes == {".png", ".tif"}
 
 
+def test_an_export_replaces_brackets_that_it_made_and_nothing_else(command, tmp_path, capsys):
+    words = ("--export", tmp_path, "--count", 3, "--size", 32)
+    for seed in (1, 2):                             # other frames, some of them in files of the other kind
+        command(*words, "--seed", seed)
+        made = sorted(tmp_path.iterdir())
+        assert len(made) == 3 and all(len(list(folder.iterdir())) == 5 and load_scene(folder)["ldr"].shape[0] == 3 for folder in made)
+    for path in made[1].iterdir():
+        path.unlink()
+    (made[1] / "1.tif").write_bytes(b"mine")
+    before = {path: path.read_bytes() for folder in made for path in folder.iterdir()}
+    with pytest.raises(SystemExit) as stopped:
+        command(*words)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and str(made[1]) in said and said.count("\n") == 1
+    assert {path: path.read_bytes() for folder in made for path in folder.iterdir()} == before
+
+
 def test_the_contact_sheet_has_five_pictures_a_row():
     sheet = contact_sheet(SyntheticBrackets((24, 32)), 2)
     assert sheet.dtype == np.uint8 and sheet.shape == (2 * 24, 5 * 32, 3)
