@@ -1,7 +1,10 @@
 """weights/recipe.py: every command of the recipe is one that the scripts understand, and is resumed where it was stopped."""
 
+import random
+import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,3 +45,31 @@ def test_a_stage_that_was_begun_is_resumed(tmp_path):
     (tmp_path / "stage1" / "last.pt").touch()
     commands = dry_run("--hdr-dir", "DIR", "--out", tmp_path)
     assert "--resume" in commands[2] and "--resume" not in commands[3]
+
+
+def test_the_state_of_training_travels_in_small_files(tmp_path):
+    """As many bytes as the paper's network has in last.pt of stage 1. Stage 2 was not begun, and what else lies in the folder stays."""
+    recipe, state, rng = runpy.run_path(str(ROOT / "weights" / "recipe.py")), tmp_path / "state", random.Random(0)
+    run = {"stage1/last.pt": rng.randbytes(62_000_000), "stage1/log.csv": b"step\n10\n"}
+    for name, data in run.items():
+        common.write_atomically(tmp_path / "here" / name, lambda file, data=data: file.write(data))
+    common.write_atomically(state / "stage1.last.pt.bak", lambda file: file.write(b"mine"))
+    recipe["take_apart"](tmp_path / "here", state)
+    assert max(path.stat().st_size for path in state.iterdir()) <= 15 * 2 ** 20 and len(list(state.iterdir())) == 5 + 1
+    recipe["put_together"](state, tmp_path / "there")
+    found = {path.relative_to(tmp_path / "there").as_posix(): path.read_bytes() for path in (tmp_path / "there").rglob("*.*")}
+    assert found == run and (state / "stage1.last.pt.bak").read_bytes() == b"mine"
+    common.write_atomically(tmp_path / "here/stage1/last.pt", lambda file: file.write(b"shorter"))
+    recipe["take_apart"](tmp_path / "here", state)
+    recipe["put_together"](state, tmp_path / "there")               # which has been begun
+    assert (tmp_path / "there/stage1/last.pt").stat().st_size == 62_000_000 and not (state / "stage1.last.pt.001").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
+def test_a_command_whose_time_is_over_is_asked_to_stop_and_waited_for(tmp_path, capfd):
+    finish = runpy.run_path(str(ROOT / "weights" / "recipe.py"))["finish"]
+    words = ["-c", f"import signal, time\nsignal.signal(15, lambda *_: (time.sleep(0.5), open({str(tmp_path / 'saved')!r}, 'w'), exit(143)))\ntime.sleep(60)"]
+    assert not finish(words, time.monotonic() + 2) and (tmp_path / "saved").exists()
+    assert finish(["-c", "print('done')"], None) and capfd.readouterr().out.endswith("done\n")
+    with pytest.raises(ValueError, match="failed"):
+        finish(["-c", "exit(2)"], None)

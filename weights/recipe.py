@@ -3,6 +3,10 @@
     python weights/recipe.py --hdr-dir DIR                  the small network; resumes wherever it was stopped
     python weights/recipe.py --hdr-dir DIR --size paper     the paper's network, for a machine with one GPU and 16 cores
     python weights/recipe.py --hdr-dir DIR --dry-run        prints the commands
+    python weights/recipe.py --hdr-dir DIR --size paper --minutes 9 --pieces STATE      on a machine that is lent for ten minutes at a time
+
+The last one stops after nine minutes, and the same command goes on. STATE holds the checkpoints of both stages in files of at most 15 MiB. On another
+machine, which has its own --out, training goes on from STATE once renders and bank are made again there.
 
 DIR holds .hdr images, subfolders included. Ours are 42 panoramas of Poly Haven (CC0, 1024x512) and 10 OpenEXR images (BSD). `pip install mitsuba pyoidn`
 is needed for the renders. Everything is written below --out; renders, bank and rulers take 5.4 GB.
@@ -13,10 +17,13 @@ work, and some minutes for the scores. Training takes 3 GB of memory.
 Each stage has one loss and one learning rate that rises and then falls to 0 by a cosine. The seed is 0 throughout.
 """
 
+import io
+import itertools
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # run as a s
 
 from brackets.kinds import check_folder
 from brackets.ownership import check_writable
-from common import Count, Whole, parse, run
+from common import Count, Whole, parse, run, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {       # flags of stage 1, of stage 2, of both; epochs of each. An epoch is 24,000 patches.
@@ -33,6 +40,9 @@ SIZES = {       # flags of stage 1, of stage 2, of both; epochs of each. An epoc
 }
 LOSS = "--lam 0 --linear 1 --decibel 0.03 0.02 --align --correct"
 VALIDATION = "--val-every 500 --val-scenes 24"
+PIECE = 15 * 2 ** 20            # bytes
+STAGES = ("stage1", "stage2")
+KEPT = ("last.pt", "best.pt", "weights.pt", "log.csv")      # of a stage's folder
 
 
 @dataclass
@@ -43,17 +53,19 @@ class RecipeConfig:
     size: str = "small"         # small: the network of the shipped file; paper: that of Sec. 5.1
     brackets: Count = 6000      # in the bank
     renders: Whole = 200        # scenes that are rendered for training
+    minutes: Whole = 0          # stop after so many, 0 for never; a stage saves its last step when it is stopped
+    pieces: str = ""            # folder for the checkpoints, weights and logs of both stages, in files of at most 15 MiB
     dry_run: bool = False       # only print the commands
 
 
 def commands(config):
     """What is run, in order. Returns: list of lists of words, without the interpreter."""
     out = Path(config.out)
-    bank, rendered, stage1, stage2 = (str(out / name) for name in ("bank", "rendered", "stage1", "stage2"))
+    bank, rendered, stage1, stage2 = (str(out / name) for name in ("bank", "rendered", *STAGES))
     network, unet, training, epochs1, epochs2 = SIZES[config.size]
     files = ["--hdr-dir", config.hdr_dir, "--rendered-dir", rendered]
     shared = ["--data", "bank", "--root", bank, *files, *f"{LOSS} {training} {VALIDATION}".split()]
-    resume1, resume2 = (["--resume"] * (out / stage / "last.pt").exists() for stage in ("stage1", "stage2"))
+    resume1, resume2 = (["--resume"] * (out / stage / "last.pt").exists() for stage in STAGES)
     weights, scores = str(out / "stage2" / "weights.pt"), str(out / "scores")
     rulers = [["-m", "synthetic", "--ruler", half, "--export", str(out / "ruler" / half), "--count", "72", *files] for half in ("val", "test")]
     return [["-m", "synthetic.rendered", "--hdr-dir", config.hdr_dir, "--out", rendered, "--train", str(config.renders), "--val", "24"],
@@ -64,20 +76,67 @@ def commands(config):
             ["evaluate.py", "--data", "folder", "--root", str(out / "ruler" / "val"), "--weights", weights, "--compare", "--out", scores]]
 
 
+def take_apart(out, pieces):
+    """Writes what is kept of both stages into the folder `pieces`, in files of at most 15 MiB. out, pieces: Path."""
+    for stage, name in itertools.product(STAGES, KEPT):
+        for earlier in pieces.glob(f"{stage}.{name}.[0-9][0-9][0-9]"):
+            earlier.unlink()
+        data = io.BytesIO((out / stage / name).read_bytes() if (out / stage / name).exists() else b"")
+        for number, piece in enumerate(iter(lambda source=data: source.read(PIECE), b"")):
+            write_atomically(pieces / f"{stage}.{name}.{number:03d}", lambda file, piece=piece: file.write(piece))
+
+
+def put_together(pieces, out):
+    """Writes the files again that take_apart has read, of each stage that has not been begun in `out`. pieces, out: Path."""
+    missing = [stage for stage in STAGES if not (out / stage / "last.pt").exists()]
+    for stage, name in itertools.product(missing, KEPT):
+        found = [path.read_bytes() for path in sorted(pieces.glob(f"{stage}.{name}.[0-9][0-9][0-9]"))]
+        if found:
+            write_atomically(out / stage / name, lambda file, found=found: file.writelines(found))
+
+
+def finish(words, until):
+    """Runs a command, which is asked to stop at the time `until` of time.monotonic(), or never if that is None.
+
+    Returns: whether it came to its end. Raises: ValueError where it failed.
+    """
+    print(f"+ python {shlex.join(words)}", flush=True)
+    with subprocess.Popen([sys.executable, *words], cwd=ROOT) as process:
+        try:
+            process.wait(until and max(0, until - time.monotonic()))
+        except BaseException as error:          # its time is over, or we are stopped ourselves; the end of this block waits until it has saved
+            process.terminate()
+            if isinstance(error, subprocess.TimeoutExpired):
+                return False
+            raise
+    if process.returncode:
+        raise ValueError("the command above failed; mend what it says and run the recipe again: it resumes there")
+    return True
+
+
 def main():
     """Runs the commands one after the other."""
     config = parse(RecipeConfig, description=__doc__)
     if config.size not in SIZES or not config.hdr_dir:
         raise ValueError(f"--size {config.size}, --hdr-dir {config.hdr_dir!r}: need {' or '.join(SIZES)}, and a folder of .hdr images")
-    if not config.dry_run:
-        check_folder(config.hdr_dir, "give a folder of .hdr images")
-        check_writable(Path(config.out))
-    for words in commands(config):
-        print(f"+ python {shlex.join(words)}", flush=True)
-        if not config.dry_run and subprocess.run([sys.executable, *words], cwd=ROOT).returncode:
-            raise ValueError("the command above failed; mend what it says and run the recipe again: it resumes there")
-    if not config.dry_run:
-        shutil.copy(Path(config.out) / "stage2" / "weights.pt", ROOT / "weights" / ("lfdiff.pt" if config.size == "small" else f"lfdiff_{config.size}.pt"))
+    out, pieces = Path(config.out), Path(config.pieces)
+    if config.dry_run:
+        print(*(f"+ python {shlex.join(words)}" for words in commands(config)), sep="\n")
+        return
+    check_folder(config.hdr_dir, "give a folder of .hdr images")
+    check_writable(out)
+    if config.pieces:
+        put_together(pieces, out)
+    until = time.monotonic() + 60 * config.minutes if config.minutes else None
+    try:
+        ended = all(finish(words, until) for words in commands(config))
+    finally:
+        if config.pieces:
+            take_apart(out, pieces)
+    if not ended:
+        print(f"stopped after {config.minutes} minutes; the same command goes on", file=sys.stderr)
+        sys.exit(143)
+    shutil.copy(out / "stage2" / "weights.pt", ROOT / "weights" / ("lfdiff.pt" if config.size == "small" else f"lfdiff_{config.size}.pt"))
 
 
 if __name__ == "__main__":
