@@ -1,1 +1,1 @@
-"""How good and how fast: metrics, tables beside the paper's, and the benchmark."""
+"""How good the results are and how fast they come: metrics, tables beside the paper's, and the benchmark."""

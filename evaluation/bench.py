@@ -1,28 +1,28 @@
-"""How fast, how large: the stages of the inference (stages.py) and a training step of stage 1, beside two limits of the same run.
+"""Measures the speed and size of each inference stage (stages.py) and of a training step of stage 1, beside two reference timings of the same run.
 
-Paper: Table 2 and Sec. 5, which give 0.72 s at 1000x1500 on an A100, 0.106 s of them for the diffusion.
+Paper: Table 2 and Sec. 5, which give 0.72 s at 1000x1500 on an A100, of which the diffusion takes 0.106 s.
 
-    python -m evaluation.bench                                                        the paper's size at 1500x1000; minutes on a laptop
+    python -m evaluation.bench                                                        the paper's network at 1500x1000; minutes on a laptop
     python -m evaluation.bench --sizes 750x500 1500x1000 --precisions auto float32    several cases, one table each
-    python -m evaluation.bench --no-plain --no-train                                  without the slow limit and the training lines
+    python -m evaluation.bench --no-plain --no-train                                  without the slow plain passes and the training lines
     python -m evaluation.bench --devices cpu cuda --compile --json bench.json         every number, as JSON too
 
     column          what it means
-    ms              median of --runs passes after a warm-up, as infer.py does them: fast modules (beyond/fast.py), channels_last, memory kept
-    plain           the same passes of the paper's files as they stand: float32, contiguous maps, memory not kept
-    bare            the convolutions of the plain stage alone, as conv2d calls on whole random maps: channels_last, the case's own precision,
-                    memory kept. Each distinct one is timed (median of 3 after a warm-up) and counted as often as it is called, once before
-                    ours and once after it, because a shared machine's speed drifts: the column is the mean of both
-    plain/ours      how many times faster than plain; ours/bare: how far from what the library's convolutions take
-    parameters      of the stage; all S steps share those of one
+    ms              median of --runs passes after a warm-up, run as in infer.py: fast modules (beyond/fast.py), channels_last, memory kept
+    plain           the same passes with the paper's files unchanged: float32, contiguous maps, memory not kept
+    bare            only the convolutions of the plain stage, as conv2d calls on whole random maps: channels_last, the case's own precision,
+                    memory kept. Each distinct one is timed (median of 3 after a warm-up) and multiplied by the number of its calls. A shared
+                    machine's speed drifts, so this is done once before our passes and once after them; the column is the mean of both
+    plain/ours      how many times faster than plain; ours/bare: how many times slower than the library's bare convolutions
+    parameters      of the stage; all S steps share one set
     GMAC            1e9 multiply-adds of the plain stage: convolutions, linear layers and attention
-    peak            most memory that the case's own process held: resident, weights and libraries included (CUDA: allocated by torch; n/a on
+    peak            the most resident memory that the case's own process held, weights and libraries included (CUDA: allocated by torch; n/a on
                     Windows and MPS)
 
-Preparation is what brackets/prepare.py does before: registration, light, optical flow. The diffusion is the condition net and all steps.
-Weights are random unless --weights names some: time does not depend on them. Training is of stage 1 on synthetic patches without the
-perceptual term (lam = 0). "waiting" is the share of the time in which the loop has no batch; the processes that load data do not count in
-the peak. Each measurement runs in a process of its own: its peak is its own, and settings do not leak into the next.
+Preparation is what brackets/prepare.py does first: registration, light, optical flow. The diffusion is the condition net and all steps.
+Weights are random unless --weights names a file; they do not affect the time. The training lines train stage 1 on synthetic patches without
+the perceptual term (lam = 0). "waiting" is the share of the time in which the loop waits for a batch; the peak leaves out the processes that
+load data. Each measurement runs in a process of its own, so its peak is its own and its settings do not leak into the next one.
 """
 
 import json
@@ -56,7 +56,7 @@ from training import TrainingConfig, batches, open_data, to_device
 
 try:
     import resource
-except ImportError:         # Windows has none
+except ImportError:         # not on Windows
     resource = None
 
 WARMUP_STEPS = 2            # of training
@@ -69,25 +69,25 @@ class BenchConfig:
     devices: tuple[str, ...] = ("auto",)        # auto, cpu, cuda, cuda:1, mps
     precisions: tuple[str, ...] = ("auto",)     # auto, float32, bfloat16, float16
     runs: Count = 3             # passes to take the median of
-    weights: str = ""           # weights of stage 2; empty: random ones of the architecture below
+    weights: str = ""           # stage 2 weights; empty: random ones for the architecture below
     steps: Whole = 0            # DDIM steps S; 0: as trained [paper: 10]
-    plain: bool = True          # measure the plain limit, which is slow
+    plain: bool = True          # measure the plain passes too, which is slow
     compile: bool = False       # torch.compile the networks, as infer.py --compile and train_stage1.py --compile do
     train: bool = True          # measure training too
     batch: Whole = 0            # patches in a training step; 0: 8 on the CPU, the paper's 64 elsewhere
     patch: Sixteens = 128       # side of a training patch, pixels
     train_steps: Whole = 0      # training steps to measure; 0: 8 on the CPU, 100 elsewhere
-    workers: Whole = 2          # processes that load training data; 0 loads in the main one
-    json: str = ""              # file for every number
+    workers: Whole = 2          # processes that load training data; 0: the main process loads it
+    json: str = ""              # file to write every number to
     model: LFDiffConfig = field(default_factory=LFDiffConfig)
 
 
 # --- the measurements, each in its own process ----------------------------------------------------------------------
 
 def peak_bytes(device):
-    """The most memory this process has held so far, or None where the system does not say.
+    """Returns the most memory that this process has held so far, or None where the system does not say.
 
-    On Linux a process begins with the peak of the one that started it, so whatever is large happens in processes of its own.
+    On Linux a process inherits the peak of the process that started it, so everything large runs in a process of its own.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -97,7 +97,7 @@ def peak_bytes(device):
 
 
 def read_size(text):
-    """"1500x1000" -> (1500, 1000). Raises: ValueError."""
+    """Parses "1500x1000" into (1500, 1000). Raises: ValueError."""
     found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
     if not found:
         raise ValueError(f"--sizes {text}: not a size; write WIDTHxHEIGHT, such as 1500x1000")
@@ -105,7 +105,7 @@ def read_size(text):
 
 
 def network(config):
-    """The Stage2 to measure, plain, on the CPU, in eval mode. Raises: ValueError for weights of another variant."""
+    """Returns the Stage2 to measure, in its plain form, on the CPU, in eval mode. Raises: ValueError for weights of another variant."""
     if not config.weights:
         return Stage2(config.model).eval()
     model = load_weights(config.weights, fast=False)
@@ -115,13 +115,13 @@ def network(config):
 
 
 def training_config(config, device):
-    """TrainingConfig of the training measurement."""
+    """Returns the TrainingConfig of the training measurement."""
     return TrainingConfig("synthetic", batch=config.batch or (8 if device.type == "cpu" else 64), patch=config.patch, workers=config.workers,
                           val_scenes=1, val_size=64)
 
 
 def plan(config):
-    """What there is to measure, and what needs no clock. Raises: ValueError where a setting, a device or a file is not usable."""
+    """Lists what to measure, and computes what needs no timing. Raises: ValueError for a setting, a device or a file that cannot be used."""
     for name, least in (("runs", 1), ("steps", 0), ("batch", 0), ("train_steps", 0), ("workers", 0)):
         if getattr(config, name) < least:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be {least} or more")
@@ -139,12 +139,12 @@ def plan(config):
 
 
 def place(model, device, plain):
-    """The model on the device: as the paper's files have it, or with all that makes it fast."""
+    """Moves the model to the device, either in the paper's plain form or with everything that makes it fast."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if plain:
         return model.to(device, memory_format=torch.contiguous_format)
-    keep_memory()                                                   # here as in infer.py: what was needed for loading is given back
+    keep_memory()                                                   # after loading, as in infer.py: memory used for loading is given back
     return speed_up(model).to(device, memory_format=torch.channels_last)
 
 
@@ -156,7 +156,7 @@ def time_inference(config, device, precision, size, S, plain=False):
     model = place(network(config), device, plain)
     ldr, ev = torch.rand(1, 3, 3, height, width).to(device), torch.tensor([[0.0, 2.0, 4.0]], device=device)
     for part in model.children() if compiled else ():
-        part.forward = torch.compile(part.forward)                  # and not the module, whose hooks would be compiled with it
+        part.forward = torch.compile(part.forward)                  # not the module itself, whose hooks would be compiled with it
     clocks, passes = [], []
     mark_stages(model, lambda name: clocks[-1].mark(name), inside=not compiled)
     for _ in range(compiled + 1 + config.runs):
@@ -171,7 +171,7 @@ def time_inference(config, device, precision, size, S, plain=False):
 def time_preparation(config, size):
     """Times registration, light and flow (brackets/prepare.py), which run on the CPU whatever the device. Returns: median milliseconds.
 
-    The bracket is a synthetic one whose camera and things moved, enlarged to the size: what is found depends on the frames, the time hardly.
+    The bracket is synthetic, with camera and object motion, and enlarged to the size. What is found depends on the frames; the time hardly does.
     """
     width, height = read_size(size)
     taken = SyntheticBrackets((256, 384), seed=1, config=SyntheticConfig(ev_steps=(2.0,), static_camera=0.0, static_scene=0.0, **AS_TAKEN))[0]
@@ -194,7 +194,7 @@ def time_bare(config, device, precision, size, S):
 
 
 def time_training(config, device, precision, plain=False):
-    """Times stage 1's training step as train_stage1.py takes it, without VGG19. Returns: the results of a training line."""
+    """Times the training step of stage 1 as in train_stage1.py, without VGG19. Returns: the results for a training line."""
     device = pick_device(device)
     dtype, settings = pick_precision(precision, device), training_config(config, device)
     seed_all(0)
@@ -230,7 +230,7 @@ def time_training(config, device, precision, plain=False):
 # --- the command ----------------------------------------------------------------------------------------------------
 
 def in_own_process(measure, config, *job):
-    """measure(config, *job) in a new process. Returns: its result. Raises: ValueError where the process is killed, and what it raises."""
+    """Runs measure(config, *job) in a new process. Returns: its result. Raises: ValueError if the process is killed, else what measure raises."""
     if job:
         print(f"... {measure.__name__} {' '.join(map(str, job))}", file=sys.stderr, flush=True)
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
@@ -242,12 +242,12 @@ def in_own_process(measure, config, *job):
 
 
 def quotient(above, below):
-    """above / below, or None where one is missing or there is nothing to divide by."""
+    """Returns above / below, or None where one is missing or `below` is 0."""
     return above / below if above is not None and below else None
 
 
 def measure_case(config, planned, device, precision, size, plain):
-    """The passes and the bare convolutions of one case. plain: result of the plain limit, or None. Returns: the case's part of the JSON."""
+    """Measures the passes and the bare convolutions of one case. plain: result of the plain passes, or None. Returns: the case's part of the JSON."""
     job = device, precision, size, planned["steps"]
     before, ours, after = (in_own_process(measure, config, *job) for measure in (time_bare, time_inference, time_bare))
     rows = []
@@ -261,12 +261,12 @@ def measure_case(config, planned, device, precision, size, plain):
 
 
 def gigabytes(size):
-    """Bytes as text."""
+    """Formats a number of bytes as text."""
     return "n/a" if size is None else f"{size / 1e9:.2f} GB"
 
 
 def print_case(case, compiled):
-    """The table of one case."""
+    """Prints the table of one case."""
     limit = f" (plain: {gigabytes(case['plain_peak_bytes'])})" if case["rows"][0]["plain_ms"] is not None else ""
     print(f"\n{case['size']} on {case['device']} in {case['precision']}, {case['steps']} steps, peak {gigabytes(case['peak_bytes'])}{limit}"
           + (f", compiled: first pass {case['first_pass_ms'] / 1000:.1f} s" if compiled else ""))
@@ -275,19 +275,19 @@ def print_case(case, compiled):
         cells = [cell(row[name], ",.1f") for name in ("ms", "plain_ms", "bare_ms")]
         cells += [cell(row[name], ".2f") for name in ("plain_over_ours", "ours_over_bare")]
         print(f"{row['stage']:<18}" + "".join(f"{text:>12}" for text in (*cells, f"{row['parameters']:,}", f"{row['macs'] / 1e9:,.3f}")))
-    print(f"diffusion share of total: {100 * case['diffusion_share']:.1f} %; before it all, preparation of the frames (on the CPU): "
+    print(f"diffusion share of total: {100 * case['diffusion_share']:.1f} %; preparing the frames beforehand (on the CPU): "
           f"{case['preparation_ms']:,.0f} ms", flush=True)
 
 
 def print_training(line):
-    """One training line."""
+    """Prints one training line."""
     print(f"training on {line['device']} in {line['precision']}{', plain' if line['plain'] else ''}, {line['batch']} patches of "
           f"{line['patch']}, lam 0: {line['patches_per_s']:.2f} patches/s, waiting for data {100 * line['waiting']:.1f} %, "
           f"peak {gigabytes(line['peak_bytes'])}", flush=True)
 
 
 def main():
-    """Plans, measures case by case, prints each table when it is there, writes the JSON."""
+    """Plans, measures case by case, prints each table as soon as it is ready, and writes the JSON."""
     config = parse(BenchConfig, description=__doc__)
     if config.json:
         check_writable(Path(config.json).parent, "--json")

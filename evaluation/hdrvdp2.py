@@ -1,10 +1,10 @@
-"""HDR-VDP-2.2's quality score Q: how much a viewer in front of a screen would mind the difference of two images.
+"""HDR-VDP-2.2's quality score Q: how much the difference between two images would bother a viewer in front of a screen.
 
 Paper: Mantiuk, Kim, Rempel, Heidrich, HDR-VDP-2, ACM Transactions on Graphics 30(4), 2011; weights of the bands from Narwaria, Mantiuk,
 Perreira Da Silva, Le Callet, HDR-VDP-2.2, Journal of Electronic Imaging 24(1), 2015. Q is that of the authors' release 2.2.2.
-Its constants stand here and in hdrvdp2.json, whose licence covers both: Copyright (c) 2011, Rafal Mantiuk (text in hdrvdp2.json).
+Its constants are in this file and in hdrvdp2.json, whose licence covers both: Copyright (c) 2011, Rafal Mantiuk (text in hdrvdp2.json).
 
-This file and hdrvdp2.json are all it takes (with PyTorch). Only the command line also needs brackets/files.py, to read image files:
+Besides PyTorch, it needs only this file and hdrvdp2.json. The command line also needs brackets/files.py, to read image files:
 
     python -m evaluation.hdrvdp2 test.hdr reference.hdr
     python -m evaluation.hdrvdp2 test.png reference.png --diagonal 24 --resolution 1920 1200 --distance 0.5
@@ -12,18 +12,18 @@ This file and hdrvdp2.json are all it takes (with PyTorch). Only the command lin
 
     paper               code
     rho             rho     spatial frequency, cycles per degree
-    R_L, R_M, R_R   R_*     light that L cones, M cones and rods catch, cd/m2; L_a is La, adapting luminance, R_L + R_M
-    P               P       response of the photoreceptors, in steps that are just noticeable
+    R_L, R_M, R_R   R_*     light caught by L cones, M cones and rods, cd/m2; L_a is La, the adapting luminance R_L + R_M
+    P               P       response of the photoreceptors, in just noticeable steps
     f, o            b, o    band (0: high-pass residual, 1 .. n: levels, n + 1: base; at 2^-b ppd / 2) and orientation
-    B_T, B_R        T, R    bands of test and reference; pairs (2, ...) hold the test image first
-    D               D       difference in one band, in units of what can just be seen
+    B_T, B_R        T, R    bands of test and reference; in pairs (2, ...) the test image comes first
+    D               D       difference in one band, in units of the detection threshold
 
 Q depends on the display as much as on the images: the same pair at 24" and 0.5 m or at 30" and 0.55 m can differ by more than a point.
-So print `settings` beside every Q. Linear radiance in [0, 1] has no absolute scale: evaluation scripts that deghosting papers published
-hand it to sRGB-display as it is, and so do the defaults here, to be comparable, though this takes linear values for gamma-coded ones.
-With rgb-bt.709 and a peak in cd/m2 the light is right, and Q is another number.
-All is float64; the filters of the pyramid run in float32 unless double=True, which moves Q by less than 5e-5. That saves memory, and
-time on GPUs that are slow in float64.
+So print `settings` beside every Q. Linear radiance in [0, 1] has no absolute scale. The evaluation scripts published with deghosting papers
+pass it to sRGB-display unchanged. The defaults here do the same, to be comparable, although this treats linear values as gamma-coded ones.
+With rgb-bt.709 and a peak in cd/m2 the light is right, and Q comes out different.
+Everything is float64, but the filters of the pyramid run in float32 unless double=True. This changes Q by less than 5e-5. It saves memory,
+and time on GPUs that are slow in float64.
 """
 
 import argparse
@@ -38,8 +38,8 @@ import torch
 import torch.nn.functional as nnf
 
 ENCODINGS = ("sRGB-display", "rgb-bt.709")
-SMALLEST = 17                                       # pixels a side that give the pyramid its first level
-DARK = 1e-5                                         # cd/m2 around the image, and the least a pixel can have
+SMALLEST = 17                                       # shortest side that gives the pyramid a first level, pixels
+DARK = 1e-5                                         # cd/m2 around the image, and the minimum of a pixel
 
 # Scatter in the eye: MTF(rho) = sum of A exp(-B rho), B in degrees
 NARROW = 0.99727370023777070                        # share of the light in the first two terms, which blur by minutes of arc
@@ -65,12 +65,12 @@ CSF_P4 = (4.46044, 4.94958, 5.28678, 5.61425, 6.4635, 7.45665)
 CHANGED = 0.001                                     # relative difference of a channel that makes a pixel count as changed
 POWER = 10 ** 0.544068                              # p: exponent of the difference
 MASK_POWER = 10 ** 0.49576                          # q: exponent of what masks it
-K_SELF, K_XO, K_XN = 10 ** 0.189065, 10 ** 0.449199, 10 ** 1.52512     # masking by itself, other orientations, neighbouring bands
+K_SELF, K_XO, K_XN = 10 ** 0.189065, 10 ** 0.449199, 10 ** 1.52512     # masking by the band itself, other orientations, neighbouring bands
 
 # Pooling: weight of a band over its frequency in cycles per degree (HDR-VDP-2.2)
 WEIGHT_RHO = (0.1172, 0.2344, 0.4688, 0.9375, 1.875, 3.75, 7.5, 15.0, 30.0, 60.0)
 WEIGHT = (0.0, 0.0, 0.0003, 0.0003, 0.0398, 0.2690, 0.2142, 0.2832, 0.2832, 0.0)
-EPSILON = 1e-12                                     # in the logarithm of the pooled difference: Q of equal images is 100
+EPSILON = 1e-12                                     # added to the pooled difference before its logarithm, so that equal images have Q = 100
 
 
 @dataclass
@@ -87,17 +87,17 @@ class HDRVDP2Config:
 
 @functools.cache
 def _constants():
-    """hdrvdp2.json: the filters and the spectral weights, float64 on the CPU."""
+    """Reads the filters and the spectral weights from hdrvdp2.json, float64 on the CPU."""
     path = Path(__file__).with_name("hdrvdp2.json")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; hdrvdp2.py needs it beside itself, copy both")
+        raise FileNotFoundError(f"{path}: no such file; copy it next to hdrvdp2.py, which needs it")
     values = json.loads(path.read_text(encoding="utf-8"))
     names = ("sp3_hi0", "sp3_lo0", "sp3_lo", "sp3_bands", "lmsr_of_rgb_ccfl_lcd")
     return {name: torch.tensor(values[name], dtype=torch.float64) for name in names}
 
 
 def interpolate(x, xs, ys):
-    """The line through the points (xs, ys), xs rising, level beyond its ends.
+    """Interpolates linearly between the points (xs, ys), xs ascending; beyond the ends the value stays constant.
 
     x: float64 tensor of any shape, or number; xs, ys: sequences of numbers, or (n,). Returns: float64, shape and device of x.
     """
@@ -122,7 +122,7 @@ def _resize_rows(x, n_out):
     if n_out == n_in:
         return x
     s = n_out / n_in
-    shrink = min(s, 1.0)                            # the kernel widens when samples are lost
+    shrink = min(s, 1.0)                            # the kernel is wider when downsampling
     centre = torch.arange(n_out, dtype=torch.float64, device=x.device) / s + 0.5 / s - 0.5
     taps = math.ceil(4 / shrink) + 2
     source = (centre - 2 / shrink).floor()[:, None] + torch.arange(taps, dtype=torch.float64, device=x.device)     # (n_out, taps)
@@ -138,14 +138,14 @@ def _resize_rows(x, n_out):
 
 
 def frequencies(H, W, ppd, device):
-    """Radial frequency on the half plane of a real FFT of twice the size of the image. Returns: (2H, W + 1) cycles per degree."""
+    """Computes the radial frequency on the half plane of a real FFT of twice the image's size. Returns: (2H, W + 1) cycles per degree."""
     rows = torch.fft.fftfreq(2 * H, dtype=torch.float64, device=device) * ppd
     columns = torch.fft.rfftfreq(2 * W, dtype=torch.float64, device=device) * ppd
     return torch.hypot(rows[:, None], columns)
 
 
 def filter_padded(image, gain, fill):
-    """Multiplies the spectrum of an image by a gain, the image on a canvas twice its size.
+    """Pads an image to twice its size and multiplies its spectrum by a gain.
 
     image: (H, W); gain: (2H, W + 1), see `frequencies`; fill: value around the image. Returns: (H, W).
     """
@@ -158,7 +158,7 @@ def filter_padded(image, gain, fill):
 # --- the eye ----------------------------------------------------------------------------------------------------------
 
 def pixels_per_degree(diagonal_inch, resolution, distance_m):
-    """Pixels in a degree of the visual field, in the middle of a screen with square pixels.
+    """Computes how many pixels a degree of the visual field covers, in the middle of a screen with square pixels.
 
     diagonal_inch: of the screen; resolution: its (width, height) in pixels; distance_m: from the eye, metres.
     Returns: float. Raises: ValueError unless all are positive.
@@ -172,7 +172,7 @@ def pixels_per_degree(diagonal_inch, resolution, distance_m):
 
 
 def display(image, encoding):
-    """The light a screen gives off. image: any shape. Returns: cd/m2 (each channel on its own scale), the same shape."""
+    """Computes the light that a screen emits. image: any shape. Returns: cd/m2 (each channel on its own scale), the same shape."""
     if encoding == "rgb-bt.709":
         return image
     linear = torch.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
@@ -180,12 +180,12 @@ def display(image, encoding):
 
 
 def mtf(rho):
-    """Share of the contrast at rho cycles per degree that passes the optics of the eye; mtf(0) = 1."""
+    """Returns the share of the contrast at rho cycles per degree that passes the optics of the eye; mtf(0) = 1."""
     return sum(a * torch.exp(-b * rho) for a, b in zip(MTF_A, MTF_B))
 
 
 def csf(rho, L):
-    """Contrast sensitivity at rho cycles per degree under an adapting luminance of L cd/m2; csf(0, L) = 0.
+    """Returns the contrast sensitivity at rho cycles per degree under an adapting luminance of L cd/m2; csf(0, L) = 0.
 
     rho: number or float64 tensor; L: float64 tensor; their shapes broadcast.
     """
@@ -195,7 +195,7 @@ def csf(rho, L):
 
 
 def receptor_responses(device="cpu"):
-    """Responses of cones and rods, tabulated over luminance.
+    """Tabulates the responses of cones and rods over luminance.
 
     Returns: log10 of the luminance, response of a cone (L or M), response of a rod; float64 (2048,) each.
     """
@@ -205,7 +205,7 @@ def receptor_responses(device="cpu"):
     distance = torch.log10(c / ROD_PEAK).abs()
     below, above = (ROD_HEIGHT * torch.exp(-distance ** exponent / width) for exponent, width in (ROD_BELOW, ROD_ABOVE))
     rod = torch.where(c > ROD_PEAK, above, below)
-    # What the rods leave is shared by L and M cones, each seeing half of the luminance.
+    # L and M cones share what the rods leave; each sees half of the luminance.
     cone = 0.5 * interpolate((2 * c).clamp(max=float(c[-1])), c, (both - rod).clamp(min=1e-3))
     # A step is just noticeable where sensitivity x relative change is 1, so the response is the integral over ln(c).
     log_c = c.log()
@@ -214,7 +214,7 @@ def receptor_responses(device="cpu"):
 
 
 def photoreceptors(light, ppd):
-    """What the receptors make of an image: blur by the optics, then L and M cones and rods, each compressing luminance.
+    """Computes the receptors' response to an image: blur by the optics, then L cones, M cones and rods, each of which compresses luminance.
 
     light: (3, H, W) cd/m2, float64. Returns: P (H, W) with mean 0; La (H, W) adapting luminance in cd/m2.
     """
@@ -223,8 +223,8 @@ def photoreceptors(light, ppd):
     gain = mtf(frequencies(H, W, ppd, light.device))                                    # (2H, W + 1)
     rgb = torch.stack([filter_padded(channel, gain, DARK).clamp(DARK, 1e10) for channel in light])
     del gain
-    # 3. What L cones, M cones and rods catch of the three primaries (S cones are left out), compressed by their responses. Cones and
-    #    rods count from their mean over the image.
+    # 3. Light that L cones, M cones and rods catch from the three primaries (S cones are left out), compressed by their responses. The
+    #    means of the cone and the rod response over the image are subtracted.
     weights = _constants()["lmsr_of_rgb_ccfl_lcd"].to(light.device)[:, [0, 1, 3]]
     R_L, R_M, R_rod = torch.tensordot(weights.T, rgb, dims=1)                           # (H, W) each
     del rgb
@@ -238,7 +238,7 @@ def photoreceptors(light, ppd):
 # --- bands ------------------------------------------------------------------------------------------------------------
 
 def _fast_size(n):
-    """The first length from n on that the FFT likes: only 2, 3 and 5 divide it."""
+    """Returns the smallest length from n on that suits the FFT: one without prime factors other than 2, 3 and 5."""
     while True:
         rest = n
         for prime in (2, 3, 5):
@@ -250,11 +250,11 @@ def _fast_size(n):
 
 
 def correlate(images, filters):
-    """Correlates images with filters, not flipping them; the border is reflected without repeating its edge.
+    """Correlates images with filters, without flipping them; the border is reflected without repeating its edge.
 
     images: (C, H, W), more than half as large as the filters; filters: list of (k, k), k odd, of the images' dtype and device.
-    Returns: generator of (C, H, W), one for each filter. By FFT: exact, for 15 x 15 taps faster than a direct sum in float64,
-        and without the reduced precision that GPUs allow themselves in a convolution.
+    Returns: generator of (C, H, W), one for each filter. It uses the FFT, which is exact, faster than a direct sum in float64 for
+        15 x 15 taps, and free of the reduced precision that GPUs may use in a convolution.
     """
     H, W = images.shape[-2:]
     border = max(len(f) for f in filters) // 2
@@ -268,7 +268,7 @@ def correlate(images, filters):
 
 
 def pyramid_levels(H, W):
-    """Number n of levels with four orientations; the pyramid has n + 2 bands."""
+    """Returns the number n of levels with four orientations; the pyramid has n + 2 bands."""
     n, side = 0, min(H, W)
     while side >= SMALLEST:
         n, side = n + 1, side // 2
@@ -276,7 +276,7 @@ def pyramid_levels(H, W):
 
 
 def steerable_pyramid(images, dtype):
-    """Splits images into bands of an octave each, and these into four orientations (3rd derivatives).
+    """Splits images into bands of one octave, and each band into four orientations (3rd derivatives).
 
     images: (2, H, W); dtype: of the filtering.
     Returns: generator of (2, O, h, w) of that dtype, fine to coarse: O = 1 for the high-pass residual and the base, else 4; h, w are
@@ -288,7 +288,7 @@ def steerable_pyramid(images, dtype):
     high, low = correlate(images.to(dtype), [hi0, lo0])
     del images
     yield high.unsqueeze(1)
-    del high                                                                            # photographs are large
+    del high                                                                            # to save memory: photographs are large
     for _ in range(levels):
         bands = low.new_empty(2, len(oriented), *low.shape[1:])                         # filled one by one, to save memory
         for o, band in enumerate(correlate(low, oriented)):
@@ -301,13 +301,13 @@ def steerable_pyramid(images, dtype):
 
 
 def all_bands(P, La, ppd, dtype):
-    """The bands of a pair, with contrast sensitivity applied to the base. P, La: (2, H, W). Returns: generator as steerable_pyramid."""
+    """Yields the bands of a pair, with contrast sensitivity applied to the base. P, La: (2, H, W). Returns: generator as in steerable_pyramid."""
     n, mean_La, pyramid = pyramid_levels(*P.shape[1:]), La.mean(dim=(1, 2)), steerable_pyramid(P, dtype)
     del P, La
     for b, pair in enumerate(pyramid):
         if b <= n:
             yield pair
-    # 5. The base band is filtered as a whole, under the mean light of its image; around it lies the mean of the reference, for both.
+    # 5. The base band is filtered as a whole, under the mean light of its image. Both images are padded with the reference's mean.
     pair = pair[:, 0].double()                                                          # (2, h, w)
     base_ppd = 2.0 ** -b * ppd / 2 * 2 * math.sqrt(2)
     rho = frequencies(*pair.shape[1:], base_ppd, pair.device)
@@ -317,13 +317,13 @@ def all_bands(P, La, ppd, dtype):
 # --- what can be seen -------------------------------------------------------------------------------------------------
 
 def mutual_mask(pair):
-    """Contrast that both images have around a pixel, which hides a difference. pair: (2, O, h, w). Returns: (O, h, w) float64."""
+    """Returns the contrast that both images have around a pixel, which hides differences. pair: (2, O, h, w). Returns: (O, h, w) float64."""
     smaller = torch.minimum(pair[0].abs(), pair[1].abs()).double()
     return nnf.avg_pool2d(smaller, 3, stride=1, padding=1)                              # zeros beyond the border, divided by 9 there too
 
 
 def neighbour_mask(M, M_finer, M_coarser, bn):
-    """Masking by the two neighbouring bands, of the same orientation where they have four, else of the only one.
+    """Computes the masking by the two neighbouring bands: by the same orientation where they have four, else by their only one.
 
     M: (O, h, w) mutual mask of the band; M_finer, M_coarser: (O', h', w') those of its neighbours, or None; bn: gain of the band.
     Returns: (O, h, w), or (1, h, w) where all orientations share it.
@@ -337,7 +337,7 @@ def neighbour_mask(M, M_finer, M_coarser, bn):
 
 
 def neural_noise(log_La, rho, h, w):
-    """Noise in the eye at rho cycles per degree: the inverse of the contrast sensitivity under the light at each pixel.
+    """Computes the noise in the eye at rho cycles per degree: the inverse of the contrast sensitivity under the light at each pixel.
 
     log_La: (H, W) log10 of the adapting luminance, in [-5, 5]. Returns: (h, w).
     """
@@ -346,9 +346,9 @@ def neural_noise(log_La, rho, h, w):
 
 
 def visible_difference(pair, M, xn, N, bn):
-    """6. The difference of two images in one band, in units of the threshold that noise and masking set.
+    """6. Yields the difference between two images in one band, in units of the threshold set by noise and masking.
 
-    pair: (2, O, h, w) bands of test and reference; M: (O, h, w) their mutual mask; xn: masks of the neighbours, see above;
+    pair: (2, O, h, w) bands of test and reference; M: (O, h, w) their mutual mask; xn: see neighbour_mask;
     N: (h, w) or number, neural noise; bn: number, gain of the band.
     Returns: generator of D, (h, w), one for each orientation.
     """
@@ -365,13 +365,13 @@ def visible_difference(pair, M, xn, N, bn):
 
 
 def _check(name, image, encoding):
-    """Returns: the image as (3, H, W) float64."""
+    """Checks one input. Returns: the image as (3, H, W) float64."""
     image = image[0] if image.dim() == 4 and len(image) == 1 else image
     if image.dim() != 3 or len(image) != 3 or min(image.shape[1:]) < SMALLEST:
         raise ValueError(f"hdrvdp2: {name} is {tuple(image.shape)}; give (3, H, W) with H and W at least {SMALLEST}")
     if not image.is_floating_point():
         raise ValueError(f"hdrvdp2: {name} is {image.dtype}; scale it to [0, 1] in floating point")
-    low, high = float(image.min()), float(image.max())                                  # NaN goes through both
+    low, high = float(image.min()), float(image.max())                                  # both pass NaN on
     if not (low >= 0 and high < math.inf):
         raise ValueError(f"hdrvdp2: {name} has values from {low:g} to {high:g}; light is finite and not negative, clip or repair the image")
     if encoding == "sRGB-display" and high > 1:
@@ -383,14 +383,14 @@ def _check(name, image, encoding):
 def hdrvdp2(test, reference, encoding="sRGB-display", ppd=23.787357547725868, double=False):
     """HDR-VDP-2.2's quality score Q of a test image against a reference.
 
-    test, reference: (3, H, W) or (1, 3, H, W) RGB, floating point, H and W at least 17, on one device, which computes Q (the CPU for MPS).
+    test, reference: (3, H, W) or (1, 3, H, W) RGB, floating point, H and W at least 17, on one device, where Q is computed (on the CPU for MPS).
     encoding: "sRGB-display" for values in [0, 1], or "rgb-bt.709" for linear light in cd/m2.
     ppd: pixels per degree; the default is a 30" screen of 1500 x 1000 pixels at 0.55 m. double: filter the pyramid in float64 too.
-    Returns: Q, float: 100 for equal images, less the more they differ (there is no lower end).
-    Raises: ValueError for images of different or small size, NaN, infinite or negative values, an unknown encoding.
+    Returns: Q, float: 100 for equal images, lower the more they differ (there is no lower bound).
+    Raises: ValueError for images of different or too small sizes, NaN, infinite or negative values, an unknown encoding.
     Source: HDR-VDP-2 and HDR-VDP-2.2, see the top of this file.
-    Cost: 350 bytes per pixel on top of the images (0.5 GB at 1000 x 1500, 8 GB at 6000 x 4000), with double 400; measured on one CPU core,
-        3.3 s at 1000 x 1500 and 26 s at 2000 x 3000, with double no more.
+    Cost: 350 bytes per pixel on top of the images (0.5 GB at 1000 x 1500, 8 GB at 6000 x 4000), 400 with double; measured on one CPU core,
+        3.3 s at 1000 x 1500 and 26 s at 2000 x 3000, no more with double.
     """
     if encoding not in ENCODINGS:
         raise ValueError(f"hdrvdp2: unknown encoding {encoding!r}; use {' or '.join(ENCODINGS)}")
@@ -400,13 +400,13 @@ def hdrvdp2(test, reference, encoding="sRGB-display", ppd=23.787357547725868, do
     if test.shape != reference.shape:
         raise ValueError(f"hdrvdp2: test is {tuple(test.shape)}, reference {tuple(reference.shape)}; crop or resize to one size")
 
-    # 1. Pixel values become light. Pixels that differ by less than a thousandth do not count, whatever blur brings to them.
+    # 1. Pixel values become light. Pixels that differ by less than a thousandth do not count, even where blur spreads a difference to them.
     test, reference = display(test, encoding), display(reference, encoding)
     changed = ((test - reference).abs() / reference > CHANGED).any(dim=0).double()      # (H, W), 0 or 1; 0 / 0 is no change
     # 2., 3. Scatter and receptors: see photoreceptors.
     P, La = (torch.stack(maps) for maps in zip(photoreceptors(test, ppd), photoreceptors(reference, ppd)))     # (2, H, W) each
     del test, reference
-    # 4., 5. Bands: see steerable_pyramid and all_bands. Each is masked by its neighbours, so one is kept on either side.
+    # 4., 5. Bands: see steerable_pyramid and all_bands. Each is masked by its neighbours, so one neighbour is kept on either side.
     n, Q = pyramid_levels(*changed.shape), 100.0
     log_La = torch.log10(La.mean(dim=0)).clamp(-5, 5)                                   # (H, W)
     bands = all_bands(P, La, ppd, torch.float64 if double else torch.float32)
@@ -419,10 +419,10 @@ def hdrvdp2(test, reference, encoding="sRGB-display", ppd=23.787357547725868, do
             following = next(bands)
             M_following = mutual_mask(following)
         rho, bn = 2.0 ** -b * ppd / 2, 2.0 ** b
-        N = 1.0 if b == n + 1 else neural_noise(log_La, rho, *band.shape[2:])           # the base band has had its sensitivity
-        xn = neighbour_mask(M, M_before, M_following if b < n else None, bn)            # the base band masks no other
+        N = 1.0 if b == n + 1 else neural_noise(log_La, rho, *band.shape[2:])           # the base band already includes it
+        xn = neighbour_mask(M, M_before, M_following if b < n else None, bn)            # the base band does not mask others
         seen = resize(changed, *band.shape[2:])
-        # 7. Pooling: Q loses, for each band and orientation, the logarithm of the mean difference, weighted by the band's frequency.
+        # 7. Pooling: each band and orientation lowers Q by the logarithm of its mean difference, weighted by the band's frequency.
         weight = float(interpolate(rho, WEIGHT_RHO, WEIGHT))
         for D in visible_difference(band, M, xn, N, bn):
             error = float(torch.linalg.vector_norm(D * seen)) / D.numel()
@@ -434,15 +434,15 @@ def hdrvdp2(test, reference, encoding="sRGB-display", ppd=23.787357547725868, do
 # --- settings and command line ----------------------------------------------------------------------------------------
 
 def quality(test, reference, config, double=False):
-    """hdrvdp2 with the settings of an HDRVDP2Config; rgb-bt.709 values are multiplied by its peak first. Returns: Q, float."""
+    """Calls hdrvdp2 with the settings of an HDRVDP2Config; rgb-bt.709 values are multiplied by its peak first. Returns: Q, float."""
     if not 0 < config.peak < math.inf or (config.peak != 1 and config.encoding != "rgb-bt.709"):
-        raise ValueError(f"--peak {config.peak:g} with --encoding {config.encoding}; give a positive number of cd/m2, to rgb-bt.709 alone")
+        raise ValueError(f"--peak {config.peak:g} with --encoding {config.encoding}; give a positive number of cd/m2, and only with rgb-bt.709")
     ppd = pixels_per_degree(config.diagonal, config.resolution, config.distance)
     return hdrvdp2(test * config.peak, reference * config.peak, config.encoding, ppd, double)
 
 
 def settings(config):
-    """The line to print beside every Q, which means nothing without it."""
+    """Returns the line to print beside every Q, which means nothing without it."""
     W, H = config.resolution
     light = f" with 1 = {config.peak:g} cd/m2" if config.encoding == "rgb-bt.709" else ""
     return (f'HDR-VDP-2.2, {config.encoding}{light}, {config.diagonal:g}" screen of {W}x{H} pixels at {config.distance:g} m, '
@@ -450,9 +450,9 @@ def settings(config):
 
 
 def _read(path, encoding):
-    """Returns: the image file as (3, H, W) float32."""
+    """Reads an image file. Returns: (3, H, W) float32."""
     try:
-        from brackets.files import read_image, to_float     # only here: all else runs without it
+        from brackets.files import read_image, to_float     # imported only here: everything else runs without it
     except ImportError as error:
         raise ValueError(f"{path}: image files are read by brackets/files.py and its packages ({error}); install them, or call "
                          "hdrvdp2 from Python with tensors") from None
@@ -463,7 +463,7 @@ def _read(path, encoding):
 
 
 def main(argv=None):
-    """The command line. argv: list of words, default sys.argv[1:]. Returns: exit code."""
+    """Runs the command line. argv: list of words, default sys.argv[1:]. Returns: exit code."""
     default = HDRVDP2Config()
     parser = argparse.ArgumentParser(description="HDR-VDP-2.2: quality of a test image against a reference, 100 for equal images.")
     parser.add_argument("test", help="image file: .hdr, .tif, .png or .jpg")

@@ -5,9 +5,9 @@ Paper: Sec. 5.1. Everything is measured on the whole image, range 1 (SSIM: 255),
     PSNR-L     -10 log10 of the mean squared error over all pixels and channels (data.py, psnr)
     SSIM-L     ssim of H^ and H
     -mu        the same after T of Eq. 6
-    HDR-VDP-2  see evaluation/hdrvdp2.py: it means nothing without its settings
+    HDR-VDP-2  see evaluation/hdrvdp2.py; the number means nothing without its settings
 
-SSIM does not stand in loss.py: it is for reports, and nothing trains on it.
+SSIM is not in loss.py, because it is only reported and nothing trains on it.
 """
 
 import torch
@@ -23,7 +23,7 @@ RANGE, K1, K2 = 255.0, 0.01, 0.03
 
 
 def _blur(x):
-    """Gaussian mean around each pixel whose window lies inside the image. x: (1, 1, H, W). Returns: (1, 1, H - 10, W - 10)."""
+    """Returns the Gaussian mean around each pixel whose window lies inside the image. x: (1, 1, H, W). Returns: (1, 1, H - 10, W - 10)."""
     k = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
     weight = torch.exp(-k ** 2 / (2 * SIGMA ** 2))
     weight = weight / weight.sum()
@@ -35,15 +35,15 @@ def _blur(x):
 def ssim(image_hat, image):
     """Structural similarity: Gaussian window 11x11 of deviation 1.5, valid region, C1 = (0.01 * 255)^2, C2 = (0.03 * 255)^2.
 
-    image_hat, image: (3, H, W) or (1, 3, H, W) of one size, H and W at least 11; clipped to [0, 1] and taken times 255, not rounded.
-    Returns: float, the mean over pixels and channels; 1 for equal images. Computed in float64, because a variance is the small difference
-        of two means, and channel by channel, which takes 120 bytes per pixel.
-    Raises: ValueError for images of different or small size.
+    image_hat, image: (3, H, W) or (1, 3, H, W) of one size, H and W at least 11; clipped to [0, 1] and multiplied by 255, not rounded.
+    Returns: float, the mean over pixels and channels; 1 for equal images. Computed in float64, because a variance is a small difference
+        between two means, and one channel at a time, which takes 120 bytes per pixel.
+    Raises: ValueError for images of different or too small sizes.
     Source: Wang et al., Image quality assessment: from error visibility to structural similarity, 2004.
     """
     if image_hat.shape != image.shape or image.numel() != 3 * image.shape[-2] * image.shape[-1] or min(image.shape[-2:]) < WINDOW:
         raise ValueError(f"ssim: found {tuple(image_hat.shape)} and {tuple(image.shape)}; give two images (3, H, W) of one size, "
-                         f"{WINDOW} pixels or more a side")
+                         f"{WINDOW} or more pixels per side")
     C1, C2, values = (K1 * RANGE) ** 2, (K2 * RANGE) ** 2, []
     for x, y in zip(image_hat.reshape(3, 1, 1, *image.shape[-2:]), image.reshape(3, 1, 1, *image.shape[-2:])):
         x, y = (RANGE * (c.cpu() if c.device.type == "mps" else c).double().clamp(0, 1) for c in (x, y))      # MPS has no float64
@@ -55,9 +55,9 @@ def ssim(image_hat, image):
 
 
 def score(hdr_hat, hdr, screen=None):
-    """All numbers of one image.
+    """Computes all scores of one image.
 
-    hdr_hat, hdr: (1, 3, H, W) linear radiance in [0, 1], on one device. screen: HDRVDP2Config, or None to leave HDR-VDP-2 out.
+    hdr_hat, hdr: (1, 3, H, W) linear radiance in [0, 1], on the same device. screen: HDRVDP2Config, or None to leave HDR-VDP-2 out.
     Returns: {key of METRICS: float}.
     """
     hdr_mu_hat, hdr_mu = T(hdr_hat), T(hdr)
@@ -65,5 +65,5 @@ def score(hdr_hat, hdr, screen=None):
               "ssim_mu": ssim(hdr_mu_hat, hdr_mu), "ssim_l": ssim(hdr_hat, hdr)}
     del hdr_mu_hat, hdr_mu
     if screen is not None:
-        scores["hdrvdp2"] = quality(hdr_hat.clamp(0, 1), hdr, screen)       # blended tiles and a merge reach 1.0000001, which it refuses
+        scores["hdrvdp2"] = quality(hdr_hat.clamp(0, 1), hdr, screen)       # blended tiles and a merge can reach 1.0000001, which it refuses
     return scores

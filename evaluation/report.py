@@ -3,7 +3,7 @@
 Paper: Tables 1, 3, 4, Fig. 1. It contradicts itself twice: at S = 5 its Table 4 has PSNR-μ below PSNR-L, unlike every other line, and its
 text credits joint training with 1.51 dB where its Table 3 shows 2.83.
 
-A row is a dict: "scene", "method", the keys of METRICS (metrics.py), "seconds", "diffusion_seconds". What was not measured is not in it.
+A row is a dict: "scene", "method", the keys of METRICS (metrics.py), "seconds", "diffusion_seconds". What was not measured is left out.
 Tables are Markdown with aligned columns, so that they read well in files and in terminals.
 """
 
@@ -26,7 +26,7 @@ from train_stage1 import Stage1Config
 from train_stage2 import Stage2Config
 
 PAPER_TABLE1 = {"kalantari": (44.76, 42.59, 0.9919, 0.9906, 66.54), "hu": (48.74, 52.10, 0.9968, 0.9993, 77.35)}    # in METRICS' order
-PAPER_TABLE3 = {    # folder of the run: row, variant, PSNR-mu, PSNR-L, what trains it
+PAPER_TABLE3 = {    # folder of the run: row, variant, PSNR-mu, PSNR-L, command that trains it
     "baseline": ("Baseline", "baseline", 44.23, 42.19, "train_stage1.py --baseline"),
     "stage1": ("LF-Diff_s1 (sees the truth)", "s1", 50.42, 50.89, "train_stage1.py"),
     "stage2_split": ("Split training", "s2", 41.93, 39.30, "train_stage2.py --split"),
@@ -39,7 +39,7 @@ HARM = 0.5      # decibels of PSNR-mu
 
 
 def averages(rows):
-    """Means of the metrics and medians of the seconds over the scenes. Returns: {method: {key: number}}."""
+    """Computes the means of the metrics and the medians of the seconds over the scenes. Returns: {method: {key: number}}."""
     found = {}
     for row in rows:
         columns = found.setdefault(row["method"], {})
@@ -52,45 +52,45 @@ def averages(rows):
 # --- text -------------------------------------------------------------------------------------------------------------
 
 def cell(value, form):
-    """A number, or a dash where there is none."""
+    """Formats a number, or a dash where there is none."""
     return "–" if value is None else format(value, form)
 
 
 def pair(psnr_mu, psnr_l):
-    """PSNR-mu / PSNR-L."""
+    """Formats PSNR-mu / PSNR-L."""
     return f"{cell(psnr_mu, '.2f')} / {cell(psnr_l, '.2f')}"
 
 
 def table(header, lines):
-    """A Markdown table with aligned columns. header: list of texts; lines: list of such lists. Returns: text."""
+    """Makes a Markdown table with aligned columns. header: list of texts; lines: list of such lists. Returns: text."""
     widths = [max(map(len, column)) for column in zip(header, *lines)]
     written = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in [header, *lines]]
     return "\n".join([written[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *written[1:]])
 
 
 def score_cells(row):
-    """The cells of a row of scores: METRICS, seconds."""
+    """Returns the cells of a row of scores: METRICS, then seconds."""
     return [cell(row.get(key), form) for key, (_, form) in METRICS.items()] + [cell(row.get("seconds"), ".3g")]
 
 
 def table1(means, data):
-    """The averages of each method, under the paper's for this data set. means: of `averages`. Returns: text."""
+    """Makes Table 1: the averages of each method, below the paper's for this data set. means: from `averages`. Returns: text."""
     lines = [["LF-Diff, paper", *score_cells(dict(zip(METRICS, PAPER_TABLE1[data])))]] if data in PAPER_TABLE1 else []
     lines += [[name, *score_cells(row)] for name, row in means.items()]
     return table(["method", *(title for title, _ in METRICS.values()), "seconds"], lines)
 
 
 def every_image(rows):
-    """The scores of each image. Returns: text."""
+    """Makes the table of each image's scores. Returns: text."""
     return table(["scene", "method", *(title for title, _ in METRICS.values()), "seconds"],
                  [[row["scene"], row["method"], *score_cells(row)] for row in rows])
 
 
 def table3(runs, means, data):
-    """Table 3 beside the paper's.
+    """Makes Table 3 with our numbers beside the paper's.
 
-    runs: {folder of PAPER_TABLE3: {"parameters", "trained on", "seed", "command"}, the command alone where there was no checkpoint};
-    means: of `averages`; data: what was scored. Returns: text.
+    runs: {folder of PAPER_TABLE3: {"parameters", "trained on", "seed", "command"}, only the command where there is no checkpoint};
+    means: from `averages`; data: what was scored. Returns: text.
     """
     lines = []
     for folder, (row, variant, psnr_mu, psnr_l, _) in PAPER_TABLE3.items():
@@ -103,7 +103,7 @@ def table3(runs, means, data):
 
 
 def table4(steps, means, data, seed):
-    """Table 4 beside the paper's. steps: {method: S}; means: of `averages`; seed: of z_T. Returns: text."""
+    """Makes Table 4 with our numbers beside the paper's. steps: {method: S}; means: from `averages`; seed: of z_T. Returns: text."""
     lines = []
     for name, S in steps.items():
         ours, (psnr_mu, psnr_l, seconds) = means[name], PAPER_TABLE4.get(S, (None, None, None))
@@ -113,9 +113,9 @@ def table4(steps, means, data, seed):
 
 
 def by_kind(rows, networks):
-    """Averages over the kinds and over the steps of the ruler's scenes (synthetic/ruler.py), and where a network harms. Returns: text; "" for other scenes.
+    """Averages the ruler's scenes (synthetic/ruler.py) by kind and by exposure step, and lists where a network harms. Returns: text; "" for other scenes.
 
-    rows: of scoring.evaluate, with scores; networks: names of the methods that are networks. A network harms a scene if its PSNR-mu is more than
+    rows: from scoring.evaluate, with scores; networks: names of the methods that are networks. A network harms a scene if its PSNR-mu is more than
     HARM below that of the reference alone or of the merge of the aligned frames.
     """
     found = [(re.match(r"([a-z]+)_(\d)ev_", row["scene"]), row) for row in rows]
@@ -142,7 +142,7 @@ def by_kind(rows, networks):
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 def changed_flags(values, defaults):
-    """Yields the flags by which `values` differs from `defaults`, both dicts as asdict makes them of a config."""
+    """Yields the flags by which `values` differs from `defaults`. Both are dicts made by asdict from a config."""
     for name, value in values.items():
         default, flag = defaults.get(name), "--" + name.replace("_", "-")
         if isinstance(value, dict):
@@ -155,7 +155,7 @@ def changed_flags(values, defaults):
 
 
 def training_command(saved):
-    """The command that trained a checkpoint of the train scripts, with every flag that is not its default. saved: the checkpoint."""
+    """Returns the command that trained a checkpoint, with every flag whose value is not the default. saved: the checkpoint."""
     script, default = ("train_stage1.py", Stage1Config()) if saved["variant"] in ("baseline", "s1") else ("train_stage2.py", Stage2Config())
     return " ".join(["python", script, *changed_flags(saved["training"], asdict(default))])
 
@@ -163,7 +163,7 @@ def training_command(saved):
 # --- files ------------------------------------------------------------------------------------------------------------
 
 def save_csv(path, rows, hdrvdp2_settings):
-    """Each image of each method, then the averages; HDR-VDP-2's settings stand on every line that has a value of it."""
+    """Writes a row for each image and method, then the averages. Every row with an HDR-VDP-2 score also holds its settings."""
     means = [{"scene": "average", "method": method, **columns} for method, columns in averages(rows).items()]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, ["scene", "method", *METRICS, "hdrvdp2_settings", "seconds", "diffusion_seconds"], lineterminator="\n")
@@ -173,7 +173,7 @@ def save_csv(path, rows, hdrvdp2_settings):
 
 
 def plot_figure1(path, means):
-    """PSNR-mu against seconds per image, on Figure 1's axes: a point for each method that has both. Returns: whether there was one."""
+    """Plots PSNR-mu against seconds per image, on Figure 1's axes, with a point for each method that has both. Returns: whether there was one."""
     from matplotlib.figure import Figure    # 0.3 s to import: only when a plot is drawn
     points = [(name, row["seconds"], row["psnr_mu"]) for name, row in means.items()
               if "seconds" in row and math.isfinite(row.get("psnr_mu", math.inf))]
@@ -193,7 +193,7 @@ def plot_figure1(path, means):
 def write_report(rows, methods, runs, config, machine):
     """Prints the tables, and writes scores.md and figure1.png.
 
-    rows, methods: of scoring.evaluate; runs: of scoring.table3_runs, or None; config: EvaluateConfig; machine: precision, device and seed
+    rows, methods: as in scoring.evaluate; runs: from scoring.table3_runs, or None; config: EvaluateConfig; machine: precision, device and seed
     as text.
     """
     out, means = Path(config.out), averages(row for row in rows if "psnr_mu" in row)

@@ -1,9 +1,9 @@
-"""What evaluate.py does: scenes, methods, scores of each method on each scene, and the runs of Table 3.
+"""Does the work of evaluate.py: scenes, methods, the scores of each method on each scene, and the runs of Table 3.
 
-Paper: Sec. 5. A scene is a bracket that is loaded when its turn comes. A method makes an image of it: a network, a plain merge, or the files
+Paper: Sec. 5. A scene is a bracket that is loaded when its turn comes. A method turns it into an image: a network, a plain merge, or the files
 of another program. `config` is evaluate.py's EvaluateConfig everywhere.
 
-A network gets its frames prepared as in its training, unless --register, --response or --flow say something else.
+A network gets its frames prepared as in its training, unless --register, --response or --flow says otherwise.
 """
 
 import math
@@ -49,7 +49,7 @@ class Scene:
     """One bracket, not yet loaded."""
     name: str
     load: Callable                      # function () -> sample, as data.py describes it
-    truth: bool                         # whether there is one
+    truth: bool                         # whether the scene has one
 
 
 @dataclass
@@ -58,23 +58,23 @@ class Method:
     name: str
     predict: Callable                   # function (scene's name, sample) -> H^ (1, 3, H, W) in [0, 1], float32, on the CPU
     model: torch.nn.Module | None = None
-    S: int | None = None                # steps that Table 4 asks for
-    computed: bool = True               # False: read from files, so without a time
+    S: int | None = None                # steps, for Table 4
+    computed: bool = True               # False: read from files, so there is no time
 
 
 def check(config):
-    """Raises: ValueError for settings that are out of range or contradict each other, before anything takes time."""
+    """Checks the settings before anything takes time. Raises: ValueError if they are out of range or contradict each other."""
     if config.table not in (0, 3):
         raise ValueError(f"--table {config.table}: only 3; Table 1 is --data kalantari or hu, Table 2 python -m evaluation.bench, Table 4 --steps")
     if config.table and (config.weights or config.steps):
-        raise ValueError("--table 3: takes its checkpoints from --runs and S as trained; leave --weights and --steps away")
+        raise ValueError("--table 3: takes its checkpoints from --runs and S as trained; leave out --weights and --steps")
     if config.sampler not in ("ddim", "ancestral"):
         raise ValueError(f"--sampler {config.sampler}: use ddim or ancestral")
     if config.sampler == "ancestral" and config.steps:
-        raise ValueError("--sampler ancestral: takes all T steps of Eq. 14; leave --steps away")
+        raise ValueError("--sampler ancestral: takes all T steps of Eq. 14; leave out --steps")
     for folder in config.predictions if config.save else ():
         if (Path(config.out) / file_name(Path(folder).resolve().name)).resolve() == Path(folder).resolve():
-            raise ValueError(f"--out {config.out}: --save would replace the files of --predictions {folder}; choose another folder, or leave --save away")
+            raise ValueError(f"--out {config.out}: --save would replace the files of --predictions {folder}; choose another folder, or leave out --save")
     if config.hdrvdp2:
         quality(torch.zeros(3, 17, 17), torch.zeros(3, 17, 17), config.screen)      # its own checks of encoding, screen and peak
 
@@ -82,7 +82,7 @@ def check(config):
 # --- scenes -----------------------------------------------------------------------------------------------------------
 
 def open_scenes(config):
-    """The scenes to score, in order. Returns: list of Scene, their names all different.
+    """Opens the scenes to score, in order. Returns: list of Scene, all with different names.
 
     Raises: ValueError for an unknown data set; FileNotFoundError where there are no scenes.
     """
@@ -102,7 +102,7 @@ def open_scenes(config):
 
 
 def readable_folders(root):
-    """The sub-folders of root that are scenes, else root itself; says which are not. Raises: FileNotFoundError."""
+    """Returns the sub-folders of root that are scenes, else root itself, and prints which ones are not. Raises: FileNotFoundError."""
     check_folder(root or "--root (missing)", "give a scene, or a folder of scenes")
     found, reasons = [], []
     for folder in [*sorted(p for p in Path(root).iterdir() if p.is_dir() and not p.name.startswith(".")), Path(root)]:
@@ -120,14 +120,14 @@ def readable_folders(root):
 
 
 def printable(name):
-    """A name for tables and figures: what is not UTF-8 in the name of a file becomes a question mark."""
+    """Makes the name of a file printable in tables and figures: what is not UTF-8 becomes a question mark."""
     return name.encode(errors="replace").decode()
 
 
 # --- methods ----------------------------------------------------------------------------------------------------------
 
 def network_method(name, model, config, device, dtype, S=None):
-    """A trained network as a Method. model: of load_weights, on the device. s1 gets the prior of the truth, and takes the image whole."""
+    """Wraps a trained network as a Method. model: from load_weights, on the device. s1 gets the prior of the truth and always the whole image."""
     @torch.no_grad()
     def predict(scene, sample):
         how, (H, W) = model.prepare.overridden(config.register, config.response, config.flow), sample["ldr"].shape[-2:]
@@ -151,20 +151,20 @@ def network_method(name, model, config, device, dtype, S=None):
 
 
 def weights_methods(config, device, dtype):
-    """The Methods of --weights, one for each S of --steps. A file that says nothing (weights.pt) is named after its folder, too."""
+    """Returns the Methods of --weights, one for each S of --steps. A file with a generic name (weights.pt) is named after its folder, too."""
     methods = []
     for path in map(Path, config.weights or (() if config.predictions else (SHIPPED,))):
         name = printable(f"{path.resolve().parent.name}_{path.stem}" if path.stem in ("weights", "best", "last") else path.stem)
         model = load_weights(path, device)
         if config.steps and (model.variant != "s2" or not 1 <= min(config.steps) <= max(config.steps) <= model.schedule.T):
             raise ValueError(f"--steps {' '.join(map(str, config.steps))} with {path}: found the variant {model.variant}; "
-                             "give weights of s2 (train_stage2.py) and no fewer than 1 step, no more than the diffusion's T")
+                             "give weights of s2 (train_stage2.py) and between 1 step and the diffusion's T")
         methods += [network_method(f"{name}, S={S}" if S else name, model, config, device, dtype, S) for S in config.steps or (None,)]
     return methods
 
 
 def plain_method(name):
-    """What one has without any network, as a Method. name: of PLAIN, or MERGES."""
+    """Wraps a result without any network as a Method. name: a key of PLAIN or MERGES."""
     @torch.no_grad()
     def predict(scene, sample):
         prepared = prepare(sample["ldr"], sample["ev"], MERGES.get(name, UNPREPARED), scene)
@@ -173,7 +173,7 @@ def plain_method(name):
 
 
 def prediction_methods(config, scenes):
-    """The Methods of --predictions. Raises: ValueError where no scene has a truth to score them, or Table 3, against."""
+    """Returns the Methods of --predictions. Raises: ValueError where no scene has a truth to score them, or Table 3, against."""
     with_truth = [scene for scene in scenes if scene.truth]
     if (config.predictions or config.table) and scenes and not with_truth:
         raise ValueError(f"--data {config.data}: has no truth to score --predictions or --table 3 against; use kalantari, hu or synthetic")
@@ -181,7 +181,7 @@ def prediction_methods(config, scenes):
 
 
 def prediction_method(folder, scenes):
-    """The .hdr files of another program as a Method. Raises: FileNotFoundError, ValueError: which file is missing or too many."""
+    """Wraps the .hdr files of another program as a Method. Raises: FileNotFoundError, ValueError for a scene with no file or with too many."""
     check_folder(folder, "give a folder with one .hdr file per scene")
     files = {}
     for scene in scenes:
@@ -203,9 +203,9 @@ def prediction_method(folder, scenes):
 
 
 def table3_runs(config, device, dtype):
-    """The rows of Table 3 that have a checkpoint. Returns: list of Method, and the `runs` of report.table3.
+    """Finds the rows of Table 3 that have a checkpoint. Returns: list of Method, and the `runs` of report.table3.
 
-    Raises: ValueError for a checkpoint of another variant in a row's place.
+    Raises: ValueError for a checkpoint that is not of its row's variant.
     """
     methods, runs = [], {}
     for folder, (row, variant, _, _, command) in PAPER_TABLE3.items():
@@ -218,7 +218,7 @@ def table3_runs(config, device, dtype):
             continue
         saved = load_checkpoint(path)
         if saved["variant"] != variant or "training" not in saved or saved["training"].get("split", False) != (folder == "stage2_split"):
-            raise ValueError(f"{path}: holds {saved['variant']}, not what {command} trains; move the run to its own folder of {config.runs}")
+            raise ValueError(f"{path}: holds {saved['variant']}, not what {command} trains; move the run to its own folder in {config.runs}")
         model, training = load_weights(path, device), saved["training"]["training"]
         methods.append(network_method(row, model, config, device, dtype))
         runs[folder] = {"parameters": count_parameters(model), "trained on": training["data"], "seed": str(training["seed"]),
@@ -230,9 +230,9 @@ def table3_runs(config, device, dtype):
 
 @torch.no_grad()
 def time_diffusion(model, sample, S, seed, device, dtype):
-    """Seconds of what Table 4 times, the condition net and S DDIM steps, of frames that are on the device."""
+    """Returns the seconds of what Table 4 times: the condition net and S DDIM steps, with the frames already on the device."""
     X = network_input(pad_to_multiple(sample["ldr"])[None], sample["ev"][None]).to(device)
-    start = timer()                     # when the device has done what it was given
+    start = timer()                     # after the device has finished its earlier work
     with autocast(device, dtype):
         D = model.condition(X).float()
         model.sample(torch.randn(D.shape, generator=torch.Generator().manual_seed(seed)).to(D), D, S)
@@ -240,12 +240,12 @@ def time_diffusion(model, sample, S, seed, device, dtype):
 
 
 def file_name(text):
-    """A method's name as a part of a file's."""
+    """Turns a method's name into a part of a file name."""
     return re.sub(r"[^\w.-]+", "_", text)
 
 
 def evaluate_scene(method, scene, sample, config, device, dtype, extremes):
-    """One method on one scene; writes its files. extremes: {(method, "worst" or "best"): rank so far}, kept up to date.
+    """Runs one method on one scene, scores it and writes its files. extremes: {(method, "worst" or "best"): rank so far}, updated here.
 
     Returns: {"scene", "method", the keys of METRICS, "seconds", "diffusion_seconds"}, without what was not measured.
     """
@@ -270,9 +270,9 @@ def evaluate_scene(method, scene, sample, config, device, dtype, extremes):
 
 
 def evaluate(methods, scenes, config, device, dtype):
-    """All methods on all scenes, with a line and scores.csv as they come. Returns: list of evaluate_scene's rows.
+    """Runs all methods on all scenes; prints and saves scores as they come. Returns: list of evaluate_scene's rows.
 
-    Raises: ValueError for two methods of one name, or where a file that is not evaluate.py's would be replaced.
+    Raises: ValueError if two methods have the same name, or if a file that is not evaluate.py's would be replaced.
     """
     names, rows, extremes = [method.name for method in methods], [], {}
     for name in names:
@@ -292,7 +292,7 @@ def evaluate(methods, scenes, config, device, dtype):
         for method in methods:
             if scene.truth or method.computed:
                 if (config.steps or len(scenes) < 3) and scene is scenes[0] and method.model is not None:
-                    method.predict(scene.name, sample)      # a first pass is slow; a median over many scenes does not see it
+                    method.predict(scene.name, sample)      # the first pass is slow; a median over many scenes hides that
                 rows.append(evaluate_scene(method, scene, sample, config, device, dtype, extremes))
                 said = " ".join(f"{title} {rows[-1][key]:{form}}" for key, (title, form) in METRICS.items() if key in rows[-1])
                 tqdm.write(f"{scene.name:<16} {method.name:<{max(map(len, names))}} {said or 'no truth: pictures only'}")

@@ -25,12 +25,12 @@ from lfdiff import reconstruct
 # --- marks and time ---------------------------------------------------------------------------------------------------
 
 def parts_of_dhrnet(model):
-    """{row: module}, all but the output."""
+    """Returns {row: module} for all parts of DHRNet but the output."""
     return {"alignment": model.dhrnet.align, **{f"block {i}": block for i, block in enumerate(model.dhrnet.blocks, start=1)}}
 
 
 def mark_stages(model, mark, inside=True):
-    """Has reconstruct(model, ...) call mark(name) at the end of each stage. inside: those of DHRNet, too (not where it is compiled)."""
+    """Makes reconstruct(model, ...) call mark(name) at the end of each stage. inside: also of those within DHRNet (not where it is compiled)."""
     starts = [(model.condition, "network input"), (model.denoiser, "DDIM arithmetic"), (model.dhrnet, "DDIM arithmetic")]
     ends = [(part, name) for name, part in parts_of_dhrnet(model).items() if inside]
     ends += [(model.condition, "condition net"), (model.denoiser, "denoiser"), (model.dhrnet, "output")]
@@ -41,7 +41,7 @@ def mark_stages(model, mark, inside=True):
 
 
 def table(marks, S):
-    """From what was measured between marks, {name: number}, to {row: number}. Parts of DHRNet that were not seen have no row."""
+    """Converts what was measured between marks, {name: number}, to {row: number}. Parts of DHRNet that were not marked get no row."""
     inside = {name: number for name, number in marks.items() if name == "alignment" or name.startswith("block ")}
     steps, dhrnet = marks["denoiser"] + marks["DDIM arithmetic"], marks["output"] + sum(inside.values())
     return {"network input": marks["network input"], "condition net": marks["condition net"], "one denoiser step": marks["denoiser"] / S,
@@ -50,11 +50,11 @@ def table(marks, S):
 
 
 class Clock:
-    """Time between marks. On CUDA the marks are events in the stream, so that the GPU never waits for the clock."""
+    """Measures the time between marks. On CUDA the marks are events in the stream, so that the GPU never waits for the clock."""
 
     def __init__(self, device):
         self.cuda, self.marks = device.type == "cuda", []
-        timer()                                                     # waits until the device has done what it was given
+        timer()                                                     # waits until the device has finished its earlier work
         self.mark("start")
 
     def mark(self, name):
@@ -65,7 +65,7 @@ class Clock:
         self.marks.append((name, moment))
 
     def milliseconds(self):
-        """{name: milliseconds}, the sum over the stages of that name."""
+        """Returns {name: milliseconds}, summed over the stages of that name."""
         timer()
         spans = Counter()
         for (_, before), (name, after) in zip(self.marks, self.marks[1:]):
@@ -76,7 +76,7 @@ class Clock:
 # --- parameters and work ----------------------------------------------------------------------------------------------
 
 def parameters(model):
-    """{row: parameters}, for every row."""
+    """Returns {row: number of parameters} for every row."""
     inside = {name: count_parameters(part) for name, part in parts_of_dhrnet(model).items()}
     denoiser, dhrnet = count_parameters(model.denoiser), count_parameters(model.dhrnet)
     return {"network input": 0, "condition net": count_parameters(model.condition), "one denoiser step": denoiser, "all steps": denoiser,
@@ -84,9 +84,9 @@ def parameters(model):
 
 
 def count_work(work):
-    """What work(mark) does between its marks. The tensors that it makes have no values and take no memory.
+    """Counts what work(mark) does between its marks. The tensors that it makes have no values and take no memory.
 
-    Returns: {name: multiply-adds} and {name: Counter of convolutions}, by the names it marks. A convolution is a tuple: shapes of input and
+    Returns: {name: multiply-adds} and {name: Counter of convolutions}, for each name that it marks. A convolution is a tuple: shapes of input and
     weight, whether it has a bias, stride, padding, dilation, groups.
     """
     macs, convolutions, done, calls = Counter(), {}, 0, Counter()
@@ -109,7 +109,7 @@ def count_work(work):
 
 
 def count_inference(model, width, height, S):
-    """count_work of reconstruct. model: Stage2 on the CPU, whose operations the counter knows, in its plain form."""
+    """Runs count_work on reconstruct. model: Stage2 on the CPU in its plain form, whose operations the counter knows."""
     marked = copy.deepcopy(model)                                   # the hooks stay in the copy
 
     def work(mark):
@@ -119,7 +119,7 @@ def count_inference(model, width, height, S):
 
 
 def bare_milliseconds(convolution, device, dtype):
-    """Median time of three runs, after a warm-up, of one convolution (as count_work has it) of random maps in channels_last."""
+    """Times one convolution (as in count_work) on random channels_last maps. Returns: the median of three runs after a warm-up."""
     shape, weight_shape, bias, *how = convolution
     x, weight = (torch.randn(size, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last) for size in (shape, weight_shape))
     bias, times = torch.randn(weight_shape[0], dtype=dtype, device=device) if bias else None, []
