@@ -1,12 +1,12 @@
-"""What each part is worth: Table 3's rows and three of our own choices, trained on the recipe's data with one budget, in several seeds.
+"""Shows what each part is worth: trains Table 3's rows and three of our own choices on the recipe's data, with one budget and several seeds.
 
     python weights/recipe.py --hdr-dir DIR                        makes the renders and the bank first
     python examples/ablations.py --hdr-dir DIR --seeds 0 1        trains the runs that are missing, row by row, and prints the table
 
-The network is the recipe's small one, with its losses and its schedule. Each row sees the same 48,000 patches of 64x64 pixels: 2 epochs of the bank, of which
-stage 2 has the second where there are two stages. The scores are PSNR in dB of the last step, over the first 36 scenes of the ruler. The prior is
-the one that infer.py would have; for s2, PSNR-mu with the true prior and with the mean one (no information) stands beside it. lfdiff.py says what the
-rows are. Table 4 needs no training: python evaluate.py --steps 1 2 5 10 20 50 100.
+The network is the recipe's small one, with its losses and its schedule. Each row sees the same 48,000 patches of 64x64 pixels: 2 epochs of the bank.
+Where there are two stages, stage 2 gets the second epoch. The scores are PSNR in dB at the last step, over the first 36 scenes of the ruler. The prior
+is the one that infer.py would use; for s2, the table also lists PSNR-mu with the true prior and with the mean prior (no information). lfdiff.py explains
+the rows. Table 4 needs no training: python evaluate.py --steps 1 2 5 10 20 50 100.
 """
 
 import csv
@@ -52,7 +52,7 @@ class AblationsConfig:
 
 
 def train(config, name, seed):
-    """Runs one command unless its best.pt exists; one that was stopped goes on. Its output goes to OUT/seedN/NAME.txt. Raises: ValueError when it fails."""
+    """Runs one command unless its best.pt exists; resumes one that was stopped. Its output goes to OUT/seedN/NAME.txt. Raises: ValueError if it fails."""
     folder, (_, begin, command) = Path(config.out) / f"seed{seed}", RUNS[name]
     if (folder / name / "best.pt").is_file():
         return
@@ -71,7 +71,7 @@ def train(config, name, seed):
 
 
 def last_scores(folder):
-    """The last validation in a run's log.csv. Returns: {"mu" and the like: dB}, or {} where there is no log."""
+    """Reads the last validation in a run's log.csv. Returns: {"mu" and the like: dB}, or {} if there is no log."""
     path = Path(folder) / "log.csv"
     if not path.is_file():
         return {}
@@ -79,19 +79,19 @@ def last_scores(folder):
         rows = list(csv.DictReader(file))
     try:
         return {name.removeprefix("val_psnr_"): float(value) for row in rows[-1:] for name, value in row.items() if name.startswith("val_psnr_") and value}
-    except (AttributeError, TypeError, ValueError) as error:        # more or fewer cells than columns, or no numbers
+    except (AttributeError, TypeError, ValueError) as error:        # more or fewer cells than columns, or cells that are no numbers
         raise ValueError(f"{path}: damaged ({error}); delete the run and train it again") from None
 
 
 def mean_and_spread(values):
-    """A list of dB as "mean ± standard deviation". A single value stands alone, and an empty list becomes a dash."""
+    """Formats a list of dB as "mean ± standard deviation". A single value stands alone, and an empty list becomes a dash."""
     if not values:
         return "–"
     return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def table(config):
-    """The table. Returns: rows of Markdown with title, number of seeds, PSNR-mu and -L, PSNR-mu with the true and the mean prior."""
+    """Makes the table. Returns: rows of Markdown with title, number of seeds, PSNR-mu and -L, PSNR-mu with the true and the mean prior."""
     lines = ["| | seeds | PSNR-μ | PSNR-L | true prior | mean prior |", "|---|---|---|---|---|---|"]
     for name in config.rows:
         runs = [scores for scores in (last_scores(Path(config.out) / f"seed{seed}" / name) for seed in config.seeds) if scores]

@@ -1,11 +1,11 @@
-"""The pictures of the README and of docs/spread.md, made with the shipped weights: `python examples/figures.py` (a minute on two cores).
+"""Draws the pictures of the README and of docs/spread.md with the shipped weights: `python examples/figures.py` (a minute on two cores).
 
     examples/cafe_panel.png     the example scene: three frames, a plain merge, ours, the truth, the error, ours as in NAME.jpg
     examples/cafe.jpg           the example's reference frame beside the picture in NAME.jpg
     examples/spread.png         a harder scene: the same, and where eight samples of the prior differ
 
-The harder scene is procedural, a bracket of synthetic/ with three stops between frames. Objects cross what the reference saturates. Its seed is that
-of no training or validation bracket.
+The harder scene is procedural, a bracket of synthetic/ with three stops between frames. Objects cross regions that saturate the reference. No training
+or validation bracket has its seed.
 """
 
 import sys
@@ -35,7 +35,7 @@ class FigureConfig:
     """The README's pictures."""
     weights: str = SHIPPED      # trained weights
     out: str = str(HERE)                    # folder for the pictures
-    seed: Seed = 2_000_003                  # of the set that the harder scene is from
+    seed: Seed = 2_000_003                  # of the set that the harder scene comes from
     index: Whole = 10                       # of the harder scene in that set
     samples: Count = 8                      # priors for the spread
     device: str = "auto"                    # auto, cpu, cuda, cuda:1, mps
@@ -43,14 +43,14 @@ class FigureConfig:
 
 
 def hard_scene(config):
-    """A bracket of 512x384 pixels with objects in front of highlights. Returns: a sample, see brackets/scenes.py."""
+    """Makes a bracket of 512x384 pixels with objects in front of highlights. Returns: a sample, see brackets/scenes.py."""
     hard = SyntheticConfig(patches=False, static_camera=0.0, steady=0.0, static_scene=0.0, on_highlight=1.0, objects=(2, 4),
                            object_motion=(30.0, 80.0), saturated_fraction=(0.2, 0.35), ev_steps=(3.0,), iso=FIRST["iso"], **AS_TAKEN)
     return SyntheticBrackets((384, 512), config.seed, config=hard)[config.index]
 
 
 def save_spread_figure(path, ldr, ev, mean, spread, hdr):
-    """Frames, merge, result, truth, error, and the spread as a heat map with a colour bar.
+    """Draws frames, merge, result, truth, error, and the spread as a heat map with a colour bar.
 
     ldr: (1, 3, 3, H, W), ev: (1, 3), mean, hdr: (1, 3, H, W), spread: (H, W).
     """
@@ -69,13 +69,13 @@ def save_spread_figure(path, ldr, ev, mean, spread, hdr):
 
 
 def save_before_and_after(path, reference, hdr):
-    """A frame beside the picture of a result, as a JPEG. reference: (3, H, W) coded in [0, 1]; hdr: (3, H, W) linear radiance."""
+    """Writes a frame beside the picture of a result, as a JPEG. reference: (3, H, W) coded in [0, 1]; hdr: (3, H, W) linear radiance."""
     frame, hdr = ((255 * reference).round().byte().permute(1, 2, 0).numpy(), hdr.permute(1, 2, 0).contiguous().numpy())
     write_image(path, np.concatenate([frame, picture(hdr)], axis=1), PICTURE, quality=88)
 
 
 def main():
-    """Makes all pictures and prints what they show in numbers."""
+    """Makes all pictures and prints their scores."""
     config = parse(FigureConfig, description=__doc__)
     device = pick_device(config.device)
     dtype, model, out = pick_precision(config.precision, device), load_weights(config.weights, device), Path(config.out)

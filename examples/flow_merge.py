@@ -1,13 +1,13 @@
-"""A baseline without learning: optical flow brings the outer frames onto the reference, and a weighted merge follows.
+"""A baseline without learning: optical flow aligns the outer frames with the reference, and a weighted merge follows.
 
     python examples/flow_merge.py --scenes DIR --out DIR        writes OUT/NAME.hdr for each scene folder in --scenes
     python evaluate.py --data folder --root DIR --predictions OUT --compare
 
-An outer frame is aligned in three steps. Frame and reference are brought to one exposure, that of the longer of the two (register.at_one_exposure),
-so that both clip at the same radiance. The flow from the reference to the frame is found on them. The frame is sampled along that flow.
+An outer frame is aligned in three steps. First, frame and reference are brought to the longer of their two exposures (register.at_one_exposure),
+so that both clip at the same radiance. Then the flow from the reference to the frame is estimated. Last, the frame is sampled along that flow.
 
 The flow is OpenCV's DIS (Kroeger et al. 2016) at its medium preset, without changes. Nothing checks it: where something was hidden, it is wrong.
-brackets/flow.py is finer. The merge of the frames that it makes is evaluate.py's "merge, aligned".
+brackets/flow.py is more careful. evaluate.py's "merge, aligned" merges the frames that brackets/flow.py aligns.
 """
 
 import sys
@@ -39,7 +39,7 @@ class FlowMergeConfig:
 def align_to(reference, frame, stops):
     """Samples the frame where it shows what the reference shows.
 
-    reference, frame: (3, H, W) gamma-coded in [0, 1]; stops: by how much the reference is exposed longer, negative: shorter.
+    reference, frame: (3, H, W) gamma-coded in [0, 1]; stops: by how much longer the reference is exposed; negative: shorter.
     Returns: (3, H, W), the frame at its own exposure.
     """
     pair = [np.uint8(image.permute(1, 2, 0).numpy() * 255 + 0.5) for image in at_one_exposure(reference, frame, stops)]    # (H, W, 3) each
@@ -52,7 +52,7 @@ def align_to(reference, frame, stops):
 
 
 def flow_merge(ldr, ev):
-    """The flow-aligned weighted merge. ldr: (3, 3, H, W) gamma-coded in [0, 1], ev: (3,) stops. Returns: (3, H, W) linear radiance."""
+    """Makes the flow-aligned weighted merge. ldr: (3, 3, H, W) gamma-coded in [0, 1], ev: (3,) stops. Returns: (3, H, W) linear radiance."""
     short, long = (align_to(ldr[1], ldr[i], float(ev[1] - ev[i])) for i in (0, 2))
     return weighted_merge(torch.stack([short, ldr[1], long])[None], ev[None])[0]
 

@@ -1,9 +1,9 @@
-"""Draws images with high dynamic range as several tone mapping operators show them: docs/pictures.jpg, by which NAME.jpg's operator was chosen.
+"""Draws HDR images with several tone mapping operators. Its sheet, docs/pictures.jpg, was used to choose NAME.jpg's operator.
 
     python examples/operators.py --images results/cafe.hdr DIR/0014.npy --out docs/pictures.jpg       a column per image, a row per operator
 
-An image is a Radiance file, or a render of `python -m synthetic.rendered`, whose second frame is taken. It is clipped where an exposure would
-clip that shows one pixel in 500 as white, as the shortest photograph of a bracket does.
+An image is a Radiance file, or a render of `python -m synthetic.rendered`, whose second frame is taken. It is clipped at the level
+that makes one pixel in 500 white, as the shortest photograph of a bracket does.
 """
 
 import sys
@@ -40,11 +40,11 @@ def codes(image):
 
 
 def mantiuk(hdr):
-    """Mantiuk's operator in codes. It needs radiance above 0, and what it gives may be a little below 0, where gamma is not defined."""
+    """Applies Mantiuk's operator. Returns: codes. It needs radiance above 0, and its output may be a little below 0, where gamma is not defined."""
     return codes(cv2.createTonemapMantiuk(gamma=1.0).process(np.maximum(hdr, 1e-6)).clip(0) ** (1 / 2.2))
 
 
-OPERATORS = {       # (H, W, 3) linear radiance in [0, 1] -> (H, W, 3) uint8; parameters are OpenCV's own, but for gamma
+OPERATORS = {       # (H, W, 3) linear radiance in [0, 1] -> (H, W, 3) uint8; all parameters but gamma are OpenCV's defaults
     "T of Eq. 6": lambda hdr: codes(T(torch.from_numpy(hdr)).numpy()),
     "Drago": lambda hdr: codes(cv2.createTonemapDrago(gamma=2.2).process(hdr)),
     "Reinhard": lambda hdr: codes(cv2.createTonemapReinhard(gamma=2.2).process(hdr)),
@@ -54,7 +54,7 @@ OPERATORS = {       # (H, W, 3) linear radiance in [0, 1] -> (H, W, 3) uint8; pa
 
 
 def load(path):
-    """Reads an image as the shortest photograph would clip it. Returns: (H, W, 3) linear radiance in [0, 1], float32. Raises: ValueError."""
+    """Reads an image and clips it as the shortest photograph would. Returns: (H, W, 3) linear radiance in [0, 1], float32. Raises: ValueError."""
     if Path(path).suffix.lower() == ".npy":
         hdr = read_render(path)[1].transpose(1, 2, 0)
     else:
@@ -66,13 +66,13 @@ def load(path):
 
 
 def contact_sheet(images, width):
-    """A column per image, a row per operator. images: list of (H, W, 3) radiance; width: of one picture. Returns: (h, w, 3) uint8."""
+    """Draws a column per image, a row per operator. images: list of (H, W, 3) radiance; width: of one picture. Returns: (h, w, 3) uint8."""
     height, rows = width * 2 // 3, []
     for name, operator in OPERATORS.items():
         row = []
         for hdr in images:
             H, W = hdr.shape[:2]
-            h, w = min(H, W * 2 // 3), min(W, H * 3 // 2)           # the middle, three to two
+            h, w = min(H, W * 2 // 3), min(W, H * 3 // 2)           # the middle, with sides of three to two
             shown = operator(hdr)[(H - h) // 2:(H + h) // 2, (W - w) // 2:(W + w) // 2]
             row.append(cv2.resize(shown, (width, height), interpolation=cv2.INTER_AREA))
         strip = Image.fromarray(np.concatenate(row, axis=1))

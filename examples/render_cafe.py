@@ -10,7 +10,7 @@ the counter and the corners are dark. Every shape, texture and figure is made he
 Written into --out: 1.tif 2.tif 3.tif (16-bit RGB, gamma 2.2, rising exposure), exposure.txt (three EV, one per line) and
 HDRImg.hdr (linear radiance of frame 2, in [0, 1], in units of the shortest exposure).
 
-How a frame comes about:   H^(i)  scene and camera at the time of frame i, path-traced and denoised
+How a frame is made:       H^(i)  scene and camera at the time of frame i, path-traced and denoised
                            e    = min(H^(i) 2^EV_i, 1) full_well              electrons
                            DN   = round((Poisson(e) + N(0, read²)) / gain)    12 bits, linear
                            L_i  = (DN / 4095)^(1/2.2)                         10 bits, in 16-bit files
@@ -47,9 +47,9 @@ FOV = 58.0  # horizontal field of view, degrees: 676 px focal length
 FULL_WELL = 16000.0  # electrons at saturation
 READ_NOISE = 5.0  # electrons
 SENSOR_LEVELS = 4095  # 12-bit converter
-FILE_STEP = 64  # of the 16-bit numbers after the gamma curve: finer than the noise everywhere, and it keeps the files small
-PIECE = 4  # paths a pixel that are traced at once: all of a piece is in memory together
-EXPOSURE = 1.25  # scene radiance that the shortest frame just clips at is 1 / EXPOSURE
+FILE_STEP = 64  # step of the 16-bit numbers after the gamma curve: finer than the noise everywhere, and it keeps the files small
+PIECE = 4  # paths per pixel traced at once: a whole piece is in memory at a time
+EXPOSURE = 1.25  # the shortest frame clips at a scene radiance of 1 / EXPOSURE
 TO_SUN = np.array([0.30, 0.70, 0.65]) / np.linalg.norm([0.30, 0.70, 0.65])  # direction to the sun
 WINDOW = (-2.1, 0.9, 0.78, 2.68)  # x0, x1, z0, z1 of the opening in the back wall at y = BACK
 UPRIGHT = np.eye(3)  # no rotation
@@ -82,12 +82,12 @@ SHOTS = (
 
 
 def srgb(color):
-    """sRGB-coded values in [0, 1] → linear, by a plain power of 2.2 as in the rest of the project."""
+    """Converts sRGB-coded values in [0, 1] to linear ones by a plain power of 2.2 as in the rest of the project."""
     return np.power(np.asarray(color, np.float32), 2.2)
 
 
 def noise(rng, shape, cell, octaves=4):
-    """Fractal value noise (H, W) in about [-1, 1] that repeats at its borders; cell: size of the largest grain, pixels (y, x)."""
+    """Makes fractal value noise (H, W) in about [-1, 1] that repeats at its borders; cell: size of the largest grain, pixels (y, x)."""
     total, amplitude = np.zeros(shape, np.float32), 1.0
     cell = np.broadcast_to(np.asarray(cell, float), (2,))
     for octave in range(octaves):
@@ -102,7 +102,7 @@ def noise(rng, shape, cell, octaves=4):
 
 
 def font(size):
-    """The typeface that comes inside Pillow, in a size in pixels."""
+    """Loads the typeface that comes with Pillow. size: pixels."""
     return ImageFont.load_default(size=size)
 
 
@@ -115,12 +115,12 @@ def paint(size, background, commands):
 
 
 def rgb(*color):
-    """A colour in [0, 1] as Pillow wants it."""
+    """Converts a colour in [0, 1] to what Pillow wants."""
     return tuple(int(255 * c) for c in color)
 
 
 def wood(rng, base, size=(512, 512), planks=0):
-    """Wood with its grain along v. planks: number of boards side by side, 0 for one piece. Returns (H, W, 3) in [0, 1]."""
+    """Draws wood with its grain along v. planks: number of boards side by side, 0 for one piece. Returns (H, W, 3) in [0, 1]."""
     height, width = size
     rings = noise(rng, size, (height / 2, width / 5), 3) * 5 + np.linspace(0, 9, width, endpoint=False)[None]
     grain = 0.55 * np.sin(2 * np.pi * rings) + 0.9 * noise(rng, size, (height / 3, 7), 3)
@@ -134,7 +134,7 @@ def wood(rng, base, size=(512, 512), planks=0):
 
 
 def floor_tiles(rng, tiles=4, size=1024):
-    """A patch of tiles x tiles cement tiles, cream and bottle green, each with an ornament and wear. Returns (size, size, 3)."""
+    """Draws a patch of tiles x tiles cement tiles, cream and bottle green, each with an ornament and wear. Returns (size, size, 3)."""
     y, x = np.mgrid[0:size, 0:size] * tiles / size
     u, v = x % 1 - 0.5, y % 1 - 0.5
     odd = (np.floor(x) + np.floor(y)) % 2
@@ -153,7 +153,7 @@ def floor_tiles(rng, tiles=4, size=1024):
 
 
 def bricks(rng, size=(768, 1024), rows=16, columns=8):
-    """A brick wall. Returns (H, W, 3)."""
+    """Draws a brick wall. Returns (H, W, 3)."""
     y, x = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float32)
     row = np.floor(y * rows / size[0]).astype(int)
     x = (x * columns / size[1] + 0.5 * (row % 2)) % columns
@@ -168,13 +168,13 @@ def bricks(rng, size=(768, 1024), rows=16, columns=8):
 
 
 def plaster(rng, base, strength=0.08, size=512):
-    """Brushed plaster. Returns (size, size, 3)."""
+    """Draws brushed plaster. Returns (size, size, 3)."""
     cloud = noise(rng, (size, size), size / 3, 7)
     return np.clip(np.array(base) * (1 + strength * cloud[..., None]), 0, 1).astype(np.float32)
 
 
 def plaid(rng, base, line, accent, size=512, cells=8):
-    """Woven plaid. Returns (size, size, 3)."""
+    """Draws woven plaid. Returns (size, size, 3)."""
     t = np.arange(size) * cells / size % 1
     band = 0.5 * (np.abs(t - 0.5) < 0.22) + 0.5 * (np.abs(t - 0.5) < 0.05)
     thin = (np.abs(t - 0.08) < 0.03).astype(float)
@@ -187,7 +187,7 @@ def plaid(rng, base, line, accent, size=512, cells=8):
 
 
 def menu_board(rng):
-    """The chalked menu. Returns (H, W, 3)."""
+    """Draws the chalked menu. Returns (H, W, 3)."""
     lines = (
         ("espresso", "1.8"),
         ("cappuccino", "2.9"),
@@ -211,7 +211,7 @@ def menu_board(rng):
 
 
 def poster_jazz(rng):
-    """A concert poster. Returns (H, W, 3)."""
+    """Draws a concert poster. Returns (H, W, 3)."""
 
     def draw(d, w, h):
         for i in range(9):
@@ -228,7 +228,7 @@ def poster_jazz(rng):
 
 
 def newspaper(rng):
-    """A page with a headline, a picture and columns of grey lines. Returns (H, W, 3)."""
+    """Draws a page with a headline, a picture and columns of grey lines. Returns (H, W, 3)."""
 
     def draw(d, w, h):
         d.text((w / 2, h * 0.08), "THE DAILY", font=font(w * 0.15), fill=rgb(0.1, 0.1, 0.1), anchor="mm")
@@ -247,7 +247,7 @@ def newspaper(rng):
 
 
 def facade(rng, base, floors, bays, shop):
-    """The front of a house: windows with frames and shutters, a cornice, a shop on the ground floor. Returns (H, W, 3)."""
+    """Draws the front of a house: windows with frames and shutters, a cornice, a shop on the ground floor. Returns (H, W, 3)."""
     width, height = 110 * bays, 110 * (floors + 1)
     shutter = rng.uniform(0.15, 0.6, 3)
     awning = rng.uniform(0.25, 0.8, 3)
@@ -282,7 +282,7 @@ def facade(rng, base, floors, bays, shop):
 
 
 def sky(rng, shape):
-    """Linear radiance of a summer sky with clouds, (H, W, 3): zenith in the first row, horizon half-way down, ground below."""
+    """Draws the linear radiance of a summer sky with clouds, (H, W, 3): zenith in the first row, horizon half-way down, ground below."""
     height, width = shape
     elevation = np.clip(1 - 2 * np.arange(height) / height, 0, 1)[:, None, None]
     blue = srgb([0.24, 0.44, 0.78]) * elevation**0.5 + srgb([0.56, 0.70, 0.85]) * (1 - elevation**0.5)
@@ -298,7 +298,7 @@ def sky(rng, shape):
 
 
 def rotation(axis, degrees):
-    """3x3 rotation about 'x', 'y' or 'z', to be applied to column vectors."""
+    """Returns the 3x3 rotation about 'x', 'y' or 'z', to be applied to column vectors."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return {
         "x": np.array([[1, 0, 0], [0, c, -s], [0, s, c]]),
@@ -308,14 +308,14 @@ def rotation(axis, degrees):
 
 
 def moved(mesh, shift=(0, 0, 0), heading=0.0):
-    """The mesh turned about the z axis by heading degrees, then shifted."""
+    """Returns the mesh turned about the z axis by heading degrees, then shifted."""
     V, F, UV, N, C = mesh
     R = rotation("z", heading).T
     return V @ R + np.asarray(shift, float), F, UV, None if N is None else N @ R, C
 
 
 def joined(meshes):
-    """One mesh out of several that have the same attributes."""
+    """Joins several meshes that have the same attributes into one."""
     offsets = np.cumsum([0] + [len(m[0]) for m in meshes[:-1]])
     parts = [np.concatenate([m[k] for m in meshes]) if meshes[0][k] is not None else None for k in (0, 2, 3, 4)]
     faces = np.concatenate([m[1] + o for m, o in zip(meshes, offsets)])
@@ -323,13 +323,13 @@ def joined(meshes):
 
 
 def painted(mesh, color):
-    """The mesh with one colour (or one per vertex) as vertex colours and without texture coordinates."""
+    """Returns the mesh with one colour (or one per vertex) as vertex colours and without texture coordinates."""
     V, F, _, N, _ = mesh
     return V, F, None, N, np.broadcast_to(srgb(color), V.shape).copy()
 
 
 def quad(corner, along, up, repeat=(1, 1)):
-    """A rectangle; the texture's lower edge runs from corner along `along`."""
+    """Makes a rectangle. The lower edge of the texture runs from corner along `along`."""
     corner, along, up = (np.asarray(v, float) for v in (corner, along, up))
     V = np.array([corner, corner + along, corner + along + up, corner + up])
     UV = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float) * repeat
@@ -337,7 +337,7 @@ def quad(corner, along, up, repeat=(1, 1)):
 
 
 def box(low, high, scale=1.0):
-    """An axis-parallel box. Texture: `scale` repeats a metre, v along the longer side of each face."""
+    """Makes an axis-parallel box. Texture: `scale` repeats per metre, v along the longer side of each face."""
     low, high = np.asarray(low, float), np.asarray(high, float)
     size, faces = high - low, []
     for axis in range(3):
@@ -354,7 +354,7 @@ def box(low, high, scale=1.0):
 
 
 def grid_mesh(points, closed=False, repeat=(1, 1)):
-    """A smooth sheet through points (rows, columns, 3); closed: the last column joins the first. Normals by averaging."""
+    """Makes a smooth sheet through points (rows, columns, 3); closed: the last column joins the first. Normals are averaged."""
     rows, columns = points.shape[:2]
     if closed:
         points = np.concatenate([points, points[:, :1]], 1)
@@ -377,7 +377,7 @@ def grid_mesh(points, closed=False, repeat=(1, 1)):
 
 
 def lathe(profile, center=(0, 0, 0), sides=48):
-    """A surface of revolution about z. profile: (radius, height) from the outside bottom up; equal points make a crease."""
+    """Makes a surface of revolution about z. profile: (radius, height) from the outside bottom up; equal points make a crease."""
     profile = np.array(profile, float)
     angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)
     parts = []
@@ -388,7 +388,7 @@ def lathe(profile, center=(0, 0, 0), sides=48):
 
 
 def tube(path, radius, sides=12):
-    """A round rod along a polyline (n, 3); radius: one number or one a point."""
+    """Makes a round rod along a polyline (n, 3); radius: one number, or one per point."""
     path = np.asarray(path, float)
     radius = np.broadcast_to(radius, len(path))
     direction = np.gradient(path, axis=0)
@@ -403,7 +403,7 @@ def tube(path, radius, sides=12):
 
 
 def blob(center, radii, sides=24):
-    """An ellipsoid."""
+    """Makes an ellipsoid."""
     t = np.linspace(1e-3, np.pi - 1e-3, sides)[:, None]
     p = np.linspace(0, 2 * np.pi, 2 * sides, endpoint=False)[None]
     unit = np.stack([np.sin(t) * np.cos(p), np.sin(t) * np.sin(p), -np.cos(t) + 0 * p], -1)
@@ -413,7 +413,7 @@ def blob(center, radii, sides=24):
 
 
 def foliage(rng, center, radii, count, size, colors):
-    """Leaves on and inside an ellipsoid, as bent quads with a colour each (a row of colors mixed with another)."""
+    """Makes leaves on and inside an ellipsoid, as quads. Each has a colour of its own, a mix of the two rows of colors."""
     direction = rng.standard_normal((count, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     place = np.asarray(center) + direction * np.asarray(radii) * rng.uniform(0.55, 1.0, (count, 1)) ** 0.5
@@ -434,7 +434,7 @@ def foliage(rng, center, radii, count, size, colors):
 
 
 def capsule(a, b, ra, rb):
-    """Distance function of a rod from a to b whose radius goes from ra to rb."""
+    """Returns the distance function of a rod from a to b whose radius goes from ra to rb."""
     a, ab = np.asarray(a, np.float32), np.asarray(b, np.float32) - np.asarray(a, np.float32)
 
     def distance(P):
@@ -445,7 +445,7 @@ def capsule(a, b, ra, rb):
 
 
 def ellipsoid(center, radii, turn=UPRIGHT):
-    """Distance function (to first order) of an ellipsoid turned by a 3x3 rotation."""
+    """Returns the distance function (to first order) of an ellipsoid turned by a 3x3 rotation."""
     center, radii, turn = np.asarray(center, np.float32), np.asarray(radii, np.float32), np.asarray(turn, np.float32)
 
     def distance(P):
@@ -457,7 +457,7 @@ def ellipsoid(center, radii, turn=UPRIGHT):
 
 
 def smooth(k, *shapes):
-    """Union of shapes with seams rounded over about k metres."""
+    """Returns the union of shapes, with seams rounded over about k metres."""
 
     def distance(P):
         d = shapes[0](P)
@@ -471,12 +471,12 @@ def smooth(k, *shapes):
 
 
 def minus(shape, cut):
-    """The shape without the cut."""
+    """Returns the shape without the cut."""
     return lambda P: np.maximum(shape(P), -cut(P))
 
 
 def wrinkled(shape, size, depth):
-    """The shape with folds of a wavelength of about `size` metres."""
+    """Returns the shape with folds of about `size` metres in wavelength."""
     w = 2 * np.pi / size
 
     def distance(P):
@@ -516,7 +516,7 @@ def sculpt(parts, step=0.0075):
 
 
 def limb(forward, outward, side):
-    """Unit vector of an arm or leg: 0, 0 hangs down; forward lifts it to the front, outward to its own side. side: +1 left, -1 right."""
+    """Returns the unit vector of an arm or leg: 0, 0 hangs down; forward lifts it to the front, outward to its own side. side: +1 left, -1 right."""
     f, o = np.radians(forward), np.radians(outward)
     return np.array([np.sin(f) * np.cos(o), side * np.sin(o), -np.cos(f) * np.cos(o)])
 
@@ -552,7 +552,7 @@ class Look:
 
 
 def joints(pose):
-    """Places of the joints in the figure's own axes: x to the front, y to the left, z up, origin below the hips."""
+    """Computes the places of the joints in the figure's own axes: x to the front, y to the left, z up, origin below the hips."""
     J, lean = {"hip": np.array([0, 0, pose.hip])}, rotation("y", pose.lean)
 
     def upper(x, y, z):
@@ -573,7 +573,7 @@ def joints(pose):
 
 
 def head_parts(J, pose, look):
-    """Head, face and hair as parts for sculpt."""
+    """Makes head, face and hair as parts for sculpt."""
     turn = rotation("z", pose.head) @ rotation("y", pose.nod)
     center = J["head"]
 
@@ -624,7 +624,7 @@ def head_parts(J, pose, look):
 
 
 def arm_parts(J, look):
-    """Sleeves and hands as parts for sculpt; each hand has four fingers and a thumb."""
+    """Makes sleeves and hands as parts for sculpt; each hand has four fingers and a thumb."""
     parts = []
     for name in "LR":
         S, E, W, H = (J[k + name] for k in ("shoulder", "elbow", "wrist", "hand"))
@@ -651,7 +651,7 @@ def arm_parts(J, look):
 
 
 def stripes(along, look):
-    """Colour of a shirt at a height, or at a distance along its sleeve, in metres."""
+    """Returns the colour of a shirt at a height, or at a distance along its sleeve, in metres."""
     color = np.tile(np.array(look.shirt, float), (len(along), 1))
     if look.stripe is not None:
         color[(along / 0.046) % 1 < 0.42] = look.stripe
@@ -659,7 +659,7 @@ def stripes(along, look):
 
 
 def person(pose, look):
-    """A figure as a mesh with vertex colours, in its own axes (see joints)."""
+    """Makes a figure as a mesh with vertex colours, in its own axes (see joints)."""
     J, lean = joints(pose), rotation("y", pose.lean)
     parts = head_parts(J, pose, look) + arm_parts(J, look)
     for name in "LR":
@@ -697,7 +697,7 @@ def person(pose, look):
 
 
 def cat(gait):
-    """A ginger cat in its own axes, walking to the front (x); gait: phase of its step in degrees."""
+    """Makes a ginger cat in its own axes, walking to the front (x); gait: phase of its step in degrees."""
     parts, coat = [], np.array([0.78, 0.46, 0.20])
 
     def fur(P):
@@ -752,7 +752,7 @@ def cat(gait):
 
 
 def texture(image):
-    """A Mitsuba texture of an sRGB-coded picture (H, W, 3), first row on top (v = 1)."""
+    """Makes a Mitsuba texture of an sRGB-coded picture (H, W, 3), first row on top (v = 1)."""
     return {"type": "bitmap", "bitmap": mi.Bitmap(np.ascontiguousarray(srgb(image)[::-1])), "raw": True}
 
 
@@ -767,7 +767,7 @@ class Surface:
 
 
 def flat(mesh):
-    """The mesh with normals: where it has none, every face gets vertices of its own."""
+    """Returns the mesh with normals. If it has none, every face gets vertices of its own."""
     V, F, UV, N, C = mesh
     if N is not None:
         return mesh
@@ -778,7 +778,7 @@ def flat(mesh):
 
 
 def assemble(things):
-    """Mitsuba shapes from a list of (mesh, Surface). All that share a picture or a finish become one shape: this keeps rendering fast."""
+    """Makes Mitsuba shapes from a list of (mesh, Surface). All that share picture (or none) and finish become one shape, which keeps rendering fast."""
     groups = {}
     for mesh, surface in things:
         mesh, color = flat(mesh), surface.color
@@ -793,7 +793,7 @@ def assemble(things):
 
 
 def shape(mesh, picture, rough, specular, metallic):
-    """A Mitsuba mesh that wears a picture, or its vertex colours where picture is None."""
+    """Makes a Mitsuba mesh with a picture, or with its vertex colours if picture is None."""
     V, F, UV, N, C = mesh
     color = {"type": "mesh_attribute", "name": "vertex_color"} if picture is None else texture(picture)
     inner = {"type": "principled", "base_color": color, "roughness": rough, "specular": specular, "metallic": metallic}
@@ -813,7 +813,7 @@ def shape(mesh, picture, rough, specular, metallic):
 
 
 def camera(eye, target, roll, fov, size):
-    """A pinhole camera of a horizontal field of view in degrees and a size (W, H) in pixels."""
+    """Makes a pinhole camera. fov: horizontal field of view, degrees; size: (W, H), pixels."""
     up = [float(np.sin(np.radians(roll))), 0.0, float(np.cos(np.radians(roll)))]
     film = {"type": "hdrfilm", "width": size[0], "height": size[1], "rfilter": {"type": "box"}, "pixel_format": "rgb"}
     view = mi.ScalarTransform4f().look_at(origin=list(eye), target=list(target), up=up)
@@ -844,7 +844,7 @@ def render(scene, spp, seed, depth):
 
 
 def street_things(rng):
-    """Houses, pavements, trees and walkers of the street behind the window. Returns a list of (mesh, Surface)."""
+    """Makes houses, pavements, trees and walkers of the street behind the window. Returns a list of (mesh, Surface)."""
     things = []
 
     def add(mesh, surface):
@@ -921,7 +921,7 @@ def street(rng, spp):
 
 
 def room(rng):
-    """Floor, walls, ceiling, window frame and skirting. Returns a list of (mesh, Surface)."""
+    """Makes floor, walls, ceiling, window frame and skirting. Returns a list of (mesh, Surface)."""
     x0, x1, z0, z1 = WINDOW
     oak, dark = wood(rng, (0.52, 0.34, 0.20)), wood(rng, (0.25, 0.15, 0.09))
     paint_white = Surface(plaster(rng, (0.80, 0.78, 0.72), 0.04), rough=0.45)
@@ -962,7 +962,7 @@ def room(rng):
 
 
 def curtains(rng):
-    """Two plaid curtains on a rod. Returns a list of (mesh, Surface)."""
+    """Makes two plaid curtains on a rod. Returns a list of (mesh, Surface)."""
     cloth = Surface(plaid(rng, (0.70, 0.22, 0.17), (0.20, 0.12, 0.14), (0.93, 0.85, 0.66)), rough=0.9, specular=0.1)
     x0, x1, _, z1 = WINDOW
     parts = []
@@ -977,7 +977,7 @@ def curtains(rng):
 
 
 def chair(center, heading):
-    """A bentwood chair whose seat looks along x before it is turned by heading. Returns a mesh without colours."""
+    """Makes a bentwood chair whose seat faces x before it is turned by heading. Returns a mesh without colours."""
     t = np.linspace(0, np.pi, 25)
     outer = np.stack([-0.19 - 0.06 * np.sin(t), 0.19 * np.cos(t), 0.45 + 0.47 * np.sin(t) ** 0.7], -1)
     inner = np.stack([-0.185 - 0.045 * np.sin(t), 0.11 * np.cos(t), 0.46 + 0.34 * np.sin(t) ** 0.7], -1)
@@ -990,7 +990,7 @@ def chair(center, heading):
 
 
 def cup(center, size=1.0):
-    """A cup on its saucer."""
+    """Makes a cup on its saucer."""
     s, inside = size, [(0.036, 0.066), (0.030, 0.03), (0.0, 0.028)]
     profile = [
         (0.0, 0.0),
@@ -1008,7 +1008,7 @@ def cup(center, size=1.0):
 
 
 def table(center, radius=0.40):
-    """A round table. Returns (top, foot) meshes; the top is flat-mapped so that its wood runs through."""
+    """Makes a round table. Returns (top, foot) meshes; the top's texture is mapped flat, so that the grain runs all across."""
     x, y = center
     top = lathe(
         [(0, 0.715), (radius - 0.01, 0.715), (radius, 0.725), (radius, 0.742), (radius - 0.008, 0.75), (0, 0.75)], (x, y, 0), sides=72
@@ -1019,7 +1019,7 @@ def table(center, radius=0.40):
 
 
 def vase(rng, center, blooms):
-    """A vase with leaves and flowers. Returns a list of (mesh, Surface)."""
+    """Makes a vase with leaves and flowers. Returns a list of (mesh, Surface)."""
     x, y, z = center
     pot = lathe([(0.035, 0), (0.055, 0.04), (0.05, 0.09), (0.028, 0.13), (0.036, 0.16), (0.030, 0.16), (0.02, 0.12)], center)
     things = [(pot, Surface((0.25, 0.42, 0.62), rough=0.15, specular=0.7))]
@@ -1040,7 +1040,7 @@ def vase(rng, center, blooms):
 
 
 def bookcase(rng, low, high, rows):
-    """A case full of books in the plane y = low[1]. Returns a list of (mesh, Surface)."""
+    """Makes a case full of books in the plane y = low[1]. Returns a list of (mesh, Surface)."""
     (x0, y0, z0), (x1, y1, z1) = low, high
     dark = Surface(wood(rng, (0.30, 0.18, 0.11)), rough=0.45)
     boards = [box((x0, y1 - 0.02, z0), (x1, y1, z1)), box((x0 - 0.03, y0, z0), (x0, y1, z1)), box((x1, y0, z0), (x1 + 0.03, y1, z1))]
@@ -1074,7 +1074,7 @@ def bookcase(rng, low, high, rows):
 
 
 def counter(rng):
-    """The counter with the espresso machine, cups, a cake stand, and shelves of bottles behind. Returns a list of (mesh, Surface)."""
+    """Makes the counter with the espresso machine, cups, a cake stand, and shelves of bottles behind. Returns a list of (mesh, Surface)."""
     steel = Surface((0.80, 0.80, 0.82), rough=0.22, metallic=1.0)
     china, black = Surface((0.92, 0.91, 0.88), rough=0.15, specular=0.6), Surface((0.05, 0.05, 0.055), rough=0.3)
     oak = Surface(wood(rng, (0.50, 0.31, 0.17), planks=5), rough=0.4)
@@ -1118,7 +1118,7 @@ def counter(rng):
 
 
 def pictures(rng):
-    """The menu board and a framed poster. Returns a list of (mesh, Surface)."""
+    """Makes the menu board and a framed poster. Returns a list of (mesh, Surface)."""
     things = []
     dark = Surface(wood(rng, (0.28, 0.17, 0.10)), rough=0.4)
     for image, x, z, w, h in ((menu_board(rng), 2.02, 1.40, 1.00, 1.10), (poster_jazz(rng), 1.33, 1.42, 0.52, 0.74)):
@@ -1134,7 +1134,7 @@ def pictures(rng):
 
 
 def tables(rng):
-    """Tables, chairs and what stands on them. Returns a list of (mesh, Surface)."""
+    """Makes tables, chairs and what stands on them. Returns a list of (mesh, Surface)."""
     oak, iron = Surface(wood(rng, (0.55, 0.35, 0.20)), rough=0.3), Surface((0.07, 0.07, 0.075), rough=0.35, metallic=0.6)
     bent, china = Surface((0.30, 0.14, 0.07), rough=0.3), Surface((0.93, 0.92, 0.89), rough=0.15, specular=0.6)
     things = []
@@ -1158,7 +1158,7 @@ def tables(rng):
 
 
 def plants(rng):
-    """Pots on the window sill and a tall plant in the corner. Returns a list of (mesh, Surface)."""
+    """Makes the pots on the window sill and a tall plant in the corner. Returns a list of (mesh, Surface)."""
     clay, things = Surface((0.62, 0.33, 0.22), rough=0.7), []
     z = WINDOW[2]
     for x, size in ((-1.86, 1.0), (-1.50, 0.7), (0.62, 0.85)):
@@ -1204,7 +1204,7 @@ def plants(rng):
 
 
 def lamps():
-    """Two pendant lamps over the counter. Returns (list of (mesh, Surface), emitters)."""
+    """Makes two pendant lamps over the counter. Returns (list of (mesh, Surface), emitters)."""
     things, emitters = [], {}
     enamel, brass = Surface((0.13, 0.30, 0.26), rough=0.2, specular=0.7), Surface((0.80, 0.60, 0.30), rough=0.25, metallic=1.0)
     for k, (x, y, z) in enumerate(((1.88, 0.90, 2.30), (1.88, 2.05, 2.30))):
@@ -1219,7 +1219,7 @@ def lamps():
 
 
 def actors(shot):
-    """The waiter with his tray, the guest and the cat, as they are in one frame. Returns a list of (mesh, Surface)."""
+    """Makes the waiter with his tray, the guest and the cat, as they are in one frame. Returns a list of (mesh, Surface)."""
     skin_cloth = Surface(rough=0.65, specular=0.25)
     swing = np.sin(np.radians(shot.gait))
     bend = np.cos(np.radians(shot.gait))
@@ -1251,7 +1251,7 @@ def actors(shot):
 
 
 def cafe(rng, view):
-    """Everything that stands still: shapes, lights, and the street's picture as a light behind the window. Returns a scene dictionary."""
+    """Makes everything that stands still: shapes, lights, and the street's picture as a light behind the window. Returns a scene dictionary."""
     things = counter(rng) + pictures(rng) + tables(rng) + plants(rng) + bookcase(rng, (-3.22, 2.62, 0.05), (-2.62, 2.93, 2.15), 6)
     lamp_things, scene = lamps()
     things += lamp_things + room(rng) + curtains(rng)
@@ -1291,7 +1291,7 @@ def radiance(still, shot, spp, seed):
 
 
 def photograph(rng, hdr, ev):
-    """One exposure of a radiance: shot noise, read noise, 12-bit conversion, clipping, gamma. Returns (H, W, 3) uint16."""
+    """Takes one exposure of a radiance: shot noise, read noise, 12-bit conversion, clipping, gamma. Returns (H, W, 3) uint16."""
     exposed = hdr.astype(np.float64) * 2**ev
     electrons = rng.poisson(np.minimum(exposed, 1.0) * FULL_WELL) + READ_NOISE * rng.standard_normal(hdr.shape)
     number = np.clip(np.rint(electrons / FULL_WELL * SENSOR_LEVELS), 0, SENSOR_LEVELS)
@@ -1305,7 +1305,7 @@ class RenderConfig:
     """The bracket and how well it is rendered."""
 
     out: str = str(Path(__file__).parent / "cafe")  # folder to write to
-    spp: Count = 48  # paths a pixel, 4 or more
+    spp: Count = 48  # paths per pixel, 4 or more
     seed: Seed = 7  # of textures, plants and sensor noise
     variant: str = "llvm_ad_rgb"  # Mitsuba variant
     threads: Whole = 0  # processor cores to use, 0 for all
@@ -1327,7 +1327,7 @@ def main():
 
     view = street(np.random.default_rng(args.seed), args.spp // 4)
     still = cafe(np.random.default_rng(args.seed + 1), view)
-    for i in (1, 0, 2):     # the truth first: by its mark the folder is known
+    for i in (1, 0, 2):     # the truth first: its mark identifies the folder
         ev, hdr = EV[i], radiance(still, SHOTS[i], args.spp, seed=i)
         ldr = photograph(np.random.default_rng([args.seed, i]), hdr, ev - min(EV))
         if i == 1:

@@ -2,11 +2,11 @@
 
     python examples/sharpness.py --scenes DIR        scene folders with a truth, as brackets.scenes.load_scene reads them
 
-Only pixels count that all three frames agree about. There the reference is neither dark nor saturated, and each outer frame that is neither
+Only pixels on which all three frames agree count. There the reference is neither dark nor saturated, and each outer frame that is neither
 shows the same radiance. With g for the gradient of T(H), two numbers are printed:
 
     gain     <g(H^), g(H)> / <g(H), g(H)>      1 is as sharp as the truth, less is blurred; noise does not count, because it is independent of H
-    energy   |g(H^)|² / |g(H)|²                gain², and what was added to it: noise, ringing
+    energy   |g(H^)|² / |g(H)|²                gain², plus what was added: noise, ringing
 
 The same numbers are printed for the reference frame alone. Its gain would be 1 if its camera had no response curve of its own. Its energy shows
 its noise.
@@ -28,7 +28,7 @@ from evaluate import EvaluateConfig
 from evaluation.scoring import open_scenes
 from lfdiff import reconstruct
 
-AGREE = 0.03            # largest difference of T(H) between frames that show the same
+AGREE = 0.03            # largest difference of T(H) between frames that agree
 USABLE = 0.05, 0.95     # range of a gamma-coded value that is neither dark nor saturated
 
 
@@ -42,12 +42,12 @@ class SharpnessConfig:
 
 
 def gradients(image):
-    """Differences to the right and downwards. image: (B, 3, H, W). Returns: (B, 6, H - 1, W - 1)."""
+    """Computes the differences to the right and downwards. image: (B, 3, H, W). Returns: (B, 6, H - 1, W - 1)."""
     return torch.cat([image[..., :-1, 1:] - image[..., :-1, :-1], image[..., 1:, :-1] - image[..., :-1, :-1]], dim=1)
 
 
 def agreed(ldr, ev):
-    """Pixels that the frames agree about, in regions of 3x3 pixels or more. ldr: (1, 3, 3, H, W), ev: (1, 3). Returns: (1, 1, H, W) bool."""
+    """Marks the pixels on which the frames agree, in regions of 3x3 pixels or more. ldr: (1, 3, 3, H, W), ev: (1, 3). Returns: (1, 1, H, W) bool."""
     hdr_mu, usable = T(to_radiance(ldr, ev)), (ldr > USABLE[0]) & (ldr < USABLE[1])
     difference = nnf.avg_pool2d(hdr_mu[0] - hdr_mu[:, 1], 5, 1, 2, count_include_pad=False).abs()       # (3, 3, H, W): frame, channel
     good = (((difference < AGREE) | ~usable[0]) & usable[:, 1]).all(dim=(0, 1))[None, None]               # (1, 1, H, W)
@@ -55,13 +55,13 @@ def agreed(ldr, ev):
 
 
 def products(hdr_hat, hdr, region):
-    """The sums over the region that gain and energy are made of: <g^, g>, <g^, g^>, <g, g>. Images (1, 3, H, W), region (1, 1, H, W)."""
+    """Computes the sums over the region that make up gain and energy: <g^, g>, <g^, g^>, <g, g>. Images (1, 3, H, W), region (1, 1, H, W)."""
     g_hat, g, region = gradients(T(hdr_hat).double()), gradients(T(hdr).double()), region[..., :-1, :-1]
     return torch.stack([(part * region).sum() for part in (g_hat * g, g_hat ** 2, g ** 2)])
 
 
 def prepared_batch(sample, config):
-    """A sample with a truth as a batch of one. config: PrepareConfig of the network.
+    """Prepares a sample with a truth as a batch of one. config: PrepareConfig of the network.
 
     Returns: the bracket registered and recoded, and the bracket as the network gets it, (1, 3, 3, H, W) each; ev (1, 3); hdr (1, 3, H, W).
     """
@@ -81,7 +81,7 @@ def prepared_scenes(root, config):
 
 
 def main():
-    """Sums over all scenes, then the ratios."""
+    """Sums over all scenes, then prints the ratios."""
     config = parse(SharpnessConfig, description=__doc__)
     device = pick_device(config.device)
     dtype, model, sums, pixels = pick_precision(config.precision, device), load_weights(config.weights, device), {}, 0

@@ -1,13 +1,13 @@
-"""How exactly brackets/light.py finds the light of simulated cameras: the numbers of docs/light.md.
+"""Measures how exactly brackets/light.py finds the light of simulated cameras: the numbers of docs/light.md.
 
     python examples/simulated_cameras.py                        200 cameras, about two minutes on one core
     python examples/simulated_cameras.py --hdr-dir DIR          every other scene is a view into one of DIR's .hdr images
 
-Each camera photographs another scene: a tenth of the pixels shows something else in each frame, ISO 100 to 6400, steps of 2 or 3 EV, outer
-frames off by up to 0.3 EV, clip levels 240 to 255, black levels up to 1 % of white, 8 bits, seven of ten as JPEG. One camera in eight is
-gamma 2.2, one in eight sRGB; the others are sRGB after a picture style: a sigmoid of random strength and crossing, with ripples.
+Each camera photographs a different scene. A tenth of the pixels show something else in each frame. The ISO is 100 to 6400, steps are 2 or 3 EV,
+outer frames are off by up to 0.3 EV, clip levels are 240 to 255, black levels up to 1 % of white. Files have 8 bits; seven in ten are JPEGs. One
+camera in eight has gamma 2.2, one in eight sRGB; the others have sRGB after a picture style: a sigmoid of random strength and crossing, with ripples.
 The error is that of the merged light, in stops, after one global scale, over pixels that some frame exposes well (coded light 0.1 to 0.95).
-It is computed without noise, so it is the model's alone.
+It is computed without noise, so it is due to the model alone.
 """
 
 import sys
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent))       # run as a script, it finds the project
+sys.path.insert(0, str(Path(__file__).parent.parent))       # so that it finds the project when run as a script
 
 from brackets.curve import phi
 from brackets.light import estimate
@@ -39,7 +39,7 @@ class CamerasConfig:
 
 
 def draw_curve(rng):
-    """Light (4000,) at which the camera writes CODED."""
+    """Draws the light (4000,) at which the camera writes CODED."""
     kind = rng.random()
     if kind < 0.125:
         return CODED ** 2.2
@@ -49,12 +49,12 @@ def draw_curve(rng):
 
 
 def drawn_world(rng, height, width):
-    """As synthetic.dataset.procedural_world."""
+    """Draws a scene with synthetic.dataset.procedural_world."""
     return procedural_world(rng, height, width, min(height, width), SyntheticConfig(patches=False))
 
 
 def photograph(rng, background):
-    """A bracket (3, 3, H, W), stated stops, and what is true of it: radiance (3, H, W), gains, clip, black, curve."""
+    """Takes a bracket. Returns: frames (3, 3, H, W), stated stops, and the truth: radiance (3, H, W), gains, clip, black, curve."""
     config = SyntheticConfig(patches=False)
     canvas, ratio = background(rng, HEIGHT, WIDTH)
     radiance = np.exp(canvas)
@@ -81,7 +81,7 @@ def photograph(rng, background):
 
 
 def light_error(found, ev, truth):
-    """Stops by which the merged light is off, one for each value that is well exposed. found: Light, or None; truth: of photograph."""
+    """Returns by how many stops the merged light is off, for each well-exposed value. found: Light, or None; truth: from photograph."""
     radiance, gains, clip, black, curve = truth
     H, merged, weights, exposed = np.clip(radiance[:, ::3, ::3].ravel(), 1e-9, 1e5), 0, 0, False
     for i, stops in enumerate(ev if found is None else found.ev.numpy()):

@@ -32,13 +32,13 @@ class SpreadConfig:
 
 
 def rank_correlation(a, b):
-    """Spearman's rank correlation of two tensors of the same size, in float64. Equal values get different ranks, in the order of the tensor."""
+    """Computes Spearman's rank correlation of two tensors of the same size, in float64. Equal values get different ranks, in the order of the tensor."""
     ranks = [x.flatten().argsort(stable=True).argsort().double() for x in (a, b)]
     return float(torch.corrcoef(torch.stack(ranks))[0, 1])
 
 
 def main():
-    """Sums over all scenes, then the table."""
+    """Sums over all scenes, then prints the table."""
     config = parse(SpreadConfig, description=__doc__)
     if config.samples < 2:
         raise ValueError(f"--samples {config.samples}: must be 2 or more, because a single sample has no spread")

@@ -1,10 +1,10 @@
-"""What should the network see in place of a frame that a bracket of two does not have? PSNR with several stand-ins.
+"""What should the network see in place of the frame that a bracket of two lacks? Prints the PSNR with several stand-ins.
 
     python -m synthetic --split val --export DIR --count 16 --size 192 --hdr-dir IMAGES     makes scenes
     python examples/two_frames.py --scenes DIR                                              some minutes on two CPU cores
 
-Of each scene of three frames with a truth, the long one is left out, then the short one. The reference, whose moment the truth shows, is the longer of
-the two in the first column and the shorter in the second, where the truth is clipped at the reference's white.
+Each scene has three frames and a truth, which shows the moment of the reference. The long frame is left out, then the short one. The reference is the longer
+of the two in the first column and the shorter in the second, where the truth is clipped at the reference's white.
 """
 
 import sys
@@ -35,7 +35,7 @@ class TwoFramesConfig:
 
 
 def stand_ins(ldr, ev, missing):
-    """{title: bracket (1, 3, 3, H, W)} with different frames in the place of the missing one. ldr: (3, 3, H, W), aligned; ev: (3,); missing: 0 or 2."""
+    """Returns {title: bracket (1, 3, 3, H, W)} with different frames in place of the missing one. ldr: (3, 3, H, W), aligned; ev: (3,); missing: 0 or 2."""
     other, shown = 2 - missing, {}
     for title, frame in (("the reference at its exposure", exposed_as_frame(ldr[1], float(ev[1] - ev[missing]))),
                          ("the other frame at its exposure", exposed_as_frame(ldr[other], float(ev[other] - ev[missing]))),
@@ -46,7 +46,7 @@ def stand_ins(ldr, ev, missing):
 
 
 def results(sample, missing, reconstruct, config):
-    """Results of one scene without one of its frames, and the truth, in units of the shortest frame that is there.
+    """Computes the results of one scene without one of its frames, and the truth, in units of the shortest frame that is left.
 
     sample: of load_scene; reconstruct: function (ldr, ev) -> (1, 3, H, W); config: PrepareConfig. Returns: {title: (1, 3, H, W)}; (1, 3, H, W).
     """
@@ -67,7 +67,7 @@ def results(sample, missing, reconstruct, config):
 
 
 def main():
-    """Means over all scenes, in a table."""
+    """Prints the means over all scenes in a table."""
     config = parse(TwoFramesConfig, description=__doc__)
     check_folder(config.scenes or "--scenes", "give a folder of scenes with a truth")
     folders = scene_folders(Path(config.scenes))

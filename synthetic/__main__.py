@@ -2,7 +2,7 @@
 
     python -m synthetic --count 8 --out synthetic.png                          # three LDRs, a plain merge, T(truth)
     python -m synthetic --count 8 --hdr-dir DIR --rendered-dir DIR             # the same from all three sources
-    python -m synthetic --ruler val --export DIR --count 72 --hdr-dir D --rendered-dir R   # the scenes that new weights are chosen by, as folders
+    python -m synthetic --ruler val --export DIR --count 72 --hdr-dir D --rendered-dir R   # the scenes for choosing new weights, as folders
     python -m synthetic --split val --export DIR --count 36 --hdr-dir D --rendered-dir R   # the validation scenes of training, as folders
 """
 
@@ -31,11 +31,11 @@ class Config:
     seed: Seed = 0  # of the brackets; --split val has its own
     hdr_dir: str = ""  # folder of .hdr images: panoramas and photographs
     rendered_dir: str = ""  # folder made by python -m synthetic.rendered
-    split: str = "all"  # files the brackets are made of: train, val or all; val draws training's validation scenes
+    split: str = "all"  # files that the brackets are made from: train, val or all; val draws training's validation scenes
     ruler: str = ""  # val or test: draw the scenes of that half of the ruler, see ruler.py
     first: bool = False  # draw brackets like those that the shipped weights were trained on, with steps of 2 and 3 stops
     out: str = "synthetic.png"  # contact sheet to write
-    export: str = ""  # write the brackets into this folder, as photographs not yet aligned, instead of a sheet
+    export: str = ""  # write the brackets into this folder, as unaligned photographs, instead of a sheet
 
 
 def contact_sheet(dataset, count):
@@ -56,7 +56,7 @@ def main():
     """Reads the command line, then writes the sheet or the folders."""
     config = parse(Config, description=__doc__)
     if config.ruler not in ("", "val", "test") or config.split not in ("train", "val", "all"):
-        raise ValueError(f"--ruler {config.ruler!r}, --split {config.split!r}: use val or test for the one, train, val or all for the other")
+        raise ValueError(f"--ruler {config.ruler!r}, --split {config.split!r}: use val or test for the first, train, val or all for the second")
     if not config.export:
         check_replaceable(Path(config.out))
     if config.ruler:
@@ -64,7 +64,7 @@ def main():
     elif config.split == "val":
         dataset = validation_set(config.size, config.count, config.hdr_dir, config.rendered_dir)
     else:
-        settings = SyntheticConfig(**(FIRST if config.first else {}), **(AS_TAKEN if config.export else {}))    # whoever reads files aligns them
+        settings = SyntheticConfig(**(FIRST if config.first else {}), **(AS_TAKEN if config.export else {}))    # whoever reads the files aligns them
         dataset = SyntheticBrackets(config.size, config.seed, config.count, config.hdr_dir, config.rendered_dir, config.split, settings)
     if config.export:
         folders = export(dataset, Path(config.export))

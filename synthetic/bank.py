@@ -1,12 +1,12 @@
-"""A bank of brackets: made and aligned once, so that training need not wait for the camera and the front end.
+"""Makes a bank of brackets. They are made and aligned once, so that training need not wait for the camera and the front end.
 
     python -m synthetic.bank --hdr-dir DIR --rendered-dir data/rendered --out data/bank      6,000 brackets: 35 minutes on two busy cores, 5.3 GB
     python train_stage1.py --data bank --root data/bank --align ...                         trains on crops of them
 
-Each is photographed as in dataset.py and prepared by the front end (brackets/prepare.py) with its real errors. It is made larger, so
-that registration and flow see more than the part that is kept. Bracket i is a function of (seed, i) and the folders; files that exist
-are skipped. The truth is scaled to the light that the front end found, for its scale is a convention. Where the front end mistakes the light by
-more than that, or refuses the bracket, no network could know better, and another bracket takes its place.
+Each bracket is photographed as in dataset.py and prepared by the front end (brackets/prepare.py) with its real errors. It is made larger,
+so that registration and flow see more than the part that is kept. Bracket i is a function of (seed, i) and the folders; files that exist
+are skipped. The truth is scaled to the light that the front end found, because its scale is a convention. If the front end gets the light
+wrong by more than such a scale, or refuses the bracket, no network could know better, and another bracket takes its place.
 
 Written: OUT/000000.npy and OUT/000000.ev.npy and so on, see prepare.write_record.
 """
@@ -25,14 +25,14 @@ from brackets.prepare import is_written, prepare, read_records, share_work, writ
 from data import to_radiance
 from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig
 
-MISTAKEN = 0.15     # error of the light, after one scale, above which a bracket is left out, stops; see light_error
-BLOCK, SHOWN = 8, 0.02  # side of the blocks in which it is measured, pixels; share of them that must be well exposed
-PHOTOGRAPH = 208, 288     # height and width of what is photographed and prepared, pixels: that of the training renders
+MISTAKEN = 0.15     # a bracket is left out if its light, after one scale, is off by more than this, stops; see light_error
+BLOCK, SHOWN = 8, 0.02  # side of the blocks in which the light is compared, pixels; share of them that must be well exposed
+PHOTOGRAPH = 208, 288     # height and width of the photographed and prepared frames, pixels: those of the training renders
 
 
 @dataclass(frozen=True)
 class BankConfig:
-    """How many brackets, of what, and where they go."""
+    """How many brackets to make, from what, and where they go."""
     count: Count = 6000     # brackets
     size: Count = 192       # side of a bracket, pixels
     seed: Seed = 0          # of everything random
@@ -43,10 +43,10 @@ class BankConfig:
 
 
 def light_error(ldr, ev, hdr):
-    """How the light of a prepared bracket differs from the truth. Arguments: of a sample.
+    """Measures how the light of a prepared bracket differs from the truth. Arguments: those of a sample.
 
-    It is read off blocks of 8x8 pixels that the reference exposes well, or else the short or the long frame.
-    Returns: the median difference in stops, and what three in four blocks are nearer to it than. None where too little is well exposed.
+    It compares blocks of 8x8 pixels that the reference exposes well, or else the short or the long frame.
+    Returns: the median difference in stops, and the distance from it within which three in four blocks lie. None if too little is well exposed.
     """
     radiance = to_radiance(ldr[None], ev[None])[0]
     for i in (1, 0, 2):
@@ -58,7 +58,7 @@ def light_error(ldr, ev, hdr):
 
 
 def prepared_bracket(brackets, index, size):
-    """One bracket as training sees it. brackets: SyntheticBrackets, as taken; size: side of the part that is kept, pixels.
+    """Makes one bracket as training sees it. brackets: SyntheticBrackets, as taken; size: side of the part that is kept, pixels.
 
     Returns: a sample {"ldr", "ev", "hdr"}, see data.py; None where the front end fails.
     """
@@ -80,13 +80,13 @@ def prepared_bracket(brackets, index, size):
 
 @functools.lru_cache(maxsize=1)
 def open_brackets(config):
-    """The brackets of a bank as the camera gives them. config: BankConfig. Returns: SyntheticBrackets."""
+    """Opens the brackets of a bank as the camera takes them. config: BankConfig. Returns: SyntheticBrackets."""
     settings = SyntheticConfig(**AS_TAKEN)
     return SyntheticBrackets(PHOTOGRAPH, config.seed, hdr_dir=config.hdr_dir, rendered_dir=config.rendered_dir, split="train", config=settings)
 
 
 def fill(index, config):
-    """Writes bracket `index`, or the first of index + count, index + 2 count, ... that the front end does not fail on."""
+    """Writes bracket `index`. If the front end fails on it, tries index + count, index + 2 count, ... in its place."""
     sample, file = None, bank_file(config.out, index)
     while sample is None:
         sample = prepared_bracket(open_brackets(config), index, config.size)
@@ -95,12 +95,12 @@ def fill(index, config):
 
 
 def bank_file(folder, index):
-    """The file of bracket `index` in a bank."""
+    """Returns the file of bracket `index` in a bank."""
     return Path(folder) / f"{index:06d}.npy"
 
 
 def open_bank(folder):
-    """The brackets of a bank, for data.Patches.
+    """Opens the brackets of a bank for data.Patches.
 
     Returns: list of (path, (3,) float32 exposures). Raises: FileNotFoundError where there is none.
     """
@@ -114,9 +114,9 @@ def main():
     """Reads the command line, then makes the brackets that are missing."""
     config = parse(BankConfig, description=__doc__)
     if config.count < 1 or not 16 <= config.size <= min(PHOTOGRAPH) or config.workers < 0:
-        raise ValueError(f"--count {config.count}, --size {config.size}, --workers {config.workers}: need 1 bracket or more of 16 to "
-                         f"{min(PHOTOGRAPH)} pixels, and 0 workers (this process works) or more")
-    open_brackets(config)                                           # its errors before the work
+        raise ValueError(f"--count {config.count}, --size {config.size}, --workers {config.workers}: need 1 or more brackets of 16 to "
+                         f"{min(PHOTOGRAPH)} pixels, and 0 or more workers (0: this process works)")
+    open_brackets(config)                                           # raises its errors before the work starts
     share_work(functools.partial(fill, config=config), [(i,) for i in range(config.count) if not is_written(bank_file(config.out, i))],
                config.workers, f"making brackets into {config.out}")
 

@@ -1,8 +1,8 @@
 """The camera of the synthetic brackets: how it is held, its lens, exposure, sensor, and the file it writes.
 
-    motion     shift, rotation, zoom and perspective of the two outer frames against the reference; their registration
+    motion     shift, rotation, zoom and perspective of the two outer frames relative to the reference; their registration
     lens       blur, veiling glare
-    exposure   chosen on the reference, so that a given fraction of it saturates
+    exposure   chosen so that a given fraction of the reference saturates
     sensor     white balance, shot and read noise, clipping, quantisation
     file       response curve, 8, 12 or 16 bits, JPEG
 
@@ -23,9 +23,9 @@ from brackets.register import warp
 from data import GAMMA
 from synthetic.textures import log_uniform
 
-BEYOND = 4.0  # linear values are cut here before the sensor; no noise brings such a value below white
+BEYOND = 4.0  # linear values are clipped here before the sensor; no noise can bring such a value below white
 SUBSAMPLING = ("4:4:4", "4:2:2", "4:2:0")  # of the colours in a JPEG file
-CODED = np.linspace(0, 1, 4001)[1:]  # coded values at which a picture style is given
+CODED = np.linspace(0, 1, 4001)[1:]  # coded values at which a picture style is tabulated
 
 
 # --- motion -----------------------------------------------------------------------------------------------------------
@@ -38,18 +38,18 @@ def project(pose, x, y):
 
 
 def displacement(pose, height, width):
-    """The largest distance by which the homography moves a corner of the image, pixels."""
+    """Returns the largest distance by which the homography moves a corner of the image, pixels."""
     x, y = np.array([-1, 1, -1, 1]) * (width - 1) / 2, np.array([-1, -1, 1, 1]) * (height - 1) / 2
     u, v = project(pose, x, y)
     return float(np.hypot(u - x, v - y).max())
 
 
 def camera_poses(rng, height, width, config):
-    """Draws how the camera stood in each frame against the reference.
+    """Draws the pose of the camera in each frame, relative to the reference.
 
-    Returns: (3, 3, 3) homographies from a frame's pixels to the reference's, both counted from the centre of the image. That of
-        the reference is the identity, and so are all of a still camera. No corner moves further than config.shift, or than
-        config.steady_shift where the camera is held steady.
+    Returns: (3, 3, 3) homographies from a frame's pixels to the reference's, both counted from the centre of the image. The
+        reference's is the identity, and so are all three of a still camera. No corner moves further than config.shift, or than
+        config.steady_shift if the camera is held steady.
     """
     poses = np.stack([np.eye(3)] * 3)
     if rng.random() < config.static_camera or config.shift <= 0:
@@ -73,12 +73,12 @@ def draw_pose(rng, height, width, limit, config):
 
 
 def register_by_poses(rng, ldr, ev, poses, config):
-    """Registers a bracket by its known poses, with a small error, as brackets/register.py would by looking at the frames.
+    """Registers a bracket by its known poses plus a small error. It imitates brackets/register.py, which looks at the frames.
 
     A patch shows too little to estimate the motion from it.
-    ldr: (3, 3, H, W) coded; ev: (3,) stops; poses: camera_poses(). The error moves a corner by a length drawn from config.residual,
-    at most.
-    Returns: (3, 3, H, W), the outer frames warped onto the reference by register.warp. A frame whose camera did not move stays.
+    ldr: (3, 3, H, W) coded; ev: (3,) stops; poses: camera_poses(). The error moves no corner by more than a length drawn from
+    config.residual.
+    Returns: (3, 3, H, W), the outer frames warped onto the reference by register.warp. A frame whose camera did not move is left as it is.
     """
     height, width = ldr.shape[-2:]
     centre = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])  # poses count from the centre, warp() from the first pixel
@@ -114,7 +114,7 @@ def look(log_canvas, pose, origin, height, width):
 def blur(images, sigma):
     """Blurs the last two axes by a Gaussian of five taps per direction. Edges are repeated. sigma: pixels.
 
-    This adds shifted copies. A convolution might add in an order that depends on the number of threads.
+    It adds shifted copies, because a convolution might add in an order that depends on the number of threads.
     """
     taps = np.exp(-0.5 * (np.arange(3) / sigma) ** 2)
     taps = np.float32(taps / (2 * taps.sum() - taps[0]))
@@ -143,7 +143,7 @@ def veiling_glare(frames, share):
 
 
 def quantile(values, q):
-    """The value below which a share q of `values` lies. It is one of the values, so no rounding depends on the machine."""
+    """Returns the value below which a share q of `values` lies. It is one of the values, so no rounding depends on the machine."""
     flat = values.ravel()
     k = min(int(q * flat.size), flat.size - 1)
     return float(np.partition(flat, k)[k])
@@ -152,11 +152,11 @@ def quantile(values, q):
 def expose(rng, frames, ev, ratio, config):
     """Scales radiance to units of the shortest exposure.
 
-    frames: (3, 3, H, W) linear, any unit; ev: (3,) stops; ratio: how many image heights the scene is high.
-    The reference saturates at H = 2^-ev[1]. The drawn fraction of its pixels is put above that level; an image that is a small crop of
-    its scene may have any fraction, of which the scene's is the mean. Above the level, the range is compressed where the shortest
+    frames: (3, 3, H, W) linear, any unit; ev: (3,) stops; ratio: height of the scene in image heights.
+    The reference saturates at H = 2^-ev[1]. The drawn fraction of its pixels is put above that level. If the image is a small crop of
+    its scene, it may have any fraction, with the scene's as the mean. Above the level, the range is compressed if the shortest
     exposure would clip more than light sources. In some brackets it is stretched instead, until it reaches H = 1. Below the level, the
-    range is compressed where half of the image would be black.
+    range is compressed if half of the image would be black.
     Returns: H, (3, 3, H, W) float32.
     """
     fraction = rng.uniform(*config.saturated_fraction)
@@ -189,7 +189,7 @@ def sensor(rng, linear, iso, read_noise, bits, gains=(1.0, 1.0, 1.0), correlated
 
     linear: (..., 3, H, W) radiance times exposure time, 1 is white after white balance. iso: sensitivity. read_noise: electrons.
     bits: of the linear quantisation, 0 for none. gains: of red, green and blue, 1 or more, applied after the sensor. correlated: whether
-    noise is smoothed over neighbours. full_well: electrons at the white level, ISO 100.
+    noise is smoothed over neighbours. full_well: electrons at the white level at ISO 100.
     At ISO s the white level is N = full_well * 100 / s electrons. A pixel holds N x / gain electrons. They have Poisson (shot) noise, here
     in its Gaussian limit, and `read_noise` electrons of readout noise:
         Var[x] = gain x / N + (gain read_noise / N)²
@@ -224,7 +224,7 @@ def respond(linear, curve):
 def picture_style(rng):
     """Draws the curve of a camera's JPEGs: sRGB after a sigmoid of random strength and crossing, with ripples.
 
-    Returns: light at the coded values CODED, rising, 1 at 1. Its slope in logarithms is that of gamma 2.2 times exp(slope).
+    Returns: light at the coded values CODED, rising to 1 at 1. Its slope in logarithms is that of gamma 2.2 times exp(slope).
     """
     strength, crossing, toe, srgb = rng.uniform(0.15, 0.8), rng.uniform(0.55, 0.75), rng.uniform(0.08, 0.2), rng.uniform(0.6, 1.2)
     slope = strength * np.log((1.04 - crossing) / (1.04 - CODED)) * (1 - np.exp(-((CODED / toe) ** 2))) + 0.02 * rng.standard_normal()
@@ -245,19 +245,19 @@ def draw_response(rng, config):
 
 
 def happens(rng, probability):
-    """Draws whether something happens. What never happens draws nothing, so the rest is drawn as without it."""
+    """Draws whether something happens. At probability 0 it uses no random number, so that all other draws stay the same."""
     return probability > 0 and rng.random() < probability
 
 
 def quantise(coded, bits):
-    """Rounds coded values in [0, 1] to the 2^bits levels of a file. With bits = 0 they stay."""
+    """Rounds coded values in [0, 1] to the 2^bits levels of a file. With bits = 0 they stay as they are."""
     return np.rint(coded * np.float32(2**bits - 1)) / np.float32(2**bits - 1) if bits else coded
 
 
 def jpeg(coded, quality, subsampling, top=0, left=0):
     """Writes a JPEG file and reads it again.
 
-    coded: (3, H, W) in [0, 1]; quality, subsampling: of the file; top, left: rows and columns that stand before it in the file.
+    coded: (3, H, W) in [0, 1]; quality, subsampling: of the file; top, left: rows and columns that precede it in the file.
     Returns: (3, H, W) in [0, 1], levels of 8 bits.
     """
     pixels = np.pad(np.uint8(np.rint(coded.transpose(1, 2, 0) * 255)), [(top, 0), (left, 0), (0, 0)], mode="edge")
@@ -272,7 +272,7 @@ def photograph(rng, frames, ev, config):
 
     frames: (3, 3, H, W) radiance in units of the shortest exposure, as each frame sees it; ev: (3,) stops, as the camera states them.
     Returns: ldr (3, 3, H, W) coded, in [0, 1], float32; the bits of the file (0: not quantised); and the stops by which the shortest exposure is
-        misstated, so that the truth in its true units is 2^-stops times that in stated ones.
+        misstated: the truth in true units is 2^-stops times the truth in stated units.
     """
     error = config.ev_error * rng.standard_normal(2)  # stops between neighbouring frames; the reference is right by definition
     misstated = np.zeros(2)

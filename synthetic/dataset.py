@@ -9,7 +9,7 @@ optical flow, as brackets/prepare.py does. Worlds come from three sources:
     photographed   a folder of .hdr images: views into panoramas, crops of photographs (sources.py)
     rendered       a folder made by `python -m synthetic.rendered`: parallax, moving and deforming objects, shadows
 
-People, balls, boxes, boards and cut-outs of the images move in front of a world. Renders move by themselves and seldom get such objects.
+People, balls, boxes, boards and cut-outs of the images move in front of a world. Renders have motion of their own and seldom get such objects.
 
 Symbols: H radiance in units of the shortest exposure (H = 1 is where it clips), ev exposures in stops,
     L_i = clip(H 2^ev_i, 0, 1)^(1/2.2).
@@ -42,29 +42,29 @@ SOURCES = ("procedural", "photographed", "rendered")
 VALIDATION_SEED = 1_000_000  # seed of the validation scenes, the same for every run
 FIRST = {"ev_steps": (2.0, 3.0), "saturated_fraction": (0.03, 0.35), "iso": (100.0, 6400.0), "response": (0.6, 0.2, 0.0), "misstated": 0.0,
          "clipped_early": 0.0, "raised_black": 0.0}  # settings of the 36 and 72 scenes that all weights were scored on
-AS_TAKEN = {"registered": 0.0, "followed": 0.0, "context": 0.0}  # settings for brackets as the camera gives them, not aligned
+AS_TAKEN = {"registered": 0.0, "followed": 0.0, "context": 0.0}  # settings for brackets as the camera takes them, not aligned
 
 
 @dataclass
 class SyntheticConfig:
     """Hyperparameters of the synthetic brackets. Every range is (low, high)."""
 
-    mix: tuple[float, ...] = (0.3, 0.35, 0.35)  # shares of procedural, photographed and rendered brackets; a source without a folder has none
+    mix: tuple[float, ...] = (0.3, 0.35, 0.35)  # shares of procedural, photographed and rendered brackets; a source without a folder gets none
     ev_range: tuple[float, ...] = (0.7, 4.0)  # stops between neighbouring frames
-    ev_steps: tuple[float, ...] = ()  # if any: both steps are one of these instead [paper: Sec. 5.1, data of Kalantari: 2 or 3]
+    ev_steps: tuple[float, ...] = ()  # if given: both steps are one of these instead [paper: Sec. 5.1, data of Kalantari: 2 or 3]
     unequal: float = 0.3  # probability that the two steps differ
-    in_thirds: float = 0.7  # probability that steps are thirds of a stop, as cameras have them
+    in_thirds: float = 0.7  # probability that steps are in thirds of a stop, as on cameras
     ev_error: float = 0.03  # standard deviation of an exposure step from its nominal value, stops
     misstated: float = 0.15  # probability that the outer frames' exposures are stated wrongly ...
     misstatement: float = 0.3  # ... by up to this, stops
     saturated_fraction: tuple[float, ...] = (0.0, 0.6)  # share of the reference's pixels that saturate
-    patches: bool = True  # the image is a patch of a larger photograph: that one has the share above, the patch may have any
+    patches: bool = True  # the image is a patch of a larger photograph: the share above is the photograph's, the patch may have any share
     bright: float = 0.5  # probability that what saturates the reference is stretched up to H = 1
     vivid: float = 0.2  # probability that all colours of the scene are strengthened ...
-    vividness: tuple[float, ...] = (1.2, 2.2)  # ... by this factor of their log differences
-    scene_height: tuple[float, ...] = (0.8, 1400.0)  # height of the scene that the image is a crop of: low in image sides, high in pixels
+    vividness: tuple[float, ...] = (1.2, 2.2)  # ... by this factor on their log differences
+    scene_height: tuple[float, ...] = (0.8, 1400.0)  # height of the scene that the image is a crop of: low end in image sides, high end in pixels
     static_camera: float = 0.15  # probability that the camera stands still
-    shift: float = 30.0  # largest distance that the camera's motion moves a corner of the image, against the reference, pixels
+    shift: float = 30.0  # largest distance by which camera motion moves a corner of the image relative to the reference, pixels
     steady: float = 0.2  # probability that the camera is held steady (a burst, a poor tripod) ...
     steady_shift: float = 2.0  # ... so that no corner moves further than this, pixels
     rotation: float = 2.0  # largest camera rotation, degrees
@@ -73,7 +73,7 @@ class SyntheticConfig:
     shake: float = 0.15  # probability that the camera moves during the longest exposure ...
     shake_length: tuple[float, ...] = (0.5, 4.0)  # ... by this distance, pixels, log-uniform
     static_scene: float = 0.35  # probability that nothing moves in the image
-    still: bool = False  # nothing moves in renders either, and their camera stands where it is
+    still: bool = False  # nothing moves in renders either, and their camera stands still
     objects: tuple[int, ...] = (1, 4)  # number of moving objects where something moves; images above 256 pixels have more
     object_motion: tuple[float, ...] = (0.5, 80.0)  # distance an object moves between neighbouring frames, pixels, log-uniform
     object_rotation: float = 8.0  # largest rotation of an object between neighbouring frames, degrees
@@ -92,10 +92,10 @@ class SyntheticConfig:
     read_noise: tuple[float, ...] = (1.5, 6.0)  # electrons
     correlated_noise: float = 0.3  # probability that noise is smoothed over neighbours, as demosaicing does; its variance stays
     sensor_bits: tuple[int, ...] = (12, 14)  # bits of the sensor's linear values; one of them is drawn; 0: not quantised
-    response: tuple[float, ...] = (0.5, 0.2, 0.3)  # probabilities of gamma 2.2, sRGB's curve and a picture style; else it is another gamma
-    response_spread: float = 0.04  # standard deviation of that gamma's logarithm from that of 2.2
+    response: tuple[float, ...] = (0.5, 0.2, 0.3)  # probabilities of gamma 2.2, sRGB's curve and a picture style; otherwise it is another gamma
+    response_spread: float = 0.04  # standard deviation of that gamma's logarithm around that of 2.2
     clipped_early: float = 0.25  # probability that the files saturate below white ...
-    clip_codes: tuple[int, ...] = (240, 254)  # ... at a code of this range, of 255
+    clip_codes: tuple[int, ...] = (240, 254)  # ... at a code in this range, out of 255
     raised_black: float = 0.2  # probability that black is raised ...
     black_level: float = 0.01  # ... by up to this, as a share of white
     output_bits: tuple[int, ...] = (8, 8, 12, 16)  # bits of the coded file; one of them is drawn; 0: not quantised
@@ -104,7 +104,7 @@ class SyntheticConfig:
     registered: float = 0.9  # probability that the frames are registered, as brackets/prepare.py does ...
     residual: tuple[float, ...] = (0.05, 2.0)  # ... up to an error that moves a corner by at most this, pixels, log-uniform
     followed: float = 0.9  # probability that the frames, registered or not, are aligned along optical flow, as brackets/prepare.py does
-    context: float = 0.5  # a bracket is made with sides longer by this share, for flow to see more, then cropped; all above is about the larger one
+    context: float = 0.5  # brackets are made with sides longer by this share, so that flow sees more, then cropped; all of the above is about the larger image
 
 
 # --- the bracket ------------------------------------------------------------------------------------------------------
@@ -113,15 +113,15 @@ class SyntheticConfig:
 def procedural_world(rng, height, width, side, config):
     """Draws a procedural world for a canvas.
 
-    height, width: of the canvas; side: the shorter side of the image that is a part of it.
-    Returns: log radiance (3, height, width), and how many image heights the scene is high.
+    height, width: of the canvas; side: the shorter side of the image, which is a part of the canvas.
+    Returns: log radiance (3, height, width), and the height of the scene in image heights.
     """
     view = draw_view(rng, height, width, side, config)
     return world(rng, view), view.scale / side
 
 
 def strengthen(log_canvas, factor):
-    """Multiplies the colour differences of log radiance (..., 3, h, w). No channel ends further than a factor of 10 from the mean."""
+    """Multiplies the colour differences of log radiance (..., 3, h, w). No channel ends up further than a factor of 10 from the mean."""
     mean = log_canvas.mean(-3, keepdims=True)
     return mean + np.clip(np.float32(factor) * (log_canvas - mean), -2.3, 2.3)
 
@@ -163,9 +163,9 @@ def draw_exposures(rng, config):
 def make_bracket(rng, height, width, config, background=None, cut_out=draw_object):
     """Makes one bracket of three exposures.
 
-    rng: numpy Generator; height, width: of the images; config: SyntheticConfig, of which `context` is not used.
-    background(rng, h, w): returns the world as log radiance, (3, h, w) or (3, 3, h, w) for three frames, and how many image heights
-        the scene is high; None: the procedural world.
+    rng: numpy Generator; height, width: of the images; config: SyntheticConfig, whose `context` is not used.
+    background(rng, h, w): returns the world as log radiance, (3, h, w) or (3, 3, h, w) for three frames, and the height of the
+        scene in image heights; None: the procedural world.
     cut_out(rng, radius): draws a moving object, log radiance (3, n, n) and opacity (n, n).
     Returns: four values.
         ldr (3, 3, H, W): coded frames in [0, 1], float32
@@ -179,7 +179,7 @@ def make_bracket(rng, height, width, config, background=None, cut_out=draw_objec
     margin = math.ceil(moved) + 3 if moved else 0
     canvas, ratio = background(rng, height + 2 * margin, width + 2 * margin)
     if config.still and canvas.ndim == 4:
-        canvas = canvas[1]  # of three moments
+        canvas = canvas[1]  # the middle one of three moments
     if rng.random() < config.vivid:
         canvas = strengthen(canvas, rng.uniform(*config.vividness))
     ev = draw_exposures(rng, config)
@@ -191,7 +191,7 @@ def make_bracket(rng, height, width, config, background=None, cut_out=draw_objec
     frames = expose(rng, frames, ev, ratio if config.patches else 1.0, config)
     ldr, bits, misstated = photograph(rng, frames, ev, config)
     if rng.random() < config.registered:
-        if canvas.ndim == 4:  # a render's camera moves by itself in a way not known here
+        if canvas.ndim == 4:  # how a render's own camera moves is not known here
             ldr = register(torch.from_numpy(ldr), ev)[0].numpy()
         else:
             ldr = register_by_poses(rng, ldr, ev, poses, config)
@@ -205,13 +205,13 @@ class SyntheticBrackets(torch.utils.data.Dataset):
 
     size: side of the square images, or (height, width). length: what len() says; any index from 0 works.
     hdr_dir: folder of .hdr images, searched with its subfolders. rendered_dir: folder made by `python -m synthetic.rendered`.
-    split: "train" and "val" take only the files of that side (see sources.py), "all" takes all. In "train" and "all" a source is drawn by
+    split: "train" and "val" take only the files of that split (see sources.py), "all" takes all. In "train" and "all" a source is drawn by
         config.mix, then one of its files. In "val" the sources take turns, and so do their files; a source without a validation file
         is left out.
     config: SyntheticConfig() by default.
     Returns (by index): {"ldr": (3, 3, H, W) coded, in [0, 1]; "ev": (3,) stops from 0; "hdr": (3, H, W) linear in [0, 1], in units of
         the shortest exposure}, float32 tensors.
-    Raises: FileNotFoundError or ValueError for a folder in which nothing can be used; IndexError for an index below 0.
+    Raises: FileNotFoundError or ValueError for a folder without any usable file; IndexError for an index below 0.
     """
 
     def __init__(self, size=128, seed=0, length=10000, hdr_dir=None, rendered_dir=None, split="all", config=None):
@@ -234,7 +234,7 @@ class SyntheticBrackets(torch.utils.data.Dataset):
 
     @property
     def steps(self):
-        """The range of the nominal exposure steps, in stops: least and greatest."""
+        """The smallest and the largest nominal exposure step, in stops."""
         steps = self.config.ev_steps or self.config.ev_range
         return float(min(steps)), float(max(steps))
 
@@ -294,10 +294,10 @@ class SyntheticBrackets(torch.utils.data.Dataset):
 
 
 def validation_set(size, count, hdr_dir=None, rendered_dir=None):
-    """The scenes that validate training: whole photographs, made of files that no training bracket uses.
+    """Returns the scenes that validate training: whole photographs, made from files that no training bracket uses.
 
-    Objects move in each of them, because without motion there is nothing to deghost. The camera moves as well, in renders by
-    itself, and frames are left as taken. Exposure steps are 2 or 3 stops, so that scores can be compared with earlier ones.
+    Objects move in each of them, because without motion there is nothing to deghost. The camera moves as well, in renders on a
+    path of its own, and frames are left as taken. Exposure steps are 2 or 3 stops, so that scores can be compared with earlier ones.
     Arguments and Returns: as for SyntheticBrackets; count: number of scenes.
     """
     config = SyntheticConfig(patches=False, static_camera=0.0, steady=0.0, static_scene=0.0, rendered_objects=1.0, **FIRST, **AS_TAKEN)
@@ -311,7 +311,7 @@ def export(dataset, folder):
     """Writes each bracket as a folder that brackets.scenes.load_scene reads.
 
     A folder holds frames 1, 2, 3 (PNG for 8 bits, else 16-bit TIFF), exposure.txt and HDRImg.hdr. JPEG artefacts are in the pixels.
-    Returns: list of the folders. Raises: ValueError before anything is made where a folder holds something else.
+    Returns: list of the folders. Raises: ValueError, before anything is made, if a folder holds something else.
     """
     made = []
     for index in range(len(dataset)):
@@ -319,8 +319,8 @@ def export(dataset, folder):
     for index in range(len(dataset)):
         ldr, ev, hdr, bits = dataset.bracket(index)
         made.append(Path(folder) / dataset.name(index))
-        write_image(made[-1] / "HDRImg.hdr", hdr.transpose(1, 2, 0), TRUTH)     # first: a run that is killed goes on in its folders
-        for earlier in made[-1].glob("[123].*"):        # of an export with other settings
+        write_image(made[-1] / "HDRImg.hdr", hdr.transpose(1, 2, 0), TRUTH)     # first, so that a killed run can go on in its folders
+        for earlier in made[-1].glob("[123].*"):        # from an export with other settings
             earlier.unlink()
         suffix, levels, dtype = (".png", 255, np.uint8) if bits == 8 else (".tif", 65535, np.uint16)
         for number, frame in enumerate(ldr, 1):

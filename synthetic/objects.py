@@ -1,7 +1,7 @@
 """Objects that move in front of a synthetic world: their paths, and how the three exposures see them.
 
-An object is a cut-out, drawn by world.draw_object or taken from a photograph. In each frame it stands at another place and is turned
-and bent a little. A long exposure may smear it along its way. When the camera moves, the object moves with the world behind it.
+An object is a cut-out, drawn by world.draw_object or taken from a photograph. In each frame it is at another place, and is turned
+and bent a little. A long exposure may smear it along its path. When the camera moves, the object moves with the world behind it.
 
 `config` is the SyntheticConfig of dataset.py. Units: pixels of the output image. A pose is (x, y, angle, bend, phase), see
 world.stamp. Arrays are numpy, (C, H, W), float32.
@@ -34,7 +34,7 @@ def object_path(rng, focus, config):
 
 
 def smeared(path, frame, share):
-    """Poses that an object takes during the exposure of frame 1 or 2. share: how much of its way from the frame before it covers."""
+    """Returns the poses that an object takes during the exposure of frame 1 or 2. share: how much of its way from the previous frame it covers."""
     x, y, angle, bend, phase = path[frame]
     dx, dy = share * (x - path[frame - 1][0]), share * (y - path[frame - 1][1])
     count = max(4, math.ceil(math.hypot(dx, dy)))  # a pixel apart, which looks smeared rather than copied
@@ -42,7 +42,7 @@ def smeared(path, frame, share):
 
 
 def seen_by(camera, pose, height, width):
-    """Where a frame shows an object, if its camera moved.
+    """Finds where a frame shows an object when its camera has moved.
 
     camera: homography from that frame to the reference; pose: of the object in the reference's pixels.
     Returns: the pose in the frame's pixels.

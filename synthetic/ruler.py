@@ -1,4 +1,4 @@
-"""The ruler: scenes by which weights are chosen and compared, drawn from all that training draws, of files that training never sees.
+"""The ruler: scenes for choosing and comparing weights, of every kind that training draws, from files that training never sees.
 
     python -m synthetic --ruler val --count 72 --export data/ruler/val --hdr-dir DIR --rendered-dir R        72 scenes to choose by
     python -m synthetic --ruler test --count 72 --export data/ruler/test --hdr-dir DIR --rendered-dir R      72 more, to be scored once
@@ -7,7 +7,7 @@
     static      24          nothing moves, ISO 50 to 200, exact exposures, gamma 2.2 or sRGB, no JPEG
     moving      12          gamma 2.2 and exact exposures; camera and things move
     curve       12          a camera's picture style; camera and things move
-    any         12          all that training draws; camera and things move
+    any         12          everything that training draws; camera and things move
     night       12          ISO 3200 to 12800; camera and things move
 
 Each kind has steps of 1, 2, 3 and 4 EV, and the three sources, in equal shares. A scene's name begins with its kind and step.
@@ -30,31 +30,31 @@ MOVES = {"patches": False, "static_camera": 0.0, "steady": 0.0, "static_scene": 
 
 
 def kind_and_step(index):
-    """The kind of scene `index` and its exposure step in stops. Three scenes, one of each source, share both."""
+    """Returns the kind of scene `index` and its exposure step in stops. Three scenes in a row, one per source, share both."""
     turn, place = divmod(index // 3, len(ORDER))
     return ORDER[place], 1 + (turn + place) % 4
 
 
 class Ruler(SyntheticBrackets):
-    """Scenes as the camera gives them. Arguments and what it returns: as of SyntheticBrackets."""
+    """Scenes as the camera takes them. Arguments and Returns: as for SyntheticBrackets; first: index of the first scene."""
 
     def __init__(self, size, first, length, hdr_dir, rendered_dir):
         super().__init__(size, RULER_SEED, length, hdr_dir, rendered_dir, "val", SyntheticConfig(**MOVES, **AS_TAKEN))
         self.offset = first
 
     def bracket(self, index):
-        """As SyntheticBrackets.bracket, of scene first + index."""
+        """Makes scene first + index, as SyntheticBrackets.bracket does."""
         kind, step = kind_and_step(self.offset + index)
         self.config = SyntheticConfig(**{**MOVES, **AS_TAKEN, **KINDS[kind], "ev_steps": (float(step),)})
         return super().bracket(self.offset + index)
 
     def name(self, index):
-        """Such as curve_3ev_photographed_040_Tree."""
+        """Names a scene, such as curve_3ev_photographed_040_Tree."""
         kind, step = kind_and_step(self.offset + index)
         source, file, _ = self.source(self.offset + index)
         return f"{kind}_{step}ev_{source}_{self.offset + index:03d}" + (f"_{file[0].stem}" if file else "")
 
 
 def ruler(size, count=RULER, hdr_dir=None, rendered_dir=None, half="val"):
-    """The first `count` scenes of a half of the ruler, "val" or "test". Other arguments as of SyntheticBrackets. Returns: Ruler."""
+    """Opens the first `count` scenes of one half of the ruler, "val" or "test". Other arguments: as for SyntheticBrackets. Returns: Ruler."""
     return Ruler(size, 0 if half == "val" else RULER, count, hdr_dir, rendered_dir)

@@ -3,7 +3,7 @@
     photographed   .hdr images: perspective views of panoramas (width = 2 height), crops of photographs
     rendered       .npy files of `python -m synthetic.rendered`: three moments of one scene with parallax, moving objects and shadows
 
-A file serves either training or validation. in_validation decides for images; renders lie in separate folders.
+A file serves either training or validation. in_validation decides for images; renders are in separate folders.
 Units: pixels of the output image; logarithms of radiance are natural. Arrays are numpy, (C, H, W), float32.
 """
 
@@ -45,7 +45,7 @@ def in_validation(path):
 def image_size(path):
     """Reads (height, width) from the header of a Radiance file.
 
-    Raises: FileNotFoundError; ValueError for a file that cannot be opened, or whose header has no size, or another orientation.
+    Raises: FileNotFoundError; ValueError for a file that cannot be opened, or whose header has no size or another orientation.
     """
     try:
         with open(path, "rb") as file:
@@ -58,11 +58,11 @@ def image_size(path):
 
 
 def hdr_files(folder):
-    """The .hdr files in a folder and its subfolders, sorted. Raises: FileNotFoundError where there are none; OSError for a folder that is closed to us."""
+    """Lists the .hdr files in a folder and its subfolders, sorted. Raises: FileNotFoundError if there are none; OSError for a folder we may not open."""
     check_folder(folder, "give a folder with .hdr images")
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() == ".hdr" and not path.is_dir())
     if not paths:
-        raise FileNotFoundError(f"{folder}: no .hdr image found; give a folder that holds some, or none for the procedural world")
+        raise FileNotFoundError(f"{folder}: no .hdr image found; give a folder that holds some, or no folder for the procedural world")
     return paths
 
 
@@ -85,7 +85,7 @@ def find_images(folder, height, width, split="all"):
                          "the camera's motion and for what flow sees around a patch; use larger images or a smaller size")
     chosen = [image for image in images if split == "all" or in_validation(image[0]) == (split == "val")]
     if not chosen and split == "train":
-        raise ValueError(f"{folder}: the names of all {len(images)} images fall to validation; add images or rename one")
+        raise ValueError(f"{folder}: the names of all {len(images)} images put them into validation; add images or rename one")
     return chosen
 
 
@@ -146,7 +146,7 @@ def perspective(rng, panorama, height, width):
 def photographed_view(rng, image, height, width):
     """Draws a view of an image, mirrored in half of the cases. image: (path, h, w).
 
-    Returns: radiance (3, height, width), and how many view heights the scene is high.
+    Returns: radiance (3, height, width), and the height of the scene in view heights.
     """
     path, h, w = image
     if w == 2 * h:
@@ -161,13 +161,13 @@ def photographed_view(rng, image, height, width):
 
 
 def photographed_world(rng, height, width, image):
-    """Takes the world from an image (path, h, w). Returns: log radiance (3, height, width), and how many image heights the scene is high."""
+    """Takes the world from an image (path, h, w). Returns: log radiance (3, height, width), and the scene's height in image heights."""
     view, ratio = photographed_view(rng, image, height, width)
     return np.log(np.ascontiguousarray(view)), ratio
 
 
 def photographed_object(rng, radius, images):
-    """Draws an object as world.draw_object() does. Half of them show a part of one of the images, a list of (path, h, w)."""
+    """Draws an object as world.draw_object() does. Half of the objects show a part of one of the images. images: list of (path, h, w)."""
     radiance, alpha = draw_object(rng, radius)
     if rng.random() < 0.5:
         n = alpha.shape[0]
@@ -182,7 +182,7 @@ def photographed_object(rng, radius, images):
 
 
 def open_render(path):
-    """A render, mapped into memory. Returns: (3, 3, H, W), floating point. Raises: FileNotFoundError; ValueError for a damaged file or another kind."""
+    """Maps a render into memory. Returns: (3, 3, H, W), floating point. Raises: FileNotFoundError; ValueError for a file that is damaged or no render."""
     frames = read_array(path)
     if frames.ndim != 4 or frames.shape[:2] != (3, 3) or frames.dtype.kind != "f":
         raise ValueError(f"{path}: holds {frames.dtype} of shape {frames.shape}, not (3, 3, height, width) of radiance; remove it")
@@ -190,7 +190,7 @@ def open_render(path):
 
 
 def read_render(path, window=...):
-    """A render, or a window of it. Returns: (3, 3, h, w) float32. Raises: as open_render, and for values that are not finite."""
+    """Reads a render, or a window of it. Returns: (3, 3, h, w) float32. Raises: as open_render does, and for values that are not finite."""
     frames = np.array(open_render(path)[window], np.float32)
     if not np.isfinite(frames).all():
         raise ValueError(f"{path}: holds values that are not finite; remove it and render it again")
@@ -198,7 +198,7 @@ def read_render(path, window=...):
 
 
 def find_renders(folder, height, width, split="all"):
-    """Finds the renders, folder/train/*.npy and folder/val/*.npy, that are not smaller than height x width.
+    """Finds the renders, folder/train/*.npy and folder/val/*.npy, that are at least height x width.
 
     folder: made by `python -m synthetic.rendered`; split: "train", "val" or "all".
     Returns: sorted list of (path, height, width). For "val" it may be empty.
@@ -223,7 +223,7 @@ def rendered_world(rng, height, width, render, turn=0.0):
     """Takes the world from a render (path, h, w): the same crop of its three frames, mirrored in half of the cases.
 
     turn: probability of a quarter or half turn, where the render is large enough.
-    Returns: log radiance (3, 3, height, width), and how many image heights the scene is high.
+    Returns: log radiance (3, 3, height, width), and the scene's height in image heights.
     """
     path, h, w = render
     quarters = int(rng.integers(1, 4)) if rng.random() < turn else 0

@@ -15,7 +15,7 @@ TILE = 512  # side of a texture tile, texels
 
 
 def log_uniform(rng, low, high):
-    """One draw whose logarithm is uniform between those of `low` and `high`."""
+    """Draws a number whose logarithm is uniform between those of `low` and `high`."""
     return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
@@ -50,7 +50,7 @@ def paint(labels, value, form, cx, cy, a, b, angle=0.0):
 
 
 def fractal(rng, slope, stretch=1.0):
-    """A periodic random field whose amplitude falls as frequency^-slope. stretch: above 1 it makes grain. Returns: (TILE, TILE)."""
+    """Makes a periodic random field whose amplitude falls as frequency^-slope. stretch: above 1 it makes grain. Returns: (TILE, TILE)."""
     fy = np.fft.fftfreq(TILE)[:, None] * TILE
     fx = np.fft.rfftfreq(TILE)[None, :] * TILE * stretch
     radius = np.maximum(np.hypot(fx, fy), 1.0)
@@ -59,9 +59,9 @@ def fractal(rng, slope, stretch=1.0):
 
 
 def cells(rng, count):
-    """Cells around the jittered points of a periodic grid, count x count.
+    """Makes cells around the jittered points of a periodic grid of count x count.
 
-    Returns: distances to the nearest point and to the second nearest, number of the nearest, (TILE, TILE) each.
+    Returns: distances to the nearest and to the second nearest point, and the number of the nearest, (TILE, TILE) each.
     """
     jitter = rng.uniform(0.1, 0.9, (count, count, 2))
     position = np.arange(TILE) * count / TILE
@@ -80,7 +80,7 @@ def cells(rng, count):
 
 
 def bricks(rng, rows, columns, gap, offset):
-    """Rows of rectangles with dark joints, each of its own tone. gap: joint in heights of a brick; offset: shift of every other row, in bricks."""
+    """Makes rows of rectangles, each of its own tone, with dark joints. gap: joint, in heights of a brick; offset: shift of every other row, in bricks."""
     y = np.arange(TILE)[:, None] * rows / TILE
     row = np.floor(y).astype(int)
     x = np.arange(TILE)[None, :] * columns / TILE + offset * (row % 2)
@@ -90,7 +90,7 @@ def bricks(rng, rows, columns, gap, offset):
 
 
 def text(rng, lines, letters):
-    """Lines of random letters of 3x5 dots, with gaps between words and paragraphs, dark on a bright page. letters: in a line."""
+    """Makes lines of random letters of 3x5 dots, dark on a bright page, with gaps between words and paragraphs. letters: per line."""
     dots = np.zeros((lines * 8, letters * 4))
     for line in range(lines):
         if rng.random() < 0.15:
@@ -102,7 +102,7 @@ def text(rng, lines, letters):
 
 
 def leaves(rng, count, radius):
-    """Many small overlapping ellipses of random tone, periodic: foliage, gravel, crowds. count: ellipses; radius: the smallest, texels."""
+    """Makes many small overlapping ellipses of random tone, periodic: foliage, gravel, crowds. count: ellipses; radius: of the smallest, texels."""
     tile = np.zeros((2 * TILE, 2 * TILE), np.float32)
     for _ in range(count):
         cy, cx = rng.uniform(0, TILE, 2)
@@ -117,7 +117,7 @@ def leaves(rng, count, radius):
 
 @functools.lru_cache(maxsize=1)
 def texture_bank():
-    """Makes all textures, once per process and always the same: periodic, of mean 0 and deviation 1.
+    """Makes all textures, once per process and always the same: periodic, with mean 0 and standard deviation 1.
 
     Returns: {name: list of three resolutions, finest first, each a (1, 1, n + 1, n + 1) tensor}.
     """
@@ -155,7 +155,7 @@ def texture_bank():
 
 
 def pyramid(tile):
-    """Normalises a tile to mean 0 and deviation 1. Returns: three resolutions of it, first row and column repeated at the end for wrapping."""
+    """Normalises a tile to mean 0 and deviation 1. Returns: it in three resolutions, with the first row and column repeated at the end."""
     tile = np.clip((tile - tile.mean()) / tile.std(), -3, 3)
     level, levels = torch.from_numpy(tile).float()[None, None], []
     for _ in range(3):

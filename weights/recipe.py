@@ -1,15 +1,15 @@
-"""Makes weights from nothing: data, stage 1, stage 2, the file in place of the shipped one, the scores.
+"""Makes weights from scratch: the data, stage 1, stage 2, the scores, and the file that replaces the shipped one.
 
     python weights/recipe.py --hdr-dir DIR                  the small network; resumes wherever it was stopped
     python weights/recipe.py --hdr-dir DIR --size paper     the paper's network, for a machine with one GPU and 16 cores
     python weights/recipe.py --hdr-dir DIR --dry-run        prints the commands
-    python weights/recipe.py --hdr-dir DIR --size paper --minutes 9 --pieces STATE      on a machine that is lent for ten minutes at a time
+    python weights/recipe.py --hdr-dir DIR --size paper --minutes 9 --pieces STATE      where a machine is available for ten minutes at a time
 
-The last one stops after nine minutes, and the same command goes on. STATE holds the checkpoints of both stages in files of at most 15 MiB. On another
-machine, which has its own --out, training goes on from STATE once renders and bank are made again there.
+The last one stops after nine minutes; run it again to continue. STATE holds the checkpoints of both stages in files of at most 15 MiB. On another
+machine, which has its own --out, training continues from STATE once the renders and the bank have been made there.
 
 DIR holds .hdr images, subfolders included. Ours are 42 panoramas of Poly Haven (CC0, 1024x512) and 10 OpenEXR images (BSD). `pip install mitsuba pyoidn`
-is needed for the renders. Everything is written below --out; renders, bank and rulers take 5.4 GB.
+is needed for the renders. Everything is written under --out; renders, bank and rulers take 5.4 GB.
 
 On two cores of an AMD EPYC (AVX512-BF16), it took four and a half hours: 0.7 for the renders, 0.6 for the bank, 1.0 for stage 1, 1.8 for stage 2 beside other
 work, and some minutes for the scores. Training takes 3 GB of memory.
@@ -27,7 +27,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # run as a script, it finds the project
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))     # so that it finds the project when run as a script
 
 from brackets.kinds import check_folder
 from brackets.ownership import check_writable
@@ -53,13 +53,13 @@ class RecipeConfig:
     size: str = "small"         # small: the network of the shipped file; paper: that of Sec. 5.1
     brackets: Count = 6000      # in the bank
     renders: Whole = 200        # scenes that are rendered for training
-    minutes: Whole = 0          # stop after so many, 0 for never; a stage saves its last step when it is stopped
+    minutes: Whole = 0          # stop after this many, 0 for never; a stage saves its last step when it is stopped
     pieces: str = ""            # folder for the checkpoints, weights and logs of both stages, in files of at most 15 MiB
     dry_run: bool = False       # only print the commands
 
 
 def commands(config):
-    """What is run, in order. Returns: list of lists of words, without the interpreter."""
+    """Lists the commands, in the order in which they run. Returns: list of lists of words, without the interpreter."""
     out = Path(config.out)
     bank, rendered, stage1, stage2 = (str(out / name) for name in ("bank", "rendered", *STAGES))
     network, unet, training, epochs1, epochs2 = SIZES[config.size]
@@ -77,7 +77,7 @@ def commands(config):
 
 
 def take_apart(out, pieces):
-    """Writes what is kept of both stages into the folder `pieces`, in files of at most 15 MiB. out, pieces: Path."""
+    """Writes the KEPT files of both stages into the folder `pieces`, in files of at most 15 MiB. out, pieces: Path."""
     for stage, name in itertools.product(STAGES, KEPT):
         for earlier in pieces.glob(f"{stage}.{name}.[0-9][0-9][0-9]"):
             earlier.unlink()
@@ -87,7 +87,7 @@ def take_apart(out, pieces):
 
 
 def put_together(pieces, out):
-    """Writes the files again that take_apart has read, of each stage that has not been begun in `out`. pieces, out: Path."""
+    """Restores the files that take_apart has split, for each stage that has not begun in `out`. pieces, out: Path."""
     missing = [stage for stage in STAGES if not (out / stage / "last.pt").exists()]
     for stage, name in itertools.product(missing, KEPT):
         found = [path.read_bytes() for path in sorted(pieces.glob(f"{stage}.{name}.[0-9][0-9][0-9]"))]
@@ -96,21 +96,21 @@ def put_together(pieces, out):
 
 
 def finish(words, until):
-    """Runs a command, which is asked to stop at the time `until` of time.monotonic(), or never if that is None.
+    """Runs a command and asks it to stop at the time `until` of time.monotonic(), or never if that is None.
 
-    Returns: whether it came to its end. Raises: ValueError where it failed.
+    Returns: whether it ran to its end. Raises: ValueError if it failed.
     """
     print(f"+ python {shlex.join(words)}", flush=True)
     with subprocess.Popen([sys.executable, *words], cwd=ROOT) as process:
         try:
             process.wait(until and max(0, until - time.monotonic()))
-        except BaseException as error:          # its time is over, or we are stopped ourselves; the end of this block waits until it has saved
+        except BaseException as error:          # its time is up, or we are being stopped; leaving this block waits until it has saved
             process.terminate()
             if isinstance(error, subprocess.TimeoutExpired):
                 return False
             raise
     if process.returncode:
-        raise ValueError("the command above failed; mend what it says and run the recipe again: it resumes there")
+        raise ValueError("the command above failed; fix what it reports and run the recipe again: it resumes there")
     return True
 
 
@@ -134,7 +134,7 @@ def main():
         if config.pieces:
             take_apart(out, pieces)
     if not ended:
-        print(f"stopped after {config.minutes} minutes; the same command goes on", file=sys.stderr)
+        print(f"stopped after {config.minutes} minutes; run the same command again to continue", file=sys.stderr)
         sys.exit(143)
     shutil.copy(out / "stage2" / "weights.pt", ROOT / "weights" / ("lfdiff.pt" if config.size == "small" else f"lfdiff_{config.size}.pt"))
 

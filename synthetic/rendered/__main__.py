@@ -1,10 +1,10 @@
 """Renders training scenes with a physically based renderer, for what cut-outs on a plane cannot show.
 
-A scene is one place at the moments of three exposures. It has parallax under a hand-held camera; walking figures; objects that bend,
+A scene is one place at three moments, one per exposure. It has parallax under a hand-held camera; walking figures; objects that bend,
 twist, swing, roll and spin; occlusion, cast shadows, lamps in view, and rooms with a window to the bright outside. Panoramas light it.
 It holds radiance only: dataset.py adds exposure, noise, clipping and files.
 
-    pip install mitsuba pyoidn                  # needed here alone
+    pip install mitsuba pyoidn                  # needed only here
     python -m synthetic.rendered --hdr-dir DIR --out data/rendered --train 200 --val 24    # 25 minutes on two busy cores; 260 MB
     python -m synthetic.rendered --out data/rendered --sheet sheet.png                     # look at them (seconds)
 
@@ -62,7 +62,7 @@ def main():
         raise ValueError(f"python -m synthetic.rendered: {' and '.join(missing)} not found; run pip install {' '.join(missing)}")
     for split, count in (("val", config.val), ("train", config.train)):
         if count:
-            find_panoramas(config.hdr_dir, split)           # its errors before the work
+            find_panoramas(config.hdr_dir, split)           # raises its errors before the work starts
     tasks = [(split, index, out / split / f"{index:04d}.npy") for split, count in (("val", config.val), ("train", config.train)) for index in range(count)]
     tasks = [task for task in tasks if not task[-1].exists()]
     render = functools.partial(render_file, hdr_dir=config.hdr_dir, seed=config.seed, spp=config.spp)
@@ -72,8 +72,8 @@ def main():
             for done, line in enumerate(pool.map(render, tasks), 1):
                 print(f"{done}/{len(tasks)} {line}", flush=True)
     except BrokenProcessPool:       # a Pool would start its processes again and again
-        raise ValueError("python -m synthetic.rendered: a process of the renderer ended, for lack of memory or of LLVM; see the words above, the top of this "
-                         "file, or use fewer --workers") from None
+        raise ValueError("python -m synthetic.rendered: a process of the renderer ended, for lack of memory or of LLVM; see the output above and the top of "
+                         "this file, or use fewer --workers") from None
 
 
 if __name__ == "__main__":

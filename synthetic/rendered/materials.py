@@ -18,8 +18,8 @@ class Material:
     picture: np.ndarray  # (h, w, 3) albedo
     rough: float = 0.8  # roughness
     metallic: float = 0.0  # 1 for a metal
-    specular: float = 0.3  # how strongly a surface that is no metal reflects
-    glow: np.ndarray | None = None  # (h, w, 3) radiance where it shines by itself
+    specular: float = 0.3  # how strongly a non-metal reflects
+    glow: np.ndarray | None = None  # (h, w, 3) radiance, if it shines by itself
     glass: bool = False  # clear glass; the picture is ignored
 
 
@@ -32,7 +32,7 @@ def color(rng, vivid=0.3):
 
 
 def fractal(rng, slope, stretch=1.0):
-    """A periodic random field of unit deviation whose amplitude falls as frequency^-slope. stretch: above 1 it makes grain. Returns: (TILE, TILE)."""
+    """Makes a periodic random field of unit deviation whose amplitude falls as frequency^-slope. stretch: above 1 it makes grain. Returns: (TILE, TILE)."""
     fy, fx = np.fft.fftfreq(TILE)[:, None] * TILE, np.fft.rfftfreq(TILE)[None] * TILE * stretch
     waves = np.fft.rfft2(rng.standard_normal((TILE, TILE))) * np.maximum(np.hypot(fy, fx), 1) ** -slope
     waves[0, 0] = 0
@@ -103,7 +103,7 @@ def photograph(rng, images):
 
 
 def material(rng, kind=None, vivid=0.3, images=None):
-    """Draws a material: mostly matt, often glossy, sometimes metal. kind, vivid: as of picture(). images: show a piece of one of these instead."""
+    """Draws a material: mostly matt, often glossy, sometimes metal. kind, vivid: as for picture(). images: show a piece of one of these instead."""
     image = picture(rng, kind, vivid) if images is None else photograph(rng, images)
     finish = rng.random()
     if finish < 0.55:
@@ -114,7 +114,7 @@ def material(rng, kind=None, vivid=0.3, images=None):
 
 
 def light(rng, radiance, tint=0.4):
-    """A material that shines, white, warm, or in a strong colour with probability tint / 2. radiance: of its brightest channel."""
+    """Makes a material that shines, white or warm, or in a strong colour with probability tint / 2. radiance: of its brightest channel."""
     shade = color(rng, 1.0) if rng.random() < tint / 2 else np.array([1.0, rng.uniform(0.6, 1.0), rng.uniform(0.3, 1.0)])
     glow = np.broadcast_to(np.float32(radiance * shade / shade.max()), (2, 2, 3))
     return Material(np.full((2, 2, 3), 0.5, np.float32), glow=np.ascontiguousarray(glow))

@@ -10,7 +10,7 @@ import numpy as np
 
 
 def sheet(points, repeat=(1.0, 1.0)):
-    """A surface through points (rows, columns, 3). repeat: how often the texture is laid on it, across and up."""
+    """Makes a surface through points (rows, columns, 3). repeat: how often the texture repeats on it, across and up."""
     rows, columns = points.shape[:2]
     index = np.arange(rows * columns).reshape(rows, columns)
     a, b, c, d = (part.ravel() for part in (index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]))
@@ -20,7 +20,7 @@ def sheet(points, repeat=(1.0, 1.0)):
 
 
 def panel(corner, along, up, scale=1.0, cuts=1):
-    """A parallelogram from corner (3,) along two edges (3,), in cuts x cuts pieces. scale: textures per metre; None: one texture in all."""
+    """Makes a parallelogram from corner (3,) along two edges (3,), in cuts x cuts pieces. scale: textures per metre; None: one texture."""
     corner, along, up = (np.asarray(v, float) for v in (corner, along, up))
     t = np.linspace(0, 1, cuts + 1)
     repeat = (1, 1) if scale is None else (np.linalg.norm(along) * scale, np.linalg.norm(up) * scale)
@@ -28,14 +28,14 @@ def panel(corner, along, up, scale=1.0, cuts=1):
 
 
 def joined(meshes):
-    """One mesh out of several."""
+    """Joins several meshes into one."""
     starts = np.cumsum([0] + [len(V) for V, _, _ in meshes])
     return (np.concatenate([V for V, _, _ in meshes]), np.concatenate([F + s for (_, F, _), s in zip(meshes, starts)]),
             np.concatenate([UV for _, _, UV in meshes]))
 
 
 def box(low, high, scale=1.0, cuts=1):
-    """A box between low (3,) and high (3,), parallel to the axes, its faces outwards. scale, cuts: as of panel()."""
+    """Makes a box between low (3,) and high (3,), parallel to the axes, with its faces outwards. scale, cuts: as for panel()."""
     low, high = np.asarray(low, float), np.asarray(high, float)
     faces = []
     for axis in range(3):
@@ -46,7 +46,7 @@ def box(low, high, scale=1.0, cuts=1):
 
 
 def tube(path, radius, sides=14, repeat=(1.0, 1.0)):
-    """A round rod along path (n, 3), its faces outwards. radius: one number, or one per point. sides: of its cross-section."""
+    """Makes a round rod along path (n, 3), with its faces outwards. radius: one number, or one per point. sides: of its cross-section."""
     path = np.asarray(path, float)
     direction = np.gradient(path, axis=0)
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
@@ -59,21 +59,21 @@ def tube(path, radius, sides=14, repeat=(1.0, 1.0)):
 
 
 def lathe(profile, sides=32, repeat=(2.0, 1.0)):
-    """A surface of revolution about z. profile: points (radius, height), from below."""
+    """Makes a surface of revolution about z. profile: points (radius, height), from the bottom up."""
     radius, z = np.asarray(profile, float).T[:, :, None]
     angle, radius = np.linspace(0, 2 * np.pi, sides + 1)[None], np.maximum(radius, 1e-4)
     return sheet(np.stack([-radius * np.sin(angle), radius * np.cos(angle), z + 0 * angle], -1), repeat)
 
 
 def ball(radius, center=(0, 0, 0), repeat=(2.0, 1.0)):
-    """A sphere, or an ellipsoid if radius has three numbers. center: (3,)."""
+    """Makes a sphere, or an ellipsoid if radius has three numbers. center: (3,)."""
     t = np.linspace(0, np.pi, 20)
     V, F, UV = lathe(np.stack([np.sin(t), -np.cos(t)], -1), 28, repeat)
     return V * radius + np.asarray(center, float), F, UV
 
 
 def limb(a, b, ra, rb, repeat=(1.0, 1.0)):
-    """A capsule from point a to point b. Its radius goes from ra to rb."""
+    """Makes a capsule from point a to point b. Its radius goes from ra to rb."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     length, cap = np.linalg.norm(b - a), np.sin(np.linspace(0, np.pi / 2, 5))
     t = np.concatenate([-ra * cap[::-1], np.linspace(0, length, 5)[1:-1], length + rb * cap])
@@ -83,7 +83,7 @@ def limb(a, b, ra, rb, repeat=(1.0, 1.0)):
 
 
 def bent(mesh, curvature, twist=0.0):
-    """Bends the z axis of a mesh into an arc towards x and twists it about itself. Lengths along the axis stay.
+    """Bends the z axis of a mesh into an arc towards x and twists it about itself. Lengths along the axis stay the same.
 
     curvature: 1/m; twist: rad/m.
     """
@@ -102,14 +102,14 @@ def placed(mesh, shift, heading=0.0):
 
 
 def cloth(width, height, phase, depth):
-    """A hanging cloth of width x height metres with its upper edge at z = height. Its waves, `depth` metres deep, travel with the phase."""
+    """Makes a hanging cloth of width x height metres with its upper edge at z = height. Its waves, `depth` metres deep, travel with the phase."""
     x, z = np.meshgrid(np.linspace(-width / 2, width / 2, 40), np.linspace(0, height, 30))
     free = (1 - z / height) ** 0.7 + 0.15
     return sheet(np.stack([x, depth * free * np.sin(9 * x / width + 2 * z / height + phase), z], -1), (2 * width, 2 * height))
 
 
 def foliage(rng, radii, count, size):
-    """Leaves in an ellipsoid about the origin. Each takes its colour from another place of the texture.
+    """Makes leaves in an ellipsoid about the origin. Each takes its colour from another place in the texture.
 
     radii: (3,) of the ellipsoid, metres; count: leaves; size: of a leaf, metres.
     """
@@ -127,7 +127,7 @@ def foliage(rng, radii, count, size):
 
 
 def wall(corner, along, height, openings, scale=1.0):
-    """A wall with rectangular openings. It goes from corner (3,) in the direction and length of along (3,).
+    """Makes a wall with rectangular openings, from corner (3,) to corner + along (3,).
 
     openings: list of (s0, s1, z0, z1), metres along the wall and upwards, sorted by s; scale: textures per metre.
     """
@@ -147,7 +147,7 @@ def wall(corner, along, height, openings, scale=1.0):
 
 
 def figure(phase, stride, raised, fat):
-    """A walking figure of capsules, 1.75 m tall, that looks along x.
+    """Makes a walking figure of capsules, 1.75 m tall, that looks along x.
 
     phase: of its gait, radians; stride: amplitude of the legs, radians; raised: angle of one arm, radians, 0 if it hangs; fat: 1 is slim.
     Returns: meshes of its skin, its top and its trousers.

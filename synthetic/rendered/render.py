@@ -1,6 +1,6 @@
 """Renders the scenes with Mitsuba, removes their noise, and writes them as files.
 
-A file is (3, 3, H, W) float16, frame (1 is the reference) then RGB: linear radiance, the median of the reference 1, at most 6e4.
+A file is (3, 3, H, W) float16, frame (1 is the reference), then RGB: linear radiance, at most 6e4; the median of the reference is 1.
 mitsuba, drjit and pyoidn are imported where they are used, so that everything else works without them.
 """
 
@@ -19,10 +19,10 @@ from synthetic.rendered.scenes import draw_stage, pose
 from synthetic.sources import hdr_files, image_size, in_validation, read_render
 
 SIZES = {"train": (288, 208), "val": (384, 256)}  # width, height, pixels
-FIRST_SEED = {"train": 0, "val": 1_000_000}  # added to the index: no scene of one split has a seed of the other
+FIRST_SEED = {"train": 0, "val": 1_000_000}  # added to the index, so that the two splits share no seed
 SPP = 24  # paths per pixel
-GUIDES = 8  # samples per pixel of albedo and normals: they take half the time of as many paths, and have little noise
-PIECE = 8  # paths per pixel traced at once; each piece is cut at BRIGHTEST, so that a stray path cannot outshine a lamp
+GUIDES = 8  # samples per pixel of albedo and normals: they take half as long as the same number of paths, and have little noise
+PIECE = 8  # paths per pixel traced at once; each piece is clipped at BRIGHTEST, so that a stray path cannot outshine a lamp
 BRIGHTEST = 100.0  # in units of a panorama's median
 
 
@@ -44,7 +44,7 @@ def shape(mi, thing, tau):
     parameters = mi.traverse(mesh)
     parameters["vertex_texcoords"] = np.ravel(UV).astype(np.float32)
     parameters["faces"] = np.ravel(F).astype(np.uint32)
-    parameters["vertex_positions"] = np.ravel(V).astype(np.float32)  # the normals follow by themselves
+    parameters["vertex_positions"] = np.ravel(V).astype(np.float32)  # Mitsuba updates the normals
     parameters.update()
     return mesh
 
@@ -52,7 +52,7 @@ def shape(mi, thing, tau):
 def trace(mi, stage, fixed, tau, size, spp, seed):
     """Traces paths from the camera at time tau.
 
-    fixed: what does not move, as Mitsuba's objects by name; size: width, height; spp: paths per pixel.
+    fixed: what does not move, as {name: Mitsuba object}; size: width, height; spp: paths per pixel.
     Returns: (H, W, 9) radiance, albedo, normal.
     """
     eye, yaw, pitch, roll = pose(stage.view, tau)
@@ -87,7 +87,7 @@ def denoised(layers):
 
 
 def render_stage(stage, size, spp, seed):
-    """Renders the three frames of a stage. Arguments as of trace().
+    """Renders the three frames of a stage. Arguments: as for trace().
 
     Returns: (3, 3, H, W) float32 linear radiance; the median of the reference is 1.
     """
@@ -124,7 +124,7 @@ def find_panoramas(folder, split):
 
 
 def start(threads):
-    """Prepares a process for rendering with so many threads."""
+    """Prepares a process for rendering with this many threads."""
     import drjit
     import mitsuba as mi
 
@@ -133,7 +133,7 @@ def start(threads):
 
 
 def render_file(task, hdr_dir, seed, spp):
-    """Renders one file. Scenes of a split take turns with its panoramas.
+    """Renders one file. The scenes of a split use its panoramas in turn.
 
     task: split, index and path of the file. hdr_dir: folder of .hdr images. seed: of everything random. spp: paths per pixel.
     Returns: a line that says what was done.
@@ -154,9 +154,9 @@ def render_file(task, hdr_dir, seed, spp):
 
 
 def contact_sheet(folder, count):
-    """Draws scenes one below another, as a noiseless camera takes them at -3, 0 and +3 stops, then T(reference).
+    """Draws scenes one below another, as a noiseless camera would take them at -3, 0 and +3 stops, then T(reference).
 
-    folder: of the rendered scenes; count: the first so many of each split.
+    folder: of the rendered scenes; count: how many of each split, from the first on.
     Returns: (H, W, 3) uint8. Raises: FileNotFoundError if there is no scene.
     """
     check_folder(folder, "render some first")

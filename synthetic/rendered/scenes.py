@@ -1,7 +1,7 @@
-"""Rendered scenes before they are rendered: the camera, furnished rooms and places in the open, lamps, the panorama around them.
+"""Draws the scenes that render.py renders: the camera, furnished rooms and outdoor places, lamps, the panorama around them.
 
 Axes: x right, y into the picture, z up; metres, radians, seen from an eye near (0, 0, 1.5). tau: time in frames, 0 is the reference.
-What stands and moves in a scene comes from things.py. render.py renders it.
+What stands and moves in a scene comes from things.py.
 """
 
 import math
@@ -14,8 +14,8 @@ from synthetic.rendered.meshes import ball, box, foliage, joined, lathe, limb, p
 from synthetic.rendered.things import Thing, movers, still
 from synthetic.textures import log_uniform
 
-SUN = 2000.0  # panoramas are cut here, in units of their median: a sun of half a degree still casts shadows and the noise stays in bounds
-SHAKE = 30.0  # largest shift of the camera against the reference, pixels
+SUN = 2000.0  # panoramas are clipped here, in units of their median: a sun of half a degree still casts shadows, and the noise stays in bounds
+SHAKE = 30.0  # largest shift of the camera relative to the reference, pixels
 MOTION = (1.0, 80.0)  # of the fastest object between neighbouring frames, pixels, log-uniform
 STILL = 0.15  # probability of a scene in which next to nothing moves
 BLURRED = 0.45  # probability that the long exposure has motion blur
@@ -30,7 +30,7 @@ class View:
     fov: float  # horizontal, radians
     focal: float  # focal length, pixels
     pitch: float  # upwards, radians
-    shake: np.ndarray  # (3, 6) x, y, z, yaw, pitch, roll of the three frames against the reference, metres and radians
+    shake: np.ndarray  # (3, 6) x, y, z, yaw, pitch, roll of the three frames relative to the reference, metres and radians
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Stage:
 def hand_held(rng, focal, depth):
     """Draws how a hand shakes the camera: mostly by a few pixels, never by more than SHAKE, sometimes not at all (a tripod).
 
-    focal: focal length, pixels; depth: where the pixels are counted, metres.
+    focal: focal length, pixels; depth: distance at which the pixels are counted, metres.
     Returns: (3, 6) as in View.shake.
     """
     shake = np.zeros((3, 6))
@@ -74,7 +74,7 @@ def draw_view(rng, width):
 
 
 def pose(view, tau):
-    """Where the camera is at time tau. Between frames it moves on a line. Returns: eye (3,), yaw, pitch, roll."""
+    """Finds where the camera is at time tau. Between frames it moves along a line. Returns: eye (3,), yaw, pitch, roll."""
     offset = [np.interp(tau, (-1, 0, 1), column) for column in view.shake.T]
     return view.eye + offset[:3], offset[3], view.pitch + offset[4], offset[5]
 
@@ -83,7 +83,7 @@ def pose(view, tau):
 
 
 def clutter(rng, low, high, count, images):
-    """Boxes, balls and vases on the floor between low and high, both (x, y). Returns: list of things."""
+    """Puts boxes, balls and vases on the floor between low and high, both (x, y). Returns: list of things."""
     things, groups = [], [material(rng, vivid=0.55) for _ in range(3)] + [material(rng, images=images)]
     meshes = [[] for _ in groups]
     for k in range(count):
@@ -99,7 +99,7 @@ def clutter(rng, low, high, count, images):
 
 
 def shelf(rng, corner, width, height, depth=0.3):
-    """A bookcase full of books that faces the camera. corner: left, front, bottom. Returns: list of things."""
+    """Makes a bookcase full of books that faces the camera. corner: left, front, bottom. Returns: list of things."""
     rows = int(rng.integers(2, 6))
     board = [box((0, 0, height * k / rows), (width, depth, height * k / rows + 0.03)) for k in range(rows + 1)]
     board += [box((x, 0, 0), (x + 0.03, depth, height)) for x in (0, width)] + [box((0, depth, 0), (width, depth + 0.02, height))]
@@ -118,7 +118,7 @@ def shelf(rng, corner, width, height, depth=0.3):
 
 
 def table(rng, place):
-    """A table with things on it. place: (3,) of its middle on the floor. Returns: list of things."""
+    """Makes a table with things on it. place: (3,) of its middle on the floor. Returns: list of things."""
     width, depth, height = rng.uniform(0.8, 1.8), rng.uniform(0.6, 0.9), rng.uniform(0.45, 0.8)
     feet = [(x, y) for x in (-width / 2.2, width / 2.2) for y in (-depth / 2.3, depth / 2.3)]
     legs = [box((x - 0.03, y - 0.03, 0), (x + 0.03, y + 0.03, height)) for x, y in feet]
@@ -135,9 +135,9 @@ def table(rng, place):
 
 
 def lamps(rng, count, low, high, ceiling, radiance):
-    """Hanging globes, standing lamps and coloured tubes.
+    """Makes hanging globes, standing lamps and coloured tubes.
 
-    low, high: (x, y) between which they stand; ceiling: its height, or None for standing lamps alone; radiance: range of theirs.
+    low, high: (x, y) between which they stand; ceiling: its height, or None for standing lamps only; radiance: range of their radiance.
     Returns: list of things.
     """
     things = []
@@ -163,7 +163,7 @@ def lamps(rng, count, low, high, ceiling, radiance):
 
 
 def window_wall(rng, corner, along, height):
-    """A wall with one to three windows. corner, along: as of meshes.wall; height: metres. Returns: meshes of the wall and of its frames and bars."""
+    """Makes a wall with one to three windows. corner, along: as for meshes.wall; height: metres. Returns: meshes of the wall and of its frames and bars."""
     length, count = np.linalg.norm(along), int(rng.integers(1, 4))
     edges = np.linspace(0, length, count + 1)
     wide, low, high = rng.uniform(0.45, 0.85), rng.choice([0.02, rng.uniform(0.5, 1.0)]), height - rng.uniform(0.15, 0.5)
@@ -222,7 +222,7 @@ def interior(rng, images):
 
 
 def exterior(rng, images):
-    """Builds a place in the open: ground, houses, trees and street furniture. Returns: as interior(), None for the direction."""
+    """Builds an outdoor place: ground, houses, trees and street furniture. Returns: as interior(), with None for the direction."""
     ground = str(rng.choice(["grain", "bricks", "cells", "checks", "cloud"]))
     things = [still(material(rng, ground, 0.15), panel((-40, -10, 0), (80, 0, 0), (0, 60, 0), 0.5))]
     for _ in range(int(rng.integers(1, 5))):
@@ -251,7 +251,7 @@ def exterior(rng, images):
 
 
 def turned_panorama(rng, panorama, outwards):
-    """Turns the panorama to another side, in units of its median, cut at SUN.
+    """Turns the panorama to a random side, divides it by its median and clips it at SUN.
 
     panorama: (n, 2n, 3); outwards: direction (x, y) out of the window, or None. Behind a window only the half that can be seen is kept.
     Returns: (n, 2n, 3) float32.
@@ -259,7 +259,7 @@ def turned_panorama(rng, panorama, outwards):
     height, width = panorama.shape[:2]
     around = np.roll(panorama, int(rng.integers(width)), 1)[:, :: int(rng.choice([-1, 1]))]
     around = np.minimum(around / max(float(np.median(around)), 1e-6), SUN)
-    if outwards is not None:  # all light comes into a closed room through the window, so no path is lost on the rest
+    if outwards is not None:  # a closed room gets all its light through the window, so paths need not be wasted on the rest
         yaw = (np.arange(width) + 0.5 - width / 2) * 2 * np.pi / width
         around = around * ((np.sin(yaw) * outwards[0] + np.cos(yaw) * outwards[1]) > 0.1)[None, :, None]
     return around.astype(np.float32)

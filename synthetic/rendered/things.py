@@ -38,12 +38,12 @@ class Motion:
 
 
 def still(look, mesh):
-    """A thing that stays where it is. look: Material."""
+    """Makes a thing that stays where it is. look: Material."""
     return Thing(look, lambda tau: mesh)
 
 
 def draw_motion(rng, place, pixels, metre, reach, flying=False):
-    """Draws a motion by `pixels` per frame on the image. Turning and swinging move the outermost parts by no more than that.
+    """Draws a motion of `pixels` per frame in the image. Turning and swinging move the outermost parts by no more than that.
 
     place: (3,) metres; metre: size of a pixel at its depth, metres; reach: largest distance of a part from the axis, metres; flying:
     it also moves up and down, not along the floor.
@@ -59,17 +59,17 @@ def draw_motion(rng, place, pixels, metre, reach, flying=False):
 
 
 def position(motion, tau):
-    """Where a thing is at time tau, (3,) metres."""
+    """Returns where a thing is at time tau, (3,) metres."""
     return motion.place + motion.velocity * tau + 0.5 * motion.swerve * tau * tau
 
 
 def at_rest(motion):
-    """The same motion without going anywhere or turning. It may still swing."""
+    """Returns the same motion without travel and without turning. It may still swing."""
     return Motion(motion.place, 0 * motion.velocity, 0 * motion.swerve, motion.heading, 0.0, motion.phase, motion.rate)
 
 
 def walker(rng, motion):
-    """A person who walks, or stands and waves. Returns: list of things."""
+    """Makes a person who walks, or stands and waves. Returns: list of things."""
     raised = rng.uniform(1.5, 2.8) if rng.random() < 0.4 else 0.0
     if raised and rng.random() < 0.5:
         motion = at_rest(motion)
@@ -89,7 +89,7 @@ def walker(rng, motion):
 
 
 def bender(rng, motion, size):
-    """A post, a board or a vase that bends and twists. size: height, metres. Returns: list of one thing."""
+    """Makes a post, a board or a vase that bends and twists. size: height, metres. Returns: list of one thing."""
     width = size * rng.uniform(0.12, 0.35)
     body = box((-width, -width * rng.uniform(0.2, 1), 0), (width, width * rng.uniform(0.2, 1), size), 1 / size, 14)
     if rng.random() < 0.5:
@@ -105,7 +105,7 @@ def bender(rng, motion, size):
 
 
 def ball_or_box(rng, motion, size):
-    """A ball, a ring or a box that flies and spins. A ball may be of glass. size: metres. Returns: list of one thing."""
+    """Makes a ball, a ring or a box that flies and spins. A ball may be glass. size: metres. Returns: list of one thing."""
     form = rng.integers(3)
     turn = np.linspace(0, 2 * np.pi, 40)
     body = (ball(size / 2), box([-size / 2] * 3, size / 2 * rng.uniform(0.4, 1, 3), 1.5 / size),
@@ -116,7 +116,7 @@ def ball_or_box(rng, motion, size):
 
 
 def banner(rng, motion, size, images):
-    """A cloth that waves, hung up or carried past. It may show one of the images. size: height, metres. Returns: list of one thing."""
+    """Makes a cloth that waves, hung up or carried past. It may show one of the images. size: height, metres. Returns: list of one thing."""
     width, depth = size * rng.uniform(0.6, 1.6), size * rng.uniform(0.04, 0.12)
     motion = motion if rng.random() < 0.6 else at_rest(motion)
     look = material(rng, vivid=0.5, images=images if rng.random() < 0.3 else None)
@@ -125,7 +125,7 @@ def banner(rng, motion, size, images):
 
 
 def plant(rng, motion, size):
-    """A potted plant or a small tree whose crown sways in the wind. size: height, metres. Returns: list of things."""
+    """Makes a potted plant or a small tree whose crown sways in the wind. size: height, metres. Returns: list of things."""
     motion = at_rest(motion)
     leaves = foliage(rng, size * rng.uniform(0.15, 0.35, 3), int(rng.integers(150, 500)), size * rng.uniform(0.03, 0.07))
     crown = placed(leaves, (0, 0, 0.7 * size))

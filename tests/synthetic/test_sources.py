@@ -195,5 +195,5 @@ def test_a_source_without_validation_files_leaves_its_turns_to_the_others(tmp_pa
     write_image(tmp_path / "chinese_garden_k.hdr", image)
     assert [*validation_set(32, 4, tmp_path).shares] == ["procedural", "photographed"]
     (tmp_path / "venice_sunset.hdr").unlink()
-    with pytest.raises(ValueError, match="all 1 images fall to validation"):
+    with pytest.raises(ValueError, match="all 1 images put them into validation"):
         SyntheticBrackets(32, split="train", hdr_dir=tmp_path)
