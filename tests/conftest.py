@@ -1,4 +1,4 @@
-"""What several test files use: a trained network, tiny and bad; and `pytest --ex 5`, which runs the tests of exercise 5 alone."""
+"""What several test files use: a tiny, badly trained network; and `pytest --ex 5`, which runs only the tests of exercise 5."""
 
 import re
 
@@ -10,7 +10,7 @@ def pytest_addoption(parser):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """With --ex, other tests are not even read: some of them call a function of the paper as they are imported, and it may be blank."""
+    """With --ex, other tests are not even imported: on import, some of them call a function of the paper, which may be blank."""
     return True if config.getoption("ex") and collection_path.suffix == ".py" and not collection_path.stem.startswith("test_exercises_") else None
 
 
@@ -24,8 +24,8 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A tiny stage 1 of 120 steps and a tiny stage 2 of 40."""
-    from scripts import stage1, stage2      # here, for they import every script, which exercises do without
+    """Trains a tiny stage 1 of 120 steps and a tiny stage 2 of 40."""
+    from scripts import stage1, stage2      # here, because they import every script, which the exercises do not need
     folder = tmp_path_factory.mktemp("runs")
     first = stage1(folder / "stage1", "--epochs", "30", "--lr", "3e-3", "--val-every", "12", "--log-every", "12")
     second = stage2(folder / "stage2", first, "--epochs", "10", "--lr", "2e-3", "--warmup", "0.5")

@@ -55,14 +55,14 @@ def same(a, b):
 
 
 def one_line(script, *words):
-    """Runs a script by itself; returns its stderr, after checking that it ended with code 2 and a single line."""
+    """Runs a script by itself and checks that it ends with code 2 and a single line. Returns: its stderr."""
     done = subprocess.run([sys.executable, str(ROOT / script), *map(str, words)], capture_output=True, text=True, encoding="utf-8", timeout=120)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
     return done.stderr
 
 
 def make_scene(folder, size=(37, 50), hdr=True):
-    """A synthetic bracket as a user's folder: 8-bit PNGs and exposure.txt."""
+    """Writes a synthetic bracket as a user's folder: 8-bit PNGs and exposure.txt."""
     sample = SyntheticBrackets(size, seed=5, config=SyntheticConfig(**FIRST))[0]
     for i, frame in enumerate(sample["ldr"]):
         write_image(folder / f"{i + 1}.png", (frame.permute(1, 2, 0) * 255).round().byte().numpy())

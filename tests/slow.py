@@ -1,6 +1,6 @@
 """Slow versions of Eq. 6 to 10 and of the papers' modules, in NumPy and float64, and small models to compare with them.
 
-The slow versions know the formulas of the papers and the names of our parameters, nothing of PyTorch's layers.
+The slow versions use the formulas of the papers and the names of our parameters, but none of PyTorch's layers.
 """
 
 import math
@@ -28,7 +28,7 @@ def normal(*shape, seed=0):
 
 
 def randomise(module, seed=0):
-    """Every parameter random, the ones that start at 1 or 0 too, so that none can be forgotten. Returns: the module in float64."""
+    """Makes every parameter random, even those that start at 1 or 0, so that none can be forgotten. Returns: the module in float64."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         fan_in = parameter[0].numel() if parameter.dim() == 4 else 4
@@ -42,7 +42,7 @@ def fresh(variant, seed=0, config=SMALL):
 
 
 def bracket(B, H, W, seed=0):
-    """ldr (B, 3, 3, H, W), ev (B, 3), hdr (B, 3, H, W)."""
+    """Returns ldr (B, 3, 3, H, W), ev (B, 3), hdr (B, 3, H, W)."""
     hdr, ev = rand(B, 3, H, W, seed=seed) ** 4, torch.tensor([0.0, 2.0, 4.0]).expand(B, 3)
     return torch.stack([(hdr * 2.0 ** e).clamp(max=1) ** (1 / 2.2) for e in (0, 2, 4)], dim=1), ev, hdr
 
@@ -182,7 +182,7 @@ def frm(module, x, z=None):
 
 
 def assert_close(ours, slow, tolerance=2e-6):
-    """Attention's logits are float32 in our modules (relative 6e-8, some digits lost in sums); all else is float64 here."""
+    """The logits of attention are float32 in our modules (relative 6e-8, some digits lost in sums); everything else is float64 here."""
     slow = np.asarray(slow)
     assert ours.shape == slow.shape
     assert np.abs(ours.detach().numpy() - slow).max() < tolerance * np.abs(slow).max()

@@ -1,11 +1,11 @@
-"""Long trials, by hand: runs that are killed, many inferences in one process, long training, damaged files. CI runs each for some seconds.
+"""Long trials, started by hand: runs that are killed, many inferences in one process, long training, damaged files. CI runs each for a few seconds.
 
     python tests/soak.py kills --count 50           kill -9 at random moments of both stages; each resumed run must equal the uninterrupted one
     python tests/soak.py inferences --count 500     infer.py on small scenes in one process; memory must not grow
     python tests/soak.py training --minutes 60      stage 1 and stage 2; losses must be finite, memory must not grow
-    python tests/soak.py readers --minutes 30       damaged files of every kind; an image or one sentence, within seconds, within 1 GB
+    python tests/soak.py readers --minutes 30       damaged files of every kind; each must give an image or one sentence, within seconds and 1 GB
 
-Each prints what it did in one line, and ends with an AssertionError where something does not hold. Linux and macOS.
+Each prints what it did in one line, and ends with an AssertionError if something does not hold. They run on Linux and macOS.
 """
 
 import random
@@ -36,11 +36,11 @@ class SoakConfig:
     trial: Positional[str]      # kills, inferences, training or readers
     count: Count = 50           # kills, or inferences
     minutes: Positive = 1.0     # of training, or of damaged files
-    seed: Seed = 0              # of the moments, and of the damages
+    seed: Seed = 0              # of the moments, and of the damage
 
 
 def words_of(stage, folder, out):
-    """The command line of a small run, which goes on where a killed one stopped. folder: of the whole runs."""
+    """Returns the command line of a small run that continues where a killed one stopped. folder: of the whole runs."""
     resume = ["--resume"] * (out / "last.pt").exists()
     for name in () if resume else ("best.pt", "weights.pt"):        # the kill came between the first of them and last.pt
         (out / name).unlink(missing_ok=True)
@@ -88,7 +88,7 @@ def compare(whole, cut):
 
 
 def resident():
-    """Memory of this process, MB; 0 where the system does not say."""
+    """Returns the memory of this process in MB, or 0 where the system does not say."""
     path = Path("/proc/self/statm")
     return int(path.read_text().split()[1]) * resource.getpagesize() / 2 ** 20 if path.exists() else 0
 
@@ -130,7 +130,7 @@ def training(folder, minutes):
 
 
 def readers(folder, minutes, seed=0):
-    """Reads damaged files of every kind, with little memory to be had. Returns: what was done, in words."""
+    """Reads damaged files of every kind, with little memory available. Returns: what was done, in words."""
     from test_mutations import WHOLE, check, mutated
     limits, rng, count, slowest = resource.getrlimit(resource.RLIMIT_AS), random.Random(seed), 0, 0.0
     if Path("/proc/self/statm").exists():

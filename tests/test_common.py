@@ -59,7 +59,7 @@ def test_empty_command_line_gives_the_defaults():
 
 @dataclass
 class Narrow:
-    """A whole that sets its part otherwise than the part itself does."""
+    """A whole whose part has other defaults than the part itself."""
     inner: Inner = field(default_factory=lambda: Inner(width=2))
 
 
@@ -165,10 +165,10 @@ def test_config_survives_asdict_and_lists_for_tuples():
 
 @dataclass
 class Grown:
-    """A part that got two fields after checkpoints had been written."""
+    """A part that got two more fields after checkpoints had been written."""
     BEFORE: typing.ClassVar = {"window": 0}
     width: int = 8
-    window: int = 4         # checkpoints from before it have none, which is 0 and not the default
+    window: int = 4         # older checkpoints have none, which means 0, not the default
     colour: str = "red"     # the default means "as before"
 
 
@@ -233,7 +233,7 @@ def piped(code, stdout):
     return done.returncode, done.stderr
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise there")
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end differently there")
 @pytest.mark.parametrize("code", ["run(lambda: print('x'))", "run(lambda: print('x', flush=True))", "run(lambda: parse(Within, ['--help']))"])
 def test_a_pipe_that_nobody_reads_ends_a_script_silently(code):
     read, write = os.pipe()
@@ -297,7 +297,7 @@ def test_interrupt_is_one_line_and_exit_code_130(capsys):
 
 
 def test_an_interrupt_while_the_libraries_are_imported_is_one_line(tmp_path):
-    (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt")        # stands before the real one
+    (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt")        # is found before the real one
     done = subprocess.run([sys.executable, str(ROOT / "infer.py")], env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
     assert done.returncode and done.stderr == "stopped\n"
 
@@ -405,7 +405,7 @@ def test_parameters_are_counted_without_buffers():
 
 
 def test_openmp_waits_asleep_unless_the_user_has_chosen():
-    """A variable counts only where it is set before torch is loaded, so in a process of its own."""
+    """A variable counts only if it is set before torch is loaded, so this runs in a process of its own."""
     code = "import os, common; print(os.environ['OMP_WAIT_POLICY'], os.environ['GOMP_SPINCOUNT'])"
     bare = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     for chosen, expected in (({}, "PASSIVE 1000"), ({"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "5"}, "ACTIVE 5")):

@@ -31,7 +31,7 @@ def test_pixel_attention_agrees_with_a_loop_over_the_pixels_of_each_window(windo
     module, x = randomise(PixelAttention(16, window)), normal(2, 16, 3, 4).double()
     p, side = arrays(module), window or 4
     def same_window(i, j):
-        return (i // 4 // side, i % 4 // side) == (j // 4 // side, j % 4 // side)          # 4 pixels a row
+        return (i // 4 // side, i % 4 // side) == (j // 4 // side, j % 4 // side)          # 4 pixels per row
     for image in range(2):
         Q, K, V = np.split(conv_of(p, "qkv", group_norm(p, "norm", x[image].numpy())).reshape(48, 12), 3)
         y = np.zeros((16, 12))

@@ -98,7 +98,7 @@ def test_pim_agrees_with_eq_7_to_9_written_as_loops():
 @torch.no_grad()
 def test_cross_attention_agrees_with_a_sum_over_pixels_and_channels():
     module, x, z = randomise(CrossAttention(6, 3, 2.66)), normal(2, 6, 4, 5).double(), normal(2, 3, 4, 5, seed=1).double()
-    module.gamma.fill_(0.3)                                                     # far from 1: it divides
+    module.gamma.fill_(0.3)                                                     # far from 1, because it divides
     for i in range(2):
         assert_close(module.attend(x, z)[i], cross_attention(arrays(module), "", x[i].numpy(), z[i].numpy()))
 
@@ -140,7 +140,7 @@ def test_cross_attention_does_not_depend_on_how_often_the_image_repeats():
         branch[1].weight.zero_()[:, :, 1, 1] = centre
     once = module.attend(x, z)
     assert (module.attend(x.repeat(1, 1, 2, 2), z.repeat(1, 1, 2, 2)) - once.repeat(1, 1, 2, 2)).abs().max() < 1e-5
-    for scale in (0.1, 10.0):                                                   # unit length: nor on the contrast of its queries and keys
+    for scale in (0.1, 10.0):                                                   # nor on the contrast of its queries and keys, which have unit length
         module.q[0].weight.mul_(scale)
         module.k[0].weight.mul_(scale)
         assert (module.attend(x, z) - once).abs().max() < 1e-5

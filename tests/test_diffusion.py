@@ -245,7 +245,7 @@ def test_ddim_asks_the_denoiser_at_these_times(T, S, times):
 
 
 def test_ddim_ends_at_time_zero():
-    # A denoiser that sees no noise: every step multiplies by √(ᾱ_next / ᾱ_t), and only down to t = 0 the product is 1/√ᾱ_T.
+    # A denoiser that sees no noise: every step multiplies by √(ᾱ_next / ᾱ_t), and the product is 1/√ᾱ_T only if the last step ends at t = 0.
     for S in (1, 7, 10, 200):
         z = ddim(lambda z_t, t: torch.zeros_like(z_t), scalar(1.0), PAPER, S)
         assert abs(z.item() * PAPER.abar[-1].item() ** 0.5 - 1) < 1e-12
@@ -271,7 +271,7 @@ def test_more_sampling_steps_than_were_trained_are_refused(S):
 
 
 def test_gradient_passes_through_all_steps_of_the_loop():
-    # A noise w_t that does not look at z_t: z / √ᾱ changes by w_t (√(1/ᾱ_next - 1) - √(1/ᾱ_t - 1)) at each step, from z_T / √ᾱ_T to z_0.
+    # A noise w_t that does not depend on z_t: z / √ᾱ changes by w_t (√(1/ᾱ_next - 1) - √(1/ᾱ_t - 1)) at each step, from z_T / √ᾱ_T to z_0.
     z_T, w = normal(1, 1, 2, 2).requires_grad_(), torch.zeros(201, dtype=torch.float64, requires_grad=True)
     ddim(lambda z_t, t: w[t[0]].expand(z_t.shape), z_T, PAPER, 10).sum().backward()
     root = (1 / PAPER.abar - 1).sqrt()

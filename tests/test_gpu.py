@@ -1,9 +1,9 @@
 """Everything that touches a device: both stages, resuming, torchrun, infer, tiles, the benchmark, torch.compile.
 
-    python -m pytest tests/test_gpu.py                              on a GPU with CUDA; without one, only the shapes are tried
+    python -m pytest tests/test_gpu.py                              on a GPU with CUDA; without one, only the shapes are checked
     LFDIFF_TEST_DEVICE=mps python -m pytest tests/test_gpu.py       on another device (cpu tests these tests)
 
-The first test needs no GPU but a PyTorch that was built with CUDA: it runs on fake tensors, which have a device and a dtype and no values.
+The first test needs no GPU, only a PyTorch built with CUDA: it runs on fake tensors, which have a device and a dtype but no values.
 """
 
 import math
@@ -41,7 +41,7 @@ PRECISIONS = ["float32", "bfloat16", "float16"] if DEVICE == "cuda" else ["auto"
 # --- fake tensors -----------------------------------------------------------------------------------------------------
 
 def faked(module, fake):
-    """The same module with parameters and buffers on a fake device."""
+    """Returns the same module with parameters and buffers on a fake device."""
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
             setattr(part, name, torch.nn.Parameter(fake(parameter.data), requires_grad=parameter.requires_grad))
@@ -62,7 +62,7 @@ def test_a_training_pass_keeps_its_device_and_its_losses_float32_on_fake_tensors
     z, t = fake(torch.zeros(2, 3, 8, 8)), fake(torch.tensor([1, 5]))
     before = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
     with mode:
-        try:                                # torch.autocast itself turns itself off where there is no GPU
+        try:                                # torch.autocast turns itself off where there is no GPU
             torch.set_autocast_enabled(device, True)
             torch.set_autocast_dtype(device, dtype)
             X = network_input(ldr, ev)

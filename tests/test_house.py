@@ -1,4 +1,4 @@
-"""The house: the paper's files at the top level, a room for everything else, imports in one direction, files that can be read in one go."""
+"""The layout: the paper's files at the top level, a folder for everything else, imports in one direction, files short enough to read in one go."""
 
 import ast
 import runpy
@@ -11,14 +11,14 @@ ROOT = Path(__file__).parent.parent
 PAPER = ("align", "lpenet", "dhrnet", "denoiser", "ddim", "loss", "lfdiff")
 SHARED, SCRIPTS = ("common", "training"), ("train_stage1", "train_stage2", "infer", "evaluate")
 ROOMS = ("brackets", "synthetic", "beyond", "evaluation", "exercises")
-# Each may import what stands before it, and what it shares a place with. A room's __main__ is a script.
+# Each may import what comes before it, and what shares its place. The __main__ of a folder is a script.
 ORDER = (("common",), ("data",), ("brackets",), ("synthetic",), PAPER, ("beyond",), ("training",), ("train_stage1", "train_stage2"), ("infer",),
          ("evaluation",), ("evaluate",), ("exercises",))
 FILES = sorted([*ROOT.glob("*.py"), *(file for room in (*ROOMS, "examples", "tests") for file in (ROOT / room).rglob("*.py"))])
 
 
 def imported(path):
-    """The first parts of the names of all modules that a file imports, anywhere in it."""
+    """Returns the first parts of the names of all modules that a file imports, anywhere in it."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -30,7 +30,7 @@ def imported(path):
 
 
 def place(name):
-    """Where a module of ours stands in ORDER, None for others."""
+    """Returns where one of our modules stands in ORDER, or None for others."""
     return next((k for k, names in enumerate(ORDER) if name in names), None)
 
 
@@ -60,7 +60,7 @@ def test_imports_run_one_way(path):
 @pytest.mark.parametrize("name", ["infer", "evaluate", "train_stage1", "train_stage2", "brackets/__main__", "evaluation/bench", "synthetic/__main__",
                                   "synthetic/rendered/__main__"])
 def test_a_script_imports_common_before_anything_that_loads_torch(name):
-    """common.py says how OpenMP's threads wait for each other. That counts only before torch loads OpenMP."""
+    """common.py sets how OpenMP's threads wait for each other, which has an effect only before torch loads OpenMP."""
     modules = [node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
                for node in ast.parse((ROOT / f"{name}.py").read_text(encoding="utf-8")).body if isinstance(node, (ast.Import, ast.ImportFrom))]
     assert next(module for module in modules if module.split(".")[0] not in sys.stdlib_module_names) == "common"
@@ -68,7 +68,7 @@ def test_a_script_imports_common_before_anything_that_loads_torch(name):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_no_file_is_longer_than_a_reader_s_patience(path):
-    """hdrvdp2.py is made to be used alone, and render_cafe.py holds the example's whole scene."""
+    """The exceptions: hdrvdp2.py is meant to be used alone, and render_cafe.py holds the example's whole scene."""
     assert lines([path]) <= 420 or path.name in ("hdrvdp2.py", "render_cafe.py")
 
 

@@ -1,4 +1,4 @@
-"""infer.py: what it writes and prints, and how its flags reach where they count."""
+"""infer.py: what it writes and prints, and that its flags have their effect."""
 
 import cv2
 import numpy as np
@@ -55,7 +55,7 @@ def test_infer_registers_hand_held_frames_as_it_is_told_and_else_as_the_weights_
     for words in (["--register"], ["--no-register"], []):
         run_script(infer, "--scene", scene, "--weights", trained[1] / "weights.pt", "--out", tmp_path / "out", "--device", "cpu", *words)
         said = capsys.readouterr().out
-        assert ("registered by" in said) == (words == ["--register"])       # these weights were trained on frames as taken: so is the default
+        assert ("registered by" in said) == (words == ["--register"])       # these weights were trained on unregistered frames, so that is the default
         score[" ".join(words)] = float(next(line for line in said.splitlines() if line.startswith("weighted merge")).split()[2])
     assert score["--register"] > score["--no-register"] + 1 and score[""] == score["--no-register"]           # of the plain merge, in dB
 
@@ -118,7 +118,7 @@ def test_the_shipped_weights_beat_the_reference_and_the_merge_by_2_db_on_the_exa
 
 
 def write_seven(folder):
-    """Seven hand-held 8-bit frames, one EV apart. Returns: the truth of the middle one (3, H, W), 1 where the shortest frame clips."""
+    """Writes seven hand-held 8-bit frames, one EV apart. Returns: the truth of the middle one (3, H, W), 1 where the shortest frame clips."""
     hdr, shifts = SyntheticBrackets((176, 208), seed=3, config=SyntheticConfig(**FIRST))[4]["hdr"], [(3, 8), (11, 5), (6, 2), (8, 8), (5, 12), (12, 9), (9, 4)]
     noise = torch.Generator().manual_seed(0)
     for i, (down, right) in enumerate(shifts):
@@ -129,7 +129,7 @@ def write_seven(folder):
 
 
 def test_seven_frames_meet_the_truth_3_db_better_than_their_middle_three(tmp_path):
-    """In PSNR-mu, with 1 where the shortest of the seven clips; the middle three alone are clipped from a quarter of it on."""
+    """In PSNR-mu, where 1 is the level at which the shortest of the seven clips; the middle three alone clip at a quarter of it."""
     truth, score = write_seven(tmp_path / "all"), {}
     (tmp_path / "some").mkdir()
     for i in (2, 3, 4):

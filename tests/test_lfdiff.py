@@ -32,7 +32,7 @@ def test_sizes_that_do_not_fit_each_other_are_refused(dhrnet, lpenet, denoiser):
 # --- all variants ----------------------------------------------------------------------------------------------------
 
 def training_loss(model, seed=3):
-    """One training pass on a 16x16 bracket of two, weighted at random so that no gradient cancels."""
+    """Runs one training pass on a batch of two 16x16 brackets, weighted at random so that no gradient cancels."""
     ldr, ev, hdr = bracket(2, 16, 16)
     X, weight = network_input(ldr, ev), normal(2, 3, 16, 16, seed=seed)
     if model.variant in ("baseline", "s1"):
@@ -56,7 +56,7 @@ def test_no_two_parameters_share_their_storage(variant):
     named = list(model.named_parameters(remove_duplicate=False))
     assert len({parameter.data_ptr() for _, parameter in named}) == len(named)
     assert len({id(module) for module in model.modules()}) == len(list(model.named_modules(remove_duplicate=False)))
-    if variant == "s2":                     # two modules of one name would leave one set of parameters: count the table's parts
+    if variant == "s2":                     # two modules with the same name would leave one set of parameters: count those of the parts
         parts = (model.dhrnet, model.condition, model.denoiser)
         assert sum(len(list(part.parameters())) for part in parts) == len(named)
 
@@ -93,7 +93,7 @@ def test_unknown_variant_is_refused():
 # --- stage 2 ---------------------------------------------------------------------------------------------------------
 
 class KnowsThePrior(nn.Module):
-    """In the denoiser's place: inverts Eq. 2 with the true prior, and notes what it was asked."""
+    """Stands in for the denoiser: inverts Eq. 2 with the true prior, and records what it was asked."""
 
     def __init__(self, z, schedule):
         super().__init__()

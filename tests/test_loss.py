@@ -20,7 +20,7 @@ WIDTH = {0: 64, 1: 128, 2: 256, 3: 512, 4: 512}
 
 
 def random_vgg(last=34):
-    """A state dict with the published names and shapes up to features.`last`; He initialisation keeps the signal alive."""
+    """Makes a state dict with the published names and shapes up to features.`last`; He initialisation keeps the signal alive."""
     generator, state, before = torch.Generator().manual_seed(0), {}, 3
     for (i, _), index in INDEX.items():
         if index <= last:
@@ -31,7 +31,7 @@ def random_vgg(last=34):
 
 
 def reference_vgg(state):
-    """VGG19 as a plain nn.Sequential from its published recipe; modules are numbered as in the file."""
+    """Builds VGG19 as a plain nn.Sequential from its published recipe; modules are numbered as in the file."""
     layers, before = [], 3
     for entry in (64, 64, "pool", 128, 128, "pool", 256, 256, 256, 256, "pool", 512, 512, 512, 512, "pool", 512, 512, 512, 512):
         if entry == "pool":
@@ -128,7 +128,7 @@ def test_missing_weight_file_says_what_to_do(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
 def test_a_pipe_in_place_of_the_weight_file_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    keep_open = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)       # else a fault would hang here and not fail
+    keep_open = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)       # otherwise a bug would hang here instead of failing
     os.write(keep_open, b"no weights")
     with pytest.raises(FileNotFoundError, match=r"pipe could not be read \(a pipe or device, not a file\); download it"):
         load_vgg19(LossConfig(vgg=str(tmp_path / "pipe")))

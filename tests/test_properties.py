@@ -40,7 +40,7 @@ def frames(height, width, seed):
 
 @given(SIDES, SIDES, STEPS, STEPS, st.integers(0, 99))
 def test_any_image_gives_a_finite_result_of_its_own_size(height, width, first, second, seed):
-    """From one pixel on, with steps that no training had, and the same bits twice."""
+    """Even for one pixel, with exposure steps that no training had; a second run gives the same bits."""
     ldr, ev = frames(height, width, seed)[None], torch.tensor([[0, first, first + second]])
     with torch.no_grad():
         results = [reconstruct_in_tiles(MODEL, ldr, ev, 0, 2, "ddim", torch.Generator().manual_seed(seed)) for _ in range(2)]

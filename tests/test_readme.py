@@ -18,7 +18,7 @@ FLAG = r"(?<![\w-])--[a-zA-Z][\w-]*"
 
 
 def source_of(path, name):
-    """The source of a function, or of a method Class.name."""
+    """Returns the source of a function, or of a method Class.name."""
     text = (ROOT / path).read_text(encoding="utf-8")
     found = ast.parse(text)
     for part in name.split("."):
@@ -60,7 +60,7 @@ def test_every_file_that_a_page_links_or_runs_exists(page):
 
 
 def flags_of_commands():
-    """What the pages run, and with which flags. Returns: {file: set of flags}."""
+    """Collects what the pages run, and with which flags. Returns: {file: set of flags}."""
     used = {}
     for page in PAGES:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
@@ -73,7 +73,7 @@ def flags_of_commands():
 
 
 def known_flags(file, monkeypatch, capsys):
-    """The flags that the --help of a file lists."""
+    """Returns the flags that the --help of a file lists."""
     monkeypatch.setattr("sys.argv", [file, "--help"])
     monkeypatch.syspath_prepend(str((ROOT / file).parent))          # as Python does; an example imports its neighbour
     with pytest.raises(SystemExit) as left:

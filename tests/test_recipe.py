@@ -1,4 +1,4 @@
-"""weights/recipe.py: every command of the recipe is one that the scripts understand, and is resumed where it was stopped."""
+"""weights/recipe.py: the scripts understand every command of the recipe, and what was stopped is resumed."""
 
 import random
 import runpy
@@ -48,7 +48,7 @@ def test_a_stage_that_was_begun_is_resumed(tmp_path):
 
 
 def test_the_state_of_training_travels_in_small_files(tmp_path):
-    """As many bytes as the paper's network has in last.pt of stage 1. Stage 2 was not begun, and what else lies in the folder stays."""
+    """The file is as large as last.pt of stage 1 with the paper's network. Stage 2 has not begun, and other files in the folder stay."""
     recipe, state, rng = runpy.run_path(str(ROOT / "weights" / "recipe.py")), tmp_path / "state", random.Random(0)
     run = {"stage1/last.pt": rng.randbytes(62_000_000), "stage1/log.csv": b"step\n10\n"}
     for name, data in run.items():
@@ -61,7 +61,7 @@ def test_the_state_of_training_travels_in_small_files(tmp_path):
     assert found == run and (state / "stage1.last.pt.bak").read_bytes() == b"mine"
     common.write_atomically(tmp_path / "here/stage1/last.pt", lambda file: file.write(b"shorter"))
     recipe["take_apart"](tmp_path / "here", state)
-    recipe["put_together"](state, tmp_path / "there")               # which has been begun
+    recipe["put_together"](state, tmp_path / "there")               # stage 1 has begun there
     assert (tmp_path / "there/stage1/last.pt").stat().st_size == 62_000_000 and not (state / "stage1.last.pt.001").exists()
 
 

@@ -1,4 +1,4 @@
-"""The shipped weights on brackets of a static scene, from the frames as a camera writes them to the result: exact ones, and ones that are not."""
+"""The shipped weights on brackets of a static scene, from the camera's frames to the result: brackets that are exact and brackets that are not."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def model():
 
 
 def room(height=160, width=240):
-    """(3, H, W) radiance over three decades: smooth shades on dim walls, and a bright window."""
+    """Makes (3, H, W) radiance over three decades: smooth shades on dim walls, and a bright window."""
     y, x = np.mgrid[0:height, 0:width] / height
     shades = np.stack([np.sin(9 * x + 2 * y + k) * np.sin(7 * y - 4 * x * y + 2 * k) + 0.3 * np.sin(40 * x + 23 * y + k) for k in range(3)])
     walls, outside = 0.01 * 10 ** (0.7 * shades), 0.5 + 0.3 * shades
@@ -24,12 +24,12 @@ def room(height=160, width=240):
 
 
 def s_curve(u):
-    """A camera's curve with more contrast than gamma 2.2: deeper shadows, brighter mid-tones. u: what gamma 2.2 writes."""
+    """Applies a camera's curve with more contrast than gamma 2.2: deeper shadows, brighter mid-tones. u: what gamma 2.2 writes."""
     return 0.4 * u + 0.6 * u ** 2 * (3 - 2 * u)
 
 
 def result(model, stated, true, curve=lambda u: u, white=255, seed=0):
-    """PSNR-mu and PSNR-L of a bracket of 8 bits. stated, true: step, EV; white: code at which the frames clip."""
+    """Returns PSNR-mu and PSNR-L of the result for an 8-bit bracket. stated, true: step, EV; white: code at which the frames clip."""
     hdr, rng, frames = room(), np.random.default_rng(seed), []
     for k in range(3):
         light = hdr * 2.0 ** (k * true)
@@ -41,7 +41,7 @@ def result(model, stated, true, curve=lambda u: u, white=255, seed=0):
     return psnr(T(hdr_hat), T(truth)), psnr(hdr_hat, truth)
 
 
-@pytest.mark.parametrize(("true", "least"), [(2.0, 50), (1.9, 40), (1.8, 50), (1.5, 50)])        # 0.1 EV is no error yet, and left alone
+@pytest.mark.parametrize(("true", "least"), [(2.0, 50), (1.9, 40), (1.8, 50), (1.5, 50)])        # an error of 0.1 EV is left alone
 def test_exposures_may_be_wrong(true, least, model):
     assert result(model, 2.0, true)[0] > least
 

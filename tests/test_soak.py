@@ -1,4 +1,4 @@
-"""tests/soak.py, each trial for some seconds."""
+"""tests/soak.py, each trial for a few seconds."""
 
 import sys
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="soak.py needs t
 
 def test_killed_runs_go_on_bit_for_bit(tmp_path):
     from soak import kills
-    assert kills(tmp_path, 1).startswith("kills: ")         # what holds is asserted there
+    assert kills(tmp_path, 1).startswith("kills: ")         # kills() makes the assertions
 
 
 def test_inferences_in_one_process(tmp_path):
@@ -24,7 +24,7 @@ def test_training_that_sigterm_ends(tmp_path):
     assert "steps of train_stage2" in training(tmp_path, 0.05)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")      # Pillow warns of damaged EXIF
+@pytest.mark.filterwarnings("ignore::UserWarning")      # Pillow warns about damaged EXIF
 def test_damaged_files_of_every_kind(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "brackets"))
     from soak import readers

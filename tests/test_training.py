@@ -222,8 +222,8 @@ def test_a_setting_out_of_range_is_named_before_anything_starts(words, tmp_path)
 
 @pytest.mark.parametrize(("script", "warmup"), [(train_stage1, None), (train_stage2, "0"), (train_stage2, "1")])
 def test_two_processes_give_the_weights_of_one_with_the_same_global_batch(script, warmup, trained, tmp_path):
-    """Stage 1 over four steps. Stage 2 over one, joint or of the diffusion alone: where the true gradient is 0 (a bias before a GroupNorm),
-    Adam makes a whole step of rounding, and from the second step on the runs differ by that."""
+    """Stage 1 runs four steps. Stage 2 runs one, joint or of the diffusion alone: where the true gradient is 0 (a bias before a GroupNorm),
+    Adam turns rounding errors into a whole step, and from the second step on the runs differ by that."""
     words = [*DATA, "--epochs", "1", "--lr", "1e-3", "--clip", "1e9"]
     words += NET if script is train_stage1 else [*DM, "--samples", "4", "--stage1", str(trained[0] / "last.pt"), "--warmup", warmup]
     alone, together = tmp_path / "alone", tmp_path / "together"
@@ -233,7 +233,7 @@ def test_two_processes_give_the_weights_of_one_with_the_same_global_batch(script
                            *words, "--out", str(together)], env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     a, b = (load_checkpoint(folder / "last.pt") for folder in (alone, together))
-    assert a["optimiser"]["state"].keys() == b["optimiser"]["state"].keys()     # of the diffusion alone: DHRNet has no gradient in both
+    assert a["optimiser"]["state"].keys() == b["optimiser"]["state"].keys()     # of the diffusion alone: DHRNet has no gradient in either
     losses = [column(folder, "L_r" if warmup != "1" else "L_diff") for folder in (alone, together)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)                      # the log is of the whole batch, not of one process's share
     gradient = [torch.cat([state["exp_avg"].flatten() for state in saved["optimiser"]["state"].values()]) for saved in (a, b)]

@@ -12,7 +12,7 @@ import pytest
 from common import write_atomically
 from scripts import ROOT
 
-# What opens files in its own way, and why that loses nothing.
+# Code that opens files in its own way, and why that loses nothing.
 OTHERWISE = {("common.py", "write_atomically"),         # the one writer
              ("common.py", "run"),                      # opens the null device
              ("beyond/log.py", "add"),                  # appends a row; a row that was cut off does not count
@@ -97,7 +97,7 @@ def test_a_full_disk_leaves_the_earlier_file_and_the_message_names_it(tmp_path):
     assert len(list(tmp_path.iterdir())) == 7
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+@pytest.mark.skipif(sys.platform == "win32", reason="links need special rights there")
 def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path):
     (tmp_path / "photograph.png").write_bytes(b"photograph")
     (tmp_path / "result.png").symlink_to(tmp_path / "photograph.png")

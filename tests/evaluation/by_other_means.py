@@ -11,14 +11,14 @@ def mu_law(hdr):
 
 
 def skimage_ssim(a, b):
-    """(H, W, 3) in [0, 1]. The valid region is cut out of the map: scikit-image's own mean has the same, its map a reflected border."""
+    """SSIM of two (H, W, 3) images in [0, 1]. The map has a reflected border, so its valid region is cut out, as for scikit-image's own mean."""
     _, full = structural_similarity(255 * a.clip(0, 1), 255 * b.clip(0, 1), gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
                                     data_range=255, channel_axis=2, full=True)
     return full[5:-5, 5:-5].mean()
 
 
 def expected(hdr_hat, hdr):
-    """The metrics of two (3, H, W) tensors by scikit-image."""
+    """Computes the metrics of two (3, H, W) tensors with scikit-image."""
     a, b = (image.permute(1, 2, 0).double().numpy() for image in (hdr_hat, hdr))
     return {"psnr_mu": peak_signal_noise_ratio(mu_law(b), mu_law(a), data_range=1), "psnr_l": peak_signal_noise_ratio(b, a, data_range=1),
             "ssim_mu": skimage_ssim(mu_law(a), mu_law(b)), "ssim_l": skimage_ssim(a, b)}

@@ -1,4 +1,4 @@
-"""bench.py, stages.py: what they count, against hand values and whole real passes; how they take times, with a clock that the test turns."""
+"""bench.py, stages.py: what they count, against hand values and whole real passes; how they measure time, with a clock that the test sets."""
 
 import json
 import os
@@ -46,7 +46,7 @@ class Hand:
 
 @pytest.fixture(autouse=True)
 def this_process_keeps_no_memory(monkeypatch):
-    """It could not be undone for the tests that follow."""
+    """Keeping memory could not be undone for the tests that follow."""
     monkeypatch.setattr(bench, "keep_memory", lambda: None)
 
 
@@ -57,7 +57,7 @@ def hand(monkeypatch):
 
 @pytest.fixture(scope="module")
 def counted():
-    """(multiply-adds, convolutions) by mark, of the tiny network."""
+    """Returns (multiply-adds, convolutions) of the tiny network, by mark."""
     return stages.count_inference(Stage2(TINY).eval(), WIDTH, HEIGHT, S)
 
 
@@ -75,7 +75,7 @@ def whole_pass(model):
 
 
 def multiply_adds(convolution):
-    """By the textbook: one for each weight at each place of the output."""
+    """Counts by the textbook: one for each weight at each place of the output."""
     (_, _, H, W), weight, _, stride, padding, dilation, _ = convolution
     rows, columns = ((size + 2 * padding[i] - dilation[i] * (weight[2 + i] - 1) - 1) // stride[i] + 1 for i, size in enumerate((H, W)))
     return weight[0] * weight[1] * weight[2] * weight[3] * rows * columns
@@ -133,7 +133,7 @@ def test_rows_are_sums_of_what_was_measured_between_marks():
     rows = stages.table(marks, 10)
     assert rows == {"network input": 1, "condition net": 2, "one denoiser step": 8, "all steps": 84, "alignment": 100, "block 1": 200,
                     "output": 400, "DHRNet": 700, "total": 787}
-    del marks["alignment"], marks["block 1"]        # compiled: nobody looks inside
+    del marks["alignment"], marks["block 1"]        # when compiled, nothing inside is measured
     assert stages.table(marks, 10) == {"network input": 1, "condition net": 2, "one denoiser step": 8, "all steps": 84, "DHRNet": 400, "total": 487}
 
 
@@ -166,7 +166,7 @@ STAGES = ("network input", "condition net", "denoiser", "DDIM arithmetic", "outp
 
 @pytest.fixture
 def passes(monkeypatch):
-    """Puts a function (model, ldr, mark) in the place of reconstruct. Returns: function that takes it."""
+    """Puts a function (model, ldr, mark) in the place of reconstruct. Returns: a function that takes that function."""
     def replace(one_pass):
         marks = []
         monkeypatch.setattr(bench, "mark_stages", lambda model, mark, inside: marks.append(mark))
@@ -277,7 +277,7 @@ def test_training_line_divides_by_the_time_after_the_warm_up(hand, monkeypatch):
 
 @pytest.fixture
 def few_processes(monkeypatch):
-    """Measures in this process all but the bare convolutions: importing torch takes seconds. Returns: list of the measurements."""
+    """Measures everything but the bare convolutions in this process, as importing torch takes seconds. Returns: list of the measurements."""
     real, done = bench.in_own_process, []
 
     def measure_here(measure, config, *job):
@@ -313,7 +313,7 @@ def test_command_writes_what_it_prints(tmp_path, capsys, monkeypatch, few_proces
     assert case["preparation_ms"] > 1
     assert case["diffusion_share"] == (rows["condition net"]["ms"] + rows["all steps"]["ms"]) / rows["total"]["ms"]
     if sys.platform != "win32":
-        assert case["peak_bytes"] > 50e6 and case["plain_peak_bytes"] > 50e6        # Python and torch alone are more
+        assert case["peak_bytes"] > 50e6 and case["plain_peak_bytes"] > 50e6        # Python and torch alone take more
     macs = stages.table(stages.count_inference(Stage2(TINY), 64, 48, 2)[0], 2)        # 60 is padded to 64
     assert {name: row["macs"] for name, row in rows.items()} == macs
 

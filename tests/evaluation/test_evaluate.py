@@ -45,7 +45,7 @@ PLAIN = ["--device", "cpu", "--precision", "float32"]
 
 
 def tiny(variant, seed=0):
-    """A random network whose every part matters: zero-initialised weights get values, too."""
+    """Makes a random network in which every part matters: zero-initialised weights get values, too."""
     torch.manual_seed(seed)
     model = build(variant, TINY)
     with torch.no_grad():
@@ -65,7 +65,7 @@ def run_evaluate(*words):
 
 
 def scores(out):
-    """{(scene, method): row of scores.csv}, numbers as floats."""
+    """Returns {(scene, method): row of scores.csv}, numbers as floats."""
     with open(out / "scores.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return {(row["scene"], row["method"]): {key: float(value) if re.fullmatch(r"-?[\d.]+(e-?\d+)?|inf", value) else value for key, value in row.items()}
@@ -73,7 +73,7 @@ def scores(out):
 
 
 def write_scene(folder, index, size=(37, 50), hdr=True):
-    """A synthetic bracket as a user's folder: 16-bit PNGs, exposure.txt, HDRImg.hdr."""
+    """Writes a synthetic bracket as a user's folder: 16-bit PNGs, exposure.txt, HDRImg.hdr."""
     sample = SyntheticBrackets(size, seed=5, config=SyntheticConfig(**FIRST))[index]
     for i, frame in enumerate(sample["ldr"]):
         write_image(folder / f"{i + 1}.png", (frame.permute(1, 2, 0) * 65535).round().numpy().astype(np.uint16))
@@ -282,7 +282,7 @@ def test_kalantaris_test_scenes_are_found_and_those_of_one_name_told_apart(world
 # --- Tables 3 and 4 ---------------------------------------------------------------------------------------------------
 
 def write_run(folder, variant, config, model=None):
-    """best.pt as the train scripts write it."""
+    """Writes best.pt as the train scripts do."""
     model = model or tiny(variant)
     save_checkpoint(folder / "best.pt", {**architecture(model, PrepareConfig()), "training": asdict(config), "step": 7, "best": 1.0,
                                                 "model": model.state_dict()})
@@ -294,7 +294,7 @@ def found_line(text, start):
 
 
 def cells(text, table, row):
-    """The cells of a row of the table that has this title, without the first."""
+    """Returns the cells of a row, without the first, from the table with this title."""
     return [part.strip() for part in found_line(text.split(f"| {table} ")[1], f"| {row} ").split("|")[2:-1]]
 
 
@@ -327,7 +327,7 @@ def test_table_3_scores_what_was_trained_and_says_how_to_train_the_rest(world, t
         found = cells(said, "Table 3", row)
         assert found[:7] == [paper_m, "–", paper, "not run", "–", "–", "–"] and flag in found[7] and "--data kalantari" in found[7]
         script = Stage1Config if "train_stage1.py" in found[7] else Stage2Config
-        common.parse(script, shlex.split(found[7].strip("`"))[2:])              # exits with code 2 if a flag were unknown
+        common.parse(script, shlex.split(found[7].strip("`"))[2:])              # would exit with code 2 if a flag were unknown
     assert found_line(said, "| Baseline ") in (tmp_path / "out" / "scores.md").read_text(encoding="utf-8")
 
 

@@ -67,7 +67,7 @@ def test_doubling_an_impulse_shows_the_kernel():
 def test_resizing_agrees_with_pillow_away_from_the_border(h, w):
     x = random(67, 100)
     pillow = torch.from_numpy(np.array(Image.fromarray(x.numpy().astype(np.float32)).resize((w, h), Image.Resampling.BICUBIC)))
-    a, b = -(-h * 8 // 67), -(-w * 9 // 100)                                                    # Pillow's border is another
+    a, b = -(-h * 8 // 67), -(-w * 9 // 100)                                                    # Pillow treats the border differently
     assert (vdp.resize(x, h, w) - pillow)[a:-a, b:-b].abs().max() < 1e-5                        # Pillow computes in float32
 
 

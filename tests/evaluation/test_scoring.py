@@ -7,7 +7,7 @@ from scripts import make_scene
 
 
 def test_a_folder_that_may_not_be_opened_is_skipped_with_its_reason(tmp_path, monkeypatch, capsys):
-    """Root may open any, so the system's refusal is played."""
+    """Root may open any folder, so the test imitates the system's refusal."""
     for name in ("a", "closed"):
         make_scene(tmp_path / name)
     look = scoring.scene_files

@@ -8,7 +8,7 @@ from brackets.files import write_image
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
-    """A folder of twenty small .hdr images and one of six renders, as keywords of SyntheticBrackets."""
+    """Makes a folder of twenty small .hdr images and one of six renders. Returns: keyword arguments for SyntheticBrackets."""
     folder, rng = tmp_path_factory.mktemp("sources"), np.random.default_rng(0)
     for k, letter in enumerate("abcdefghijklmnopqrst"):
         image = np.exp(rng.standard_normal((116, 116 + 2 * k, 3)))
