@@ -24,7 +24,7 @@ FILES = sorted({place(name)[0] for task in EXERCISES for name in task.functions}
 
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
-    """A copy of the files that the commands change, and the commands work on it."""
+    """Copies the files that the commands change, and makes the commands work on the copy."""
     for file in FILES:
         (tmp_path / "copy" / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / "copy" / file)

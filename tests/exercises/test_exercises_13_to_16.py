@@ -21,7 +21,7 @@ def row(*values):
 # --- 13: L_r ----------------------------------------------------------------------------------------------------------
 
 def two_maps(hdr_mu):
-    """In VGG19's place: the image, and three times its red channel."""
+    """Stands in for VGG19: the image, and three times its red channel."""
     return [hdr_mu, 3 * hdr_mu[:, :1]]
 
 
@@ -94,7 +94,7 @@ def test_ex14_both_terms_have_a_gradient(code):
 # --- 15: a pass of stage 2 --------------------------------------------------------------------------------------------
 
 def stub_of_stage_2(code, monkeypatch, denoiser=True):
-    """A Stage2 whose parts are formulas: D = mean of X, ε_θ = z_t / 2 + D + t / 100, Ĥ = 10 ẑ + X. diffuse and ddim are as short."""
+    """A Stage2 whose parts are formulas: D = mean of X, ε_θ = z_t / 2 + D + t / 100, Ĥ = 10 ẑ + X. diffuse and ddim are just as short."""
     schedule = SimpleNamespace(T=20, abar=torch.linspace(1, 0.05, 21))
 
     def diffuse(z_0, t, eps, schedule):

@@ -12,7 +12,7 @@ from dhrnet import DHRNetConfig
 
 
 def set_to_identity(conv, factor=1.0):
-    """Makes a convolution pass its input on, times a factor: each channel to the channel of its number, or to its copies below one another."""
+    """Makes a convolution pass its input on, times a factor: output channel o gets input channel o, starting over where the inputs end."""
     with torch.no_grad():
         conv.weight.zero_()
         if conv.bias is not None:
@@ -105,7 +105,7 @@ def test_ex7_alignment_agrees_with_loops(code):
 # --- 8: FRM -----------------------------------------------------------------------------------------------------------
 
 class Stub(nn.Module):
-    """In the place of SA or Eq. 9: twice the low frequencies, and the prior's first channel where there is a prior."""
+    """Stands in for SA or Eq. 9: twice the low frequencies, plus the prior's first channel where there is a prior."""
 
     def forward(self, F_low, z=None):
         return 2 * F_low if z is None else 2 * F_low + z[:, :1]

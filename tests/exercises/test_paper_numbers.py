@@ -23,7 +23,7 @@ CODE = sorted({*ROOT.glob("*.py"), *(path for room in ("brackets", "beyond", "ev
 
 
 def marked(path):
-    """The values that stand on a line with a tag [paper: ...], and what the tag cites. Returns: {name: (value, citation)}."""
+    """Finds the values on lines with a tag [paper: ...], and what the tag cites. Returns: {name: (value, citation)}."""
     text, found = path.read_text(encoding="utf-8"), {}
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, (ast.Constant, ast.Tuple)):
@@ -40,7 +40,7 @@ def test_every_number_marked_as_the_paper_s_is_the_paper_s():
 
 
 def test_no_tag_of_a_value_is_overlooked():
-    """Tags that stand in docstrings are about a place, not a number. All others belong to a value of the table."""
+    """Tags in docstrings are about a place, not a number. All others belong to a value of the table."""
     for path in CODE:
         lines = [line for line in path.read_text(encoding="utf-8").split("\n") if re.search(r"#.*\[paper: ", line)]
         examples = 1 if path.name == "common.py" else 0             # its header shows how a config is written

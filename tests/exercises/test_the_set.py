@@ -28,7 +28,7 @@ def copy_of_the_files(folder):
 
 
 def cases(test):
-    """The parameters of a test, as pytest would give them: a list of dicts."""
+    """Returns the parameters of a test as pytest would pass them: a list of dicts."""
     made = [{}]
     for mark in (mark for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"):
         names, rows = mark.args
@@ -49,7 +49,7 @@ def fails(test, code):
 
 
 def failed_exercises(code, among=None):
-    """The numbers of the exercises that some code fails."""
+    """Returns the numbers of the exercises that some code fails."""
     numbered = [(int(name.split("_")[1].removeprefix("ex")), test) for name, test in GRADING]
     return {number for number, test in numbered if number in (among or range(100)) and fails(test, code)}
 
@@ -90,7 +90,7 @@ def test_each_of_three_wrong_answers_fails_its_exercise(number, tmp_path):
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """The project without its pictures and weights."""
+    """Copies the project without its pictures and weights."""
     folder, unneeded = tmp_path_factory.mktemp("bugs") / "project", ("weights", "examples", "docs", "runs", "results", "data")
     shutil.copytree(ROOT, folder, ignore=lambda at, names: {name for name in names if name.startswith(".") or (name in unneeded and Path(at) == ROOT)})
     return folder

@@ -1,4 +1,4 @@
-"""The code that the exercises grade, and how a result of it is compared with the wanted one: side by side, from the first place that differs."""
+"""The code that the exercises grade, and how its results are compared with the wanted ones: side by side, from the first place that differs."""
 
 import importlib
 import math
@@ -14,13 +14,13 @@ WIDTH = 6       # values of a row that are shown
 
 
 def load_code():
-    """The paper's files as modules: code.data, code.dhrnet, ..."""
+    """Loads the paper's files as modules: code.data, code.dhrnet, ..."""
     return SimpleNamespace(**{name: importlib.import_module(name) for name in FILES})
 
 
 @contextmanager
 def modules_of(folder, mine):
-    """Imports come from another copy of the project inside. mine: function (module) -> whether the module is of this project."""
+    """Makes imports within it come from another copy of the project. mine: function (module) -> whether the module belongs to this project."""
     before = {name: module for name, module in sys.modules.items() if mine(name, module)}
     for name in before:
         del sys.modules[name]
@@ -36,13 +36,13 @@ def modules_of(folder, mine):
 
 
 def load_code_of(folder):
-    """The paper's files of another folder, as load_code gives them."""
+    """Loads the paper's files from another folder, as load_code does."""
     with modules_of(folder, lambda name, module: name in FILES):
         return load_code()
 
 
 def same(what, yours, wanted, tolerance=1e-5):
-    """Fails unless two tensors agree, with yours beside wanted and the first place where they differ. wanted: anything that makes a tensor."""
+    """Fails unless two tensors agree, and shows yours beside wanted and the first place where they differ. wanted: anything that makes a tensor."""
     wanted = torch.as_tensor(wanted).detach().double()
     if not isinstance(yours, torch.Tensor):
         pytest.fail(f"{what}: yours is {type(yours).__name__}, wanted is a tensor of shape {tuple(wanted.shape)}", pytrace=False)
@@ -65,6 +65,6 @@ def same(what, yours, wanted, tolerance=1e-5):
 
 
 def holds(what, true):
-    """Fails with a sentence of what should be."""
+    """Fails unless `true`, with a sentence that says what should hold."""
     if not true:
         pytest.fail(what, pytrace=False)

@@ -19,7 +19,7 @@ def test_the_error_of_the_light_is_measured_on_what_the_reference_exposes_well()
     assert abs(median) < 1e-5 and rest < 1e-5
     median, rest = light_error(exact(hdr, ev), ev, hdr / 2 ** 0.3)
     assert median == pytest.approx(0.3, abs=1e-4) and rest < 1e-4
-    halves = hdr * torch.where(torch.arange(32) < 16, 1.0, 2 ** -0.4)           # one half of the image is off by 0.4 stops: all blocks are by 0.2 to the middle
+    halves = hdr * torch.where(torch.arange(32) < 16, 1.0, 2 ** -0.4)           # half of the image is off by 0.4 stops; the median is the other half's 0
     assert light_error(exact(hdr, ev), ev, halves)[1] == pytest.approx(0.4, abs=1e-3)
 
 

@@ -16,7 +16,7 @@ def shifted(dx, dy):
 
 
 def brightest(image):
-    """x, y of the largest value."""
+    """Returns x, y of the largest value."""
     y, x = np.unravel_index(image.argmax(), image.shape)
     return int(x), int(y)
 
@@ -129,7 +129,7 @@ def test_a_whole_scene_saturates_by_the_drawn_fraction():
 
 
 def develop(level, iso=400.0, read_noise=20.0, gains=(1.0, 1.0, 1.0), correlated=False):
-    """A grey card through the sensor: linear values (3, 256, 512), and the electrons of the sensor's white level."""
+    """Puts a grey card through the sensor. Returns: linear values (3, 256, 512), and the electrons of the sensor's white level."""
     card = np.full((3, 256, 512), level, np.float32)
     out = camera.sensor(np.random.default_rng(1), card, iso, read_noise, 0, gains, correlated, 30000.0)
     return np.float64(out), 30000.0 * 100 / iso
@@ -230,7 +230,7 @@ def test_jpeg_loses_more_at_low_quality_and_colours_where_they_are_subsampled():
 
 
 def card(config, seed, level=0.05, size=16):
-    """A grey card of that radiance in three photographs, 2 stops apart: ldr (3, 3, size, size), bits, stops of the misstatement."""
+    """Photographs a grey card three times, 2 stops apart. Returns: ldr (3, 3, size, size), bits, stops of the misstatement."""
     frames = np.full((3, 3, size, size), level, np.float32)
     return camera.photograph(np.random.default_rng(seed), frames, np.array([0, 2, 4], np.float32), config)
 

@@ -31,7 +31,7 @@ def same(a, b):
 
 
 def disagreement(item):
-    """Median difference of the short frame's and the reference's radiance in T, where neither is dark or saturated."""
+    """Returns the median difference in T between the radiance of short frame and reference, where neither is dark or saturated."""
     usable = ((item["ldr"][:2] > 0.1) & (item["ldr"][:2] < 0.95)).all(dim=0)
     H = T(radiance(item))
     return (H[0] - H[1])[usable].abs().median().item()
@@ -228,7 +228,7 @@ def test_validation_scenes_are_whole_photographs_of_which_the_drawn_fraction_sat
 
 
 def test_many_brackets_use_the_whole_range_of_radiance(hundred):
-    """Saturated parts of the reference reach up to where the shortest exposure clips: networks otherwise shy away from white."""
+    """Saturated parts of the reference reach up to where the shortest exposure clips. Otherwise networks shy away from white."""
     bright = [((item["hdr"].amax(0) > 0.5).float().mean() > 0.02).item() for item in hundred]
     assert 0.3 < np.mean(bright) < 0.7
 

@@ -18,7 +18,7 @@ from synthetic.rendered.things import at_rest, draw_motion, position
 
 
 def volume(mesh):
-    """Enclosed volume by the divergence theorem: positive only if the faces look outwards."""
+    """Computes the enclosed volume by the divergence theorem: positive only if the faces look outwards."""
     V, F, _ = mesh
     return np.einsum("ij,ij->i", V[F[:, 0]], np.cross(V[F[:, 1]], V[F[:, 2]])).sum() / 6
 
@@ -56,7 +56,7 @@ def test_a_tube_is_a_cylinder_that_faces_outwards_whatever_its_direction(end):
     end = np.array(end, float)
     V, F, UV = tube([0 * end, end / 2, end], 0.5, sides=60)
     assert area((V, F, UV)) == pytest.approx(2 * math.pi * 0.5 * 2, rel=0.01)
-    # About its middle, without lids: 2/3 of the volume, the lids' cones (2 times π r² times 1 over 3) being the rest.
+    # Measured about its middle and without lids: 2/3 of the volume. The lids' cones (2 times π r² times 1 over 3) are the rest.
     assert volume((V - end / 2, F, UV)) == pytest.approx(2 / 3 * math.pi * 0.25 * 2, rel=0.01)
 
 
@@ -109,7 +109,7 @@ def test_things_move_by_the_pixels_asked_for_between_neighbouring_frames(pixels,
     for seed in range(20):
         motion = draw_motion(np.random.default_rng(seed), (0.5, 6.0, 0.0), pixels, 6.0 / 300, 0.8, flying)
         before, now, after = (on_image(position(motion, tau), view, tau) for tau in (-1, 0, 1))
-        # The swerve changes each step by at most 0.15 a coordinate; moving in depth, up to a half of the step, changes the scale.
+        # The swerve changes each step by at most 0.15 per coordinate; moving in depth, by up to half of the step, changes the scale.
         assert 0.7 * pixels < np.linalg.norm(after - now) < 1.45 * pixels
         assert 0.7 * pixels < np.linalg.norm(now - before) < 1.45 * pixels
         assert abs(motion.spin) * 0.8 <= pixels * 6.0 / 300 + 1e-12
@@ -176,7 +176,7 @@ def test_pictures_are_albedos():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Small .hdr files: panoramas and photographs of either split (which one is a matter of the name alone)."""
+    """Makes small .hdr files: panoramas and photographs of either split (only the name decides which)."""
     for name, shape in (("abbey_1k", (8, 16)), ("autoshop_01_1k", (8, 16)), ("deep/chinese_garden_1k", (8, 16)), ("openexr_Desk", (8, 9))):
         write_image(tmp_path / f"{name}.hdr", np.ones((*shape, 3), np.float32))
     return tmp_path

@@ -15,7 +15,7 @@ from synthetic.sources import in_validation
 
 
 def directions(height):
-    """A panorama whose radiance is 2 + its own direction (right, down, forward): (height, 2 height, 3)."""
+    """Makes a panorama whose radiance is 2 + its own direction (right, down, forward): (height, 2 height, 3)."""
     latitude = ((np.arange(height) + 0.5) / height - 0.5)[:, None] * math.pi
     longitude = ((np.arange(2 * height) + 0.5) / (2 * height))[None, :] * 2 * math.pi
     down = np.sin(latitude) + 0 * longitude
@@ -54,7 +54,7 @@ def test_views_of_a_photograph_are_crops_of_it(tmp_path):
     for seed in range(8):
         view, _ = sources.photographed_view(np.random.default_rng(seed), (path, 120, 150), 30, 40)
         step = np.diff(view[1].mean(1)).mean()
-        assert abs(step - round(step)) < 0.05 and 1 <= round(step) <= 3  # 120 / 30 = 4 rows a pixel at most, 150 / 40 allows 3
+        assert abs(step - round(step)) < 0.05 and 1 <= round(step) <= 3  # 120 / 30 = 4 rows per pixel at most, 150 / 40 allows 3
         assert abs(abs(np.diff(view[0].mean(0)).mean()) - step) < 0.05
         assert view[1, 0, 0] >= 99.5 and view[0].max() <= 250.5
 

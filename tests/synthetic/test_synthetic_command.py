@@ -17,7 +17,7 @@ from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig, expo
 
 @pytest.fixture
 def command(monkeypatch):
-    """A function of words that runs `python -m synthetic` with them, in this process."""
+    """Returns a function that runs `python -m synthetic` with its words, in this process."""
     def run(*words):
         monkeypatch.setattr("sys.argv", ["synthetic", *map(str, words)])
         monkeypatch.delitem(sys.modules, "synthetic.__main__", raising=False)  # imported above; runpy would warn
@@ -57,7 +57,7 @@ def test_photographs_and_results_are_not_replaced_by_a_contact_sheet(command, tm
         command(*words, "--out", photograph)
     assert photograph.read_bytes() == before
     assert "1.png: is not of an earlier run and would be replaced; move it away, or choose another --out" in capsys.readouterr().err
-    for _ in range(2):                              # its own it replaces
+    for _ in range(2):                              # it replaces its own
         command(*words, "--out", tmp_path / "sheet.png")
 
 
