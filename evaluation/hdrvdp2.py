@@ -317,7 +317,7 @@ def all_bands(P, La, ppd, dtype):
 # --- what can be seen -------------------------------------------------------------------------------------------------
 
 def mutual_mask(pair):
-    """Returns the contrast that both images have around a pixel, which hides differences. pair: (2, O, h, w). Returns: (O, h, w) float64."""
+    """Computes the contrast that both images have around a pixel, which hides differences. pair: (2, O, h, w). Returns: (O, h, w) float64."""
     smaller = torch.minimum(pair[0].abs(), pair[1].abs()).double()
     return nnf.avg_pool2d(smaller, 3, stride=1, padding=1)                              # zeros beyond the border, divided by 9 there too
 

@@ -23,7 +23,7 @@ RANGE, K1, K2 = 255.0, 0.01, 0.03
 
 
 def _blur(x):
-    """Returns the Gaussian mean around each pixel whose window lies inside the image. x: (1, 1, H, W). Returns: (1, 1, H - 10, W - 10)."""
+    """Computes the Gaussian mean around each pixel whose window lies inside the image. x: (1, 1, H, W). Returns: (1, 1, H - 10, W - 10)."""
     k = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
     weight = torch.exp(-k ** 2 / (2 * SIGMA ** 2))
     weight = weight / weight.sum()

@@ -230,7 +230,7 @@ def table3_runs(config, device, dtype):
 
 @torch.no_grad()
 def time_diffusion(model, sample, S, seed, device, dtype):
-    """Returns the seconds of what Table 4 times: the condition net and S DDIM steps, with the frames already on the device."""
+    """Times what Table 4 times: the condition net and S DDIM steps, with the frames already on the device. Returns: seconds."""
     X = network_input(pad_to_multiple(sample["ldr"])[None], sample["ev"][None]).to(device)
     start = timer()                     # after the device has finished its earlier work
     with autocast(device, dtype):

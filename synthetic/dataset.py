@@ -294,7 +294,7 @@ class SyntheticBrackets(torch.utils.data.Dataset):
 
 
 def validation_set(size, count, hdr_dir=None, rendered_dir=None):
-    """Returns the scenes that validate training: whole photographs, made from files that no training bracket uses.
+    """Opens the scenes that validate training: whole photographs, made from files that no training bracket uses.
 
     Objects move in each of them, because without motion there is nothing to deghost. The camera moves as well, in renders on a
     path of its own, and frames are left as taken. Exposure steps are 2 or 3 stops, so that scores can be compared with earlier ones.

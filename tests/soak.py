@@ -66,9 +66,9 @@ def kills(folder, count, seed=0):
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
                 survived += 1
-            if (out / "last.pt").exists():                          # whatever the moment was, it loads
+            if (out / "last.pt").exists():                          # it loads, whenever the kill came
                 resumed += 0 < load_checkpoint(out / "last.pt")["step"] < 40
-            if process.returncode == 0:                             # the next run begins anew
+            if process.returncode == 0:                             # the next run starts over
                 compare(folder / stage, out)
                 out.rename(folder / f"{stage}_done_{finished}")
         out = folder / f"{stage}_cut"

@@ -32,7 +32,7 @@ PARTS = ["network input", "condition net", "all steps", "alignment", "block 1", 
 
 
 class Hand:
-    """A clock that stands still until somebody moves it."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self, monkeypatch):
         self.now = 0.0
