@@ -261,7 +261,7 @@ def test_two_files_suffice_to_use_it_elsewhere(tmp_path):
 
 def test_missing_data_file_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(vdp, "__file__", str(tmp_path / "hdrvdp2.py"))
-    with pytest.raises(FileNotFoundError, match=r"hdrvdp2\.json: no such file; .*copy both"):
+    with pytest.raises(FileNotFoundError, match=r"hdrvdp2\.json: no such file; copy it next to hdrvdp2\.py"):
         vdp._constants.__wrapped__()
 
 
