@@ -178,7 +178,7 @@ def test_errors_are_of_few_kinds_and_each_has_its_sentence(tmp_path):
             files.read_image(tmp_path / name)
 
 
-@pytest.mark.parametrize("code, sentence", [(errno.EACCES, "may not be opened; allow it to be read"), (errno.EIO, "not be read from the disk .*; try again")])
+@pytest.mark.parametrize("code, sentence", [(errno.EACCES, "may not be opened; allow it to be read"), (errno.EIO, "could not be read from the disk ")])
 def test_a_file_that_the_system_does_not_give_is_not_said_to_be_a_bad_image(tmp_path, monkeypatch, code, sentence):
     def refuse(*_):
         raise OSError(code, os.strerror(code))

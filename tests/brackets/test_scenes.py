@@ -179,8 +179,8 @@ def bracket_of(folder, stops, exposures=None):
 
 
 @pytest.mark.parametrize("exposures, why, cure", [
-    (None, "no time in the EXIF of a.png", "write exposure.txt"), ("0 0 0", "0, 0, 0 in exposure.txt are not 0.1 stops apart", "correct exposure.txt"),
-    ("250 60 15", "and within 20 (shutter speeds are written 1/250s)", "correct exposure.txt")])
+    (None, "no time in the EXIF of a.png", "write exposure.txt"), ("0 0 0", "0, 0, 0 in exposure.txt are not at least 0.1 stops apart", "correct exposure.txt"),
+    ("250 60 15", "and within 20 stops (shutter speeds are written 1/250s)", "correct exposure.txt")])
 def test_exposures_that_are_missing_or_absurd_are_estimated_and_a_line_says_so(tmp_path, capsys, exposures, why, cure):
     sample = load_scene(bracket_of(tmp_path, (4, 0, 2), exposures))        # in any order, which the frames themselves show
     assert (sample["ev"] - torch.tensor([0.0, 2.0, 4.0])).abs().max() < 0.15
