@@ -160,7 +160,7 @@ def cosines(QK, N, heads=1):
     """Computes the cosine of the angle between each channel of Q and each of K, over the pixels: normalize(Q) normalize(K)^T.
 
     QK: (B, N + M, h, w), the N channels of Q and the M of K. Returns: (B, heads, N / heads, M / heads) float32. The products of all
-    pairs of channels are summed first. Their diagonal has the lengths, so no normalised map is ever made. Rows of a strip are summed
+    pairs of channels are summed first. Their diagonal has the squared lengths, so no normalised map is made. Rows of a strip are summed
     in QK's own precision, strips in float32; without strips (training, GPU), everything is summed in float32.
     """
     rows = strip_rows(QK)
