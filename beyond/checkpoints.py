@@ -1,6 +1,6 @@
-"""Checkpoints: plain dicts, numbers and tensors. A file is checked before anything is built from it, and no code in it is run.
+"""Reads and writes checkpoints: plain dicts, numbers and tensors. A file is checked before anything is built from it, and no code in it is run.
 
-PyTorch writes a zip archive with a checksum for each tensor, but does not look at the checksums when it reads. This file does.
+PyTorch writes a zip archive with a checksum for each tensor, but does not check them when it reads. This file does.
 """
 
 import io
@@ -14,7 +14,7 @@ from brackets.kinds import instead_of
 from common import write_atomically
 
 REQUIRED, OPTIONAL = {"variant": str, "config": dict, "model": dict}, {"correct": bool, "lpenet": dict, "training": dict, "step": int}
-FLOATS = torch.float32, torch.float16, torch.bfloat16, torch.float64        # what a network's tensors may be
+FLOATS = torch.float32, torch.float16, torch.bfloat16, torch.float64        # types that a network's tensors may have
 
 
 def save_checkpoint(path, checkpoint):
@@ -39,7 +39,7 @@ def load_checkpoint(path):
     """Reads a checkpoint onto the CPU.
 
     Returns: the dict that save_checkpoint was given.
-    Raises: FileNotFoundError; ValueError when the file is damaged, or not such a checkpoint.
+    Raises: FileNotFoundError; ValueError if the file is damaged or is not such a checkpoint.
     """
     path = Path(path)
     if not path.is_file():
@@ -51,7 +51,7 @@ def load_checkpoint(path):
         raise
     except ValueError as error:
         raise error if str(path) in str(error) else ValueError(f"{path}: not a readable checkpoint ({error}); use another file") from None
-    except Exception as error:   # zipfile and torch.load raise a dozen kinds for a broken file; all mean the same to a user
+    except Exception as error:   # zipfile and torch.load raise a dozen kinds of error for a broken file; all mean the same to a user
         raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}); it may be truncated, copy it again") from None
     missing = sorted(set(REQUIRED) - set(checkpoint if isinstance(checkpoint, dict) else {}))
     if missing:
@@ -71,7 +71,7 @@ def load_checkpoint(path):
 
 
 def _are_settings(value, depth=0):
-    """Whether a value is plain, or a dict, list or tuple of plain ones, within each other no deeper than settings are."""
+    """Whether a value is plain, or a dict, list or tuple of such values, nested no deeper than settings are."""
     if isinstance(value, (dict, list, tuple)):
         return depth < 9 and all(_are_settings(part, depth + 1) for part in (value.values() if isinstance(value, dict) else value))
     return value is None or isinstance(value, (str, int, float))
@@ -83,15 +83,15 @@ def _are_steps(steps):
 
 
 def _shown(value):
-    """Any value on one line, cut off."""
+    """Shows any value on one line, cut off."""
     return " ".join(repr(value).split())[:60]
 
 
 def check_run(saved, parts, whole, path):
-    """Looks at the plain values that a run goes on from.
+    """Checks the plain values that a run continues from.
 
-    saved: checkpoint; parts: names of what else it must hold; whole: names of its whole numbers beside "step"; path: of the file, for the message.
-    Returns: the settings of the run, as of flags_of. Raises: ValueError where one is missing or is not what such a value can be.
+    saved: checkpoint; parts: names of what else it must hold; whole: names of its whole numbers besides "step"; path: of the file, for the message.
+    Returns: the settings of the run, as from flags_of. Raises: ValueError if a value is missing or impossible.
     """
     for name in ("training", "step", "best", *parts):
         if name not in saved:
@@ -99,17 +99,17 @@ def check_run(saved, parts, whole, path):
     for name, value in {**{name: saved.get(name, 0) for name in whole}, "step": saved["step"], "best": saved["best"]}.items():
         kind, least = (float, -math.inf) if name == "best" else (int, 0)
         if type(value) is not kind or not least <= value < 2 ** 31:
-            raise ValueError(f"{path}: its {name} is {_shown(value)}, with which no run can go on; start from it with --init")
+            raise ValueError(f"{path}: its {name} is {_shown(value)}, from which no run can continue; start from it with --init")
     return flags_of(saved["training"])
 
 
 def _is_plain(tensor):
-    """Whether a tensor holds floating-point numbers one beside the other, in memory: not sparse, nested, quantised, integer, complex or without values."""
+    """Whether a tensor holds plain floating-point numbers in memory: not sparse, nested, quantised, integer, complex or without values."""
     return tensor.dtype in FLOATS and tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
 
 
 def check_fit(module, state, path):
-    """Compares a state dict with the network that is to take it, which may be on the meta device. path: of the file, for the message.
+    """Compares a state dict with the network that is to load it, which may be on the meta device. path: of the file, for the message.
 
     Raises: ValueError that names the first tensor that is missing, left over, of another kind or shape, or not finite.
     """
@@ -142,21 +142,21 @@ def fill(module, state, path):
 
 
 def _fill_adam(optimiser, state):
-    """Takes up what Adam keeps of its parameters. Its rates are the run's own. Raises: ValueError, KeyError and the like where it does not fit."""
+    """Loads what Adam keeps for each parameter. The learning rates stay the run's own. Raises: ValueError, KeyError and the like if it does not fit."""
     parameters = dict(enumerate(parameter for group in optimiser.param_groups for parameter in group["params"]))
     for number, moments in state["state"].items():
         shape = parameters[number].shape
         if moments.keys() != {"step", "exp_avg", "exp_avg_sq"}:
-            raise ValueError(f"of parameter {number} it keeps {', '.join(map(str, moments)) or 'nothing'}")
+            raise ValueError(f"for parameter {number} it keeps {', '.join(map(str, moments)) or 'nothing'}")
         for name, value in moments.items():
             fits = isinstance(value, torch.Tensor) and _is_plain(value) and value.shape == (() if name == "step" else shape) and bool(value.isfinite().all())
             if not fits or value.untyped_storage().nbytes() < value.numel() * value.element_size() or (name != "exp_avg" and (value < 0).any()):
-                raise ValueError(f"{name} of parameter {number} is no such tensor as Adam keeps")
+                raise ValueError(f"{name} of parameter {number} is not a tensor that Adam keeps")
     optimiser.load_state_dict({"state": state["state"], "param_groups": optimiser.state_dict()["param_groups"]})
 
 
 def _fill_scaler(scaler, state):
-    """Takes up the scale of float16; the state is empty unless the run was in float16. Raises: as _fill_adam."""
+    """Loads the loss scale of float16; the state is empty unless the run was in float16. Raises: as _fill_adam."""
     changing = {name: state[name] for name in ("scale", "_growth_tracker")} if state != {} else {}
     if changing and not (type(changing["scale"]) is float and 0 < changing["scale"] < math.inf and type(changing["_growth_tracker"]) is int):
         raise ValueError(f"its scale is {_shown(changing)}")
@@ -165,7 +165,7 @@ def _fill_scaler(scaler, state):
 
 
 def fill_parts(parts, saved, path):
-    """Loads what a run goes on with. parts: {name: network, Adam or scaler}; saved: checkpoint. Raises: ValueError as check_fit."""
+    """Loads what a run continues with. parts: {name: network, Adam or scaler}; saved: checkpoint. Raises: ValueError as check_fit."""
     for name, part in parts.items():
         if isinstance(part, torch.nn.Module):
             fill(part, saved[name], path)
@@ -174,12 +174,12 @@ def fill_parts(parts, saved, path):
             (_fill_adam if isinstance(part, torch.optim.Optimizer) else _fill_scaler)(part, saved[name])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise ValueError(f"{path}: its {name} does not fit ({type(error).__name__}: {error}); start from it with --init") from None
-    if saved["step"] and saved["scaler"] == {} and not parts["optimiser"].state:        # in float16 the first steps may leave the optimiser out
+    if saved["step"] and saved["scaler"] == {} and not parts["optimiser"].state:        # in float16 the first steps may skip the optimiser
         raise ValueError(f"{path}: its optimiser has not taken the run's {saved['step']} steps; start from it with --init")
 
 
 def flags_of(config):
-    """The settings of a script, groups flattened, as {field's name: value}. config: what asdict made of its dataclass."""
+    """Flattens the settings of a script to {field's name: value}. config: what asdict made of its dataclass."""
     flat = {}
     for name, value in config.items():
         flat.update(flags_of(value) if isinstance(value, dict) else {name: value})

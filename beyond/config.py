@@ -1,4 +1,4 @@
-"""The settings of all that departs from the paper in training, and how the settings of a run are printed."""
+"""The settings for everything in training that departs from the paper, and how the settings of a run are printed."""
 
 from dataclasses import asdict, dataclass
 
@@ -8,7 +8,7 @@ from common import Decay, Weight, Whole
 
 @dataclass
 class BeyondConfig:
-    """Beyond the paper: what departs from it. Everything here is off by default, and the run is the paper's."""
+    """Beyond the paper: what departs from it. Everything here is off by default, so the run is the paper's."""
     align: bool = False             # prepare the frames in training and validation: registration, tone curve, optical flow [departs D6, D9, D10]
     correct: bool = False           # Eq. 10 corrects a merge of the frames, and is weighed against them, pixel by pixel [departs D8]
     cosine: Whole = 0               # steps over which the learning rate rises; a cosine then takes it to 0, in place of --decay [departs D12]; 0: off
@@ -23,6 +23,6 @@ class BeyondConfig:
 
 
 def describe(config):
-    """The configuration as lines of `name = value`, printed at the start of each run."""
+    """Formats the configuration as lines of name and value, printed at the start of each run."""
     words = lambda value: "  ".join(f"{key}={inner}" for key, inner in value.items()) if isinstance(value, dict) else value
     return "\n".join(f"  {name:<14} {words(value)}" for name, value in asdict(config).items())

@@ -1,13 +1,13 @@
-"""D8, no part of the paper: the result is made of what the frames show, and Eq. 10 corrects a merge of them instead of painting the image anew.
+"""D8, not part of the paper: the result is made of what the frames show, and Eq. 10 corrects a merge of them instead of painting the image anew.
 
-A plain merge of aligned frames is right almost everywhere. So Eq. 10 gives what the merge lacks, after T, where the loss is measured:
-    T(Ĥ_10) = T(H_merge) + Conv3x3(DHRNet(X_i, z)), cut to [0, 1]
-And what a frame shows well need not pass through the features at all: each pixel p of the result is a weighted mean of what the three frames show
+A plain merge of aligned frames is right almost everywhere. So Eq. 10 adds what the merge lacks, after T, where the loss is measured:
+    T(Ĥ_10) = T(H_merge) + Conv3x3(DHRNet(X_i, z)), clipped to [0, 1]
+What a frame shows well need not pass through the features at all: each pixel p of the result is a weighted mean of what the three frames show
 at p and at 16 places d around it, and of Ĥ_10:
     Ĥ(p) = (Σ_i,d e^(s_i,d) w_i(p + d) H_i(p + d) + e^(s_10) Ĥ_10(p)) / (Σ_i,d e^(s_i,d) w_i(p + d) + e^(s_10))
-w_i are the merge's weights, each channel's own. The 52 scores s are the same for all channels; two convolutions compute them from the features and from what
-the frames and Ĥ_10 show at p. Far places let the network average noise away where nothing has contours, and take a little to the side what the
-alignment has misplaced.
+w_i are the merge's weights, separate for each channel. The 52 scores s are the same for all channels; two convolutions compute them from the features and
+from what the frames and Ĥ_10 show at p. The places around p let the network average noise away where there are no contours, and fetch what the
+alignment has misplaced a little.
 Sources: residual learning of [DnCNN, Zhang et al. 2017]; the weights of [Kalantari 2017]; kernels for each pixel of [KPN, Mildenhall et al. 2018].
 """
 
@@ -20,7 +20,7 @@ from data import T, T_inverse
 from dhrnet import DHRNet
 
 LEAST = 1e-3        # a frame's weight where the merge gives it none: the network may still choose it
-REACH = 3           # of the farther ring, pixels
+REACH = 3           # distance of the farther ring, pixels
 AROUND = [(y * far, x * far) for far in (1, REACH) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 PLACES = [(0, 0), *AROUND]      # d, rows and columns
 AT_FIRST = -5.0     # score of the places around a pixel before training: all of them together weigh a tenth of the pixel itself
@@ -32,7 +32,7 @@ class Blend(nn.Module):
     def __init__(self, channels):
         super().__init__()
         self.compare = nn.Conv2d(channels + 12, channels, 3, padding=1)
-        self.weigh = nn.Conv2d(channels, 3 * len(PLACES) + 1, 3, padding=1)         # scores place by place, each of three frames; the last is Eq. 10's
+        self.weigh = nn.Conv2d(channels, 3 * len(PLACES) + 1, 3, padding=1)         # scores place by place, three frames each; the last is Eq. 10's
         nn.init.zeros_(self.weigh.weight)
         nn.init.zeros_(self.weigh.bias)
         nn.init.constant_(self.weigh.bias[3:-1], AT_FIRST)
@@ -40,7 +40,7 @@ class Blend(nn.Module):
     def forward(self, F, H_frames, weights, hdr_hat):
         """F: (B, C, H, W) features; H_frames: (B, 3, 3, H, W), H_1 to H_3, linear; weights: of the merge, like H_frames; hdr_hat: (B, 3, H, W) of Eq. 10.
 
-        Returns: (B, 3, H, W), about half of the merge and half of Eq. 10 before any training.
+        Returns: (B, 3, H, W); before any training, about half merge and half Eq. 10.
         """
         seen = torch.cat([F, T(torch.cat([H_frames, hdr_hat[:, None]], dim=1)).flatten(1, 2)], dim=1)
         scores = self.weigh(nnf.leaky_relu(self.compare(seen)))
@@ -73,7 +73,7 @@ class CorrectingDHRNet(DHRNet):
 
 
 def add_correction(model):
-    """Has the DHRNet of a Stage1 or Stage2 correct a merge, unless it does already. Call it before speed_up. Returns: the model."""
+    """Makes the DHRNet of a Stage1 or Stage2 correct a merge, unless it already does. Call it before speed_up. Returns: the model."""
     dhrnet = model.dhrnet
     if not isinstance(dhrnet, CorrectingDHRNet):
         dhrnet.__class__, dhrnet.blend = CorrectingDHRNet, Blend(dhrnet.out.in_channels)

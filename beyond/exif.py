@@ -1,7 +1,7 @@
-"""EXIF and colour profile of a result: what the reference photograph says about when, with what and how it was taken, and about its colours.
+"""Makes the EXIF and colour profile of a result: what the reference photograph says about when, with what and how it was taken, and its colours.
 
-Left out are the orientation and the size, which no longer hold, the thumbnail and the maker's notes, and what says who and where somebody is:
-GPS, serial numbers and comments. `exiftool -TagsFromFile PHOTO -gps:all NAME.jpg` adds the place.
+It leaves out the orientation and the size, which no longer apply, the thumbnail and the maker's notes. For privacy it leaves out GPS, serial numbers
+and comments, too; artist and copyright stay. `exiftool -TagsFromFile PHOTO -gps:all NAME.jpg` adds the place.
 """
 
 import io
@@ -42,7 +42,7 @@ def exif_of(path):
 
 
 def profile_of(path):
-    """The colour profile of a photograph, if it is one of PROFILES, as phones and cameras write them. path: of any kind of image.
+    """Reads the colour profile of a photograph, if it is one of PROFILES, as phones and cameras write them. path: of any kind of image.
 
     The network leaves primaries as they are, so the result has the photograph's. Returns: bytes; b"" for sRGB, other profiles and none.
     """
@@ -58,8 +58,8 @@ def profile_of(path):
 
 
 def exif_for_result(path, width, height, profile=b""):
-    """EXIF for a result. path: of the reference photograph; profile: of profile_of. Returns: bytes of the segment, with the mark of marks.py."""
-    for taken in (exif_of(path), Image.Exif()):         # without the photograph's, if it has values that do not fit their tags
+    """Makes the EXIF of a result. path: of the reference photograph; profile: of profile_of. Returns: bytes of the segment, with the mark of marks.py."""
+    for taken in (exif_of(path), Image.Exif()):         # the empty one, if the photograph has values that do not fit their tags
         exif, details = Image.Exif(), taken.get_ifd(EXIF_IFD)
         for tag in KEPT:
             if tag in taken:
@@ -69,6 +69,6 @@ def exif_for_result(path, width, height, profile=b""):
         exif.get_ifd(EXIF_IFD).update({COLOUR_SPACE: OTHER if profile else SRGB, WIDTH: width, HEIGHT: height})
         try:
             return exif.tobytes()
-        except Exception:                               # of many kinds, from the packing of each value
+        except Exception:                               # many kinds of error, from packing each value
             continue
     raise AssertionError("EXIF without the photograph's always fits")

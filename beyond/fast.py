@@ -1,18 +1,18 @@
 """The fast path of the networks on a CPU. speed_up(model) gives each module a fast form, which computes the same; tests compare both.
 
-The paper's files compute every formula as it is printed. At 1000x1500 one feature map of the paper's network has 180 MB in bfloat16, and the
-processor waits for memory most of the time. Five measures against that:
+The paper's files compute every formula as it is printed. At 1000x1500, one feature map of the paper's network takes 180 MB in bfloat16, and the
+processor waits for memory most of the time. Five measures help:
 
     row strips          Convolutions are local: rows r .. r + n of their result need rows r - halo .. r + n + halo of their input and no
                         others. by_strips runs a local function on some rows at a time. Its intermediate maps stay in the cache, and only
-                        the result goes to main memory. The result is that of the whole map: rows that saw the edge of a strip instead
+                        the result goes to main memory. The result equals that of the whole map: rows that saw the edge of a strip instead
                         of the image's own are cut off. Training, GPUs and batches run the function once, on the whole map.
     no concatenation    A 1x1 convolution of a concatenation is the sum of one convolution for each part (FRM).
-    one product         Cosines of channels come from one matrix of all their products. No normalised map is made (MDTA, cross-attention).
+    one product         Cosines between channels come from one matrix of all their products. No normalised map is made (MDTA, cross-attention).
     a mean of means     Pooling by four first is ten times as fast as one mean over the image (channel attention).
     kept memory         The C library keeps freed memory for the next map (keep_memory). Fresh pages cost as much as several passes over them.
 
-The fast forms are subclasses that add no parameters, so a model changes its form by changing the classes of its modules.
+The fast forms are subclasses that add no parameters, so changing the classes of its modules is all that a model needs.
 """
 
 import ctypes
@@ -34,7 +34,7 @@ STRIP_BYTES = 32 * 2 ** 20       # of the widest map inside a strip
 
 
 def strip_rows(*maps, channels=None):
-    """Rows of a strip of (B, ..., H, W) maps, counted in the lowest; all rows where strips do not pay. channels: see by_strips."""
+    """Returns the rows in a strip of (B, ..., H, W) maps, counted in the lowest map; all rows if strips do not pay. channels: see by_strips."""
     height, x = min(x.shape[-2] for x in maps), maps[0]
     if torch.is_grad_enabled() or x.device.type != "cpu" or len(x) > 1:
         return height
@@ -47,13 +47,13 @@ def by_strips(f, *maps, halo, shrink=1, plus=None, channels=None, out=None):
     """Evaluates a local function of feature maps strip by strip. Returns: f(*maps), or f(*maps) + plus.
 
     f: function of maps (1, ..., H_i, W_i) to one map (1, C, H, W), whose row r depends on rows r - halo .. r + halo of the inputs
-        and, at the border of the image, on nothing that zero padding or repetition would not give. Heights are multiples of the
-        lowest map's, and halo counts its rows.
+        and, beyond the border of the image, only on zero padding or repetition. Heights are multiples of the lowest map's, and halo
+        counts its rows.
     plus: a map like the result: the skip connection around f.
-    shrink: how much lower than the lowest map the result is; halo counts the result's rows then.
+    shrink: how much lower than the lowest map the result is; halo then counts the result's rows.
     channels: of the widest intermediate map inside f; by default those of the first input.
-    out: a map like the result that takes it. It may be `plus`, or an input of which f reads row r alone for row r. Where no strips are
-        needed, and so in training, it keeps its values.
+    out: a map like the result, to write it into. It may be `plus`, or an input of which f reads only row r for row r. If no strips are
+        needed, as in training, it keeps its values.
     """
     height, rows = min(x.shape[-2] for x in maps) // shrink, max(strip_rows(*maps, channels=channels) // shrink, 1)
     if rows >= height:
@@ -75,12 +75,12 @@ def by_strips(f, *maps, halo, shrink=1, plus=None, channels=None, out=None):
 
 
 def _libc(name):
-    """A function of the C library, where it is glibc; else None."""
+    """Returns a function of the C library if that is glibc; else None."""
     return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
 
 
 def keep_memory(largest=2 ** 30):
-    """Asks the C library to keep freed memory for the next map instead of giving it back, where it is glibc; else does nothing.
+    """Asks the C library, if it is glibc, to keep freed memory for the next map instead of giving it back; else does nothing.
 
     Fresh pages cost as much as several passes over them. largest: bytes; larger blocks go back at once, and leave no holes.
     """
@@ -92,7 +92,7 @@ def keep_memory(largest=2 ** 30):
 
 
 def give_back_memory():
-    """Returns what was kept to the system, where the C library is glibc; else does nothing. For when maps of other sizes follow."""
+    """Gives the kept memory back to the system, if the C library is glibc; else does nothing. Call it before maps of other sizes."""
     malloc_trim = _libc("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(0)
@@ -128,7 +128,7 @@ class FastConditionNet(ConditionNet):
         return by_strips(super().forward, X, halo=self.halo(), shrink=self.unshuffle)
 
     def from_frames(self, ldr, ev):
-        """D from the frames, without X_i of the whole image, which takes 72 bytes per pixel. ldr: (1, 3, 3, H, W), ev: (1, 3), as in data.py."""
+        """Computes D from the frames, without X_i of the whole image, which takes 72 bytes per pixel. ldr: (1, 3, 3, H, W), ev: (1, 3), as in data.py."""
         return by_strips(lambda ldr: super(FastConditionNet, self).forward(network_input(ldr, ev)), ldr, halo=self.halo(), shrink=self.unshuffle)
 
 
@@ -145,10 +145,10 @@ class FastTimeResidualBlock(TimeResidualBlock):
 class SteadyConv2d(nn.Conv2d):
     """A convolution of stride 2 that computes narrow maps in float32.
 
-    In bfloat16, oneDNN's reads memory that was never written where the map is 1 or 2 wide, on some processors: images up to 16 pixels wide had
-    other bits from run to run, or nan.
+    On some processors, oneDNN's bfloat16 convolution reads memory that was never written if the map is 1 or 2 pixels wide: for images up to 16
+    pixels wide, the bits changed from run to run, or were nan.
     """
-    NARROW = 4      # pixels, for safety's sake
+    NARROW = 4      # pixels, with a margin for safety
 
     def forward(self, x):
         """As the plain form."""
@@ -157,11 +157,11 @@ class SteadyConv2d(nn.Conv2d):
 
 
 def cosines(QK, N, heads=1):
-    """Cosine of the angle between each channel of Q and each of K, over the pixels: normalize(Q) normalize(K)^T.
+    """Computes the cosine of the angle between each channel of Q and each of K, over the pixels: normalize(Q) normalize(K)^T.
 
-    QK: (B, N + M, h, w), the N channels of Q and the M of K. Returns: (B, heads, N / heads, M / heads) float32. All products of two
-    channels are summed first, and the lengths are on their diagonal: no normalised map is ever made. Rows of a strip are summed
-    in QK's own precision, strips in float32; where there are no strips (training, GPU) all of it in float32.
+    QK: (B, N + M, h, w), the N channels of Q and the M of K. Returns: (B, heads, N / heads, M / heads) float32. The products of all
+    pairs of channels are summed first. Their diagonal has the squared lengths, so no normalised map is made. Rows of a strip are summed
+    in QK's own precision, strips in float32; without strips (training, GPU), everything is summed in float32.
     """
     rows = strip_rows(QK)
     with torch.autocast(QK.device.type, enabled=False):
@@ -176,7 +176,7 @@ def cosines(QK, N, heads=1):
 
 
 def mix_channels(A, V):
-    """A V, head by head: each channel of the result is a mixture of V's. A: (B, heads, c, d), V: (B, heads * d, h, w).
+    """Computes A V, head by head: each channel of the result is a mixture of V's. A: (B, heads, c, d), V: (B, heads * d, h, w).
 
     Returns: (B, heads * c, h, w). For a single image it is a 1x1 convolution, which keeps the layout of V in memory.
     """
@@ -187,7 +187,7 @@ def mix_channels(A, V):
 
 
 def _update_by_gdfn(F, norm, gdfn):
-    """F + GDFN(norm(F)) in strips."""
+    """Computes F + GDFN(norm(F)) in strips."""
     return by_strips(lambda F: gdfn(norm(F)), F, halo=1, plus=F, channels=gdfn.inward[0].out_channels)
 
 
@@ -256,7 +256,7 @@ class FastFRM(FRM):
 
 
 class FastPIM(FastFRM, PIM):
-    """The PIM, likewise."""
+    """The PIM in the same way."""
 
 
 class FastDHRNet(DHRNet):
@@ -283,7 +283,7 @@ FAST = {ResidualBlock: FastResidualBlock, AlignmentModule: FastAlignmentModule, 
 
 
 def speed_up(model):
-    """Gives each module of a model its fast form, in place. Weights, gradients and results stay. Returns: the model."""
+    """Gives each module of a model its fast form, in place. Weights, gradients and results stay the same. Returns: the model."""
     for module in model.modules():
         strided = type(module) is nn.Conv2d and module.stride != (1, 1)
         module.__class__ = SteadyConv2d if strided else FAST.get(type(module), type(module))

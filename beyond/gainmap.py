@@ -1,15 +1,15 @@
-"""A gain-map JPEG: a usual JPEG for every viewer, and beside it in the file a map of how much brighter the scene is, for HDR screens.
+"""Makes gain-map JPEGs: an ordinary JPEG for every viewer and, in the same file, a map of how much brighter the scene is, for HDR screens.
 
 Formats: Ultra HDR 1.1 (developer.android.com/media/platform/hdr-image-format), whose metadata are XMP, and ISO 21496-1, whose metadata are
-binary. The file has both, because older readers know the first and Apple's the second. A reader computes at each pixel and channel
+binary. The file has both, because older readers know the first and Apple's know the second. At each pixel and channel, a reader computes
 
     hdr = white ((sdr + 1/64) 2^(low + (high - low) map) - 1/64)
 
-with sdr and map in [0, 1], sdr linear. White is the radiance that a screen shows like the white of the usual picture. A screen that can be
-brighter than its white by h stops takes h / headroom of the exponent, and all of it from headroom on.
+with sdr and map in [0, 1], sdr linear. White is the radiance that a screen shows like the white of the ordinary picture. A screen that can be
+h stops brighter than its white applies h / headroom of the exponent, and all of it from headroom on.
 
-Layout: the usual JPEG with XMP, ISO and MPF segments (CIPA DC-007: where the images are), then the map's JPEG with XMP and ISO segments.
-imagecodecs.ultrahdr_encode makes such files too, but from the radiance alone: its usual picture is a global tone curve of its own.
+Layout: the ordinary JPEG with XMP, ISO and MPF segments (CIPA DC-007: where the images are), then the map's JPEG with XMP and ISO segments.
+imagecodecs.ultrahdr_encode makes such files too, but from the radiance alone: its ordinary picture comes from a global tone curve of its own.
 """
 
 import io
@@ -22,7 +22,7 @@ from PIL import Image
 from beyond.tonemap import LUMINANCE
 
 OFFSET = 1 / 64                 # of both images: below it, ratios are noise
-HEADROOM = 4.0                  # most stops above white for which the HDR image is meant; screens of today have 1 to 3
+HEADROOM = 4.0                  # most stops above white for which the HDR image is meant; today's screens have 1 to 3
 _CODES = np.arange(256) / 255
 LINEAR = np.where(_CODES <= 0.04045, _CODES / 12.92, ((_CODES + 0.055) / 1.055) ** 2.4).astype(np.float32)     # of sRGB's 8-bit codes
 ISO = b"urn:iso:std:iso:ts:21496:-1\0"
@@ -36,7 +36,7 @@ DIRECTORY = ('xmlns:Container="http://ns.google.com/photos/1.0/container/" xmlns
 
 
 def white_level(sdr, hdr):
-    """The radiance that the HDR image shows as white: half of the pixels are brighter there than in the usual picture, half are darker.
+    """Finds the radiance that the HDR image shows as white: half of its pixels are brighter than in the ordinary picture, half are darker.
 
     sdr: (H, W, 3) linear in [0, 1]; hdr: (H, W, 3) linear radiance. Returns: float > 0.
     """
@@ -45,7 +45,7 @@ def white_level(sdr, hdr):
 
 
 def gain_map(sdr, hdr, white):
-    """The map in 8 bits and the range that it spans. sdr, hdr: as white_level. Returns: (H, W, 3) uint8; low and high in stops, multiples of 1/65536."""
+    """Computes the map and the range that it spans. sdr, hdr: as white_level. Returns: (H, W, 3) uint8; low and high in stops, multiples of 1/65536."""
     gain = (cv2.log(hdr * np.float32(1 / white) + np.float32(OFFSET)) - cv2.log(sdr + np.float32(OFFSET))) * np.float32(1 / np.log(2))
     low = np.floor(65536 * float(gain.min())) / 65536
     high = max(np.ceil(65536 * float(gain.max())) / 65536, low + 1 / 256)
@@ -53,14 +53,14 @@ def gain_map(sdr, hdr, white):
 
 
 def gain_map_jpeg(picture, hdr, exif=b"", profile=b"", quality=95):
-    """Encodes a usual picture and the radiance that it shows.
+    """Encodes an ordinary picture and the radiance that it shows.
 
     picture: (H, W, 3) uint8 with the curve of sRGB; hdr: (H, W, 3) linear radiance >= 0, float32, any unit; exif: bytes of the EXIF segment;
-    profile: bytes of the ICC profile that both have the primaries of, none for sRGB.
-    Returns: bytes of the file; white, the radiance in the unit of hdr that a reader gives as 1.
+    profile: bytes of the ICC profile whose primaries both have, none for sRGB.
+    Returns: bytes of the file; white, the radiance, in the unit of hdr, that a reader returns as 1.
     """
     usual = _jpeg(picture, quality, exif, profile)
-    sdr = LINEAR[np.asarray(Image.open(io.BytesIO(usual)))]             # as readers will see it, so that the map mends its losses
+    sdr = LINEAR[np.asarray(Image.open(io.BytesIO(usual)))]             # as readers will see it, so that the map makes up for its losses
     white = white_level(sdr, hdr)
     values, low, high = gain_map(sdr, hdr, white)
     headroom = min(max(np.log2(max(float(hdr.max()), 1e-6) / white), 1 / 16), HEADROOM)
@@ -79,7 +79,7 @@ def _jpeg(image, quality, exif=b"", profile=b""):
 
 
 def _with_segments(jpeg, segments):
-    """Puts segments, pairs of marker and content, behind the JFIF and EXIF segments of a JPEG."""
+    """Inserts segments, pairs of marker and content, after the JFIF and EXIF segments of a JPEG."""
     place = 2
     while jpeg[place + 1] in (0xE0, 0xE1):
         place += 2 + int.from_bytes(jpeg[place + 2:place + 4])
@@ -87,14 +87,14 @@ def _with_segments(jpeg, segments):
 
 
 def _index(first, second, offset):
-    """The index of images, MPF: a TIFF directory of three tags, then 16 bytes per image. first, second: their sizes; offset: of the second from "MM"."""
+    """Makes the index of images, MPF: a TIFF directory of three tags, then 16 bytes per image. first, second: their sizes; offset: of the second from "MM"."""
     tags = struct.pack(">HHI4s", 0xB000, 7, 4, b"0100") + struct.pack(">HHII", 0xB001, 4, 1, 2) + struct.pack(">HHII", 0xB002, 7, 32, 50)
     images = struct.pack(">IIIHH", 0x030000, first, 0, 0, 0) + struct.pack(">IIIHH", 0, second, offset, 0, 0)
     return b"MPF\0MM\0*" + struct.pack(">IH", 8, 3) + tags + bytes(4) + images
 
 
 def _joined(usual, second):
-    """Both JPEGs in one file."""
+    """Joins both JPEGs in one file."""
     xmp = XMP + (DESCRIPTION % (DIRECTORY % len(second))).encode()
     iso = ISO + struct.pack(">HH", 0, 0)
     make = lambda index: _with_segments(usual, [(0xE1, xmp), (0xE2, iso), (0xE2, index)])

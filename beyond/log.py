@@ -16,10 +16,10 @@ from common import reason_and_cure, write_atomically
 
 
 class Log:
-    """A CSV file, and its plot beside it. A resumed run goes on behind the row of its first step.
+    """A CSV file, and its plot beside it. A resumed run continues after the row of its first step.
 
-    Rows hold means over the steps since the row before. Only a writing log (rank 0) touches the disk.
-    Raises: ValueError where a file stands in its place, or in that of the pictures, that is not of a run.
+    Rows hold means over the steps since the previous row. Only a writing log (rank 0) touches the disk.
+    Raises: ValueError if a file that is not from a run has the name of the log or of a picture.
     """
 
     def __init__(self, path, columns, first_step=0, write=True):
@@ -35,10 +35,10 @@ class Log:
         self.restart_clock()
 
     def rows(self):
-        """All rows so far, as dicts of strings; a value that was not measured at that step is empty.
+        """Reads all rows so far, as dicts of strings; a value that was not measured at that step is empty.
 
-        Rows are appended, so a kill or a full disk may cut the last one off. A row without its line end does not count, nor one that somebody
-        has made unreadable.
+        Rows are appended, so a kill or a full disk may cut the last one off. A row without its line end does not count, and neither does one
+        that somebody has made unreadable.
         """
         if not self.path.is_file():
             return []
@@ -47,7 +47,7 @@ class Log:
         return [{name: row.get(name) or "" for name in self.columns} for row in rows if self.is_whole(row)]
 
     def is_whole(self, row):
-        """Whether a row has a step, and numbers where it has something in the columns of this log."""
+        """Whether a row has a step, and its other columns of this log hold a number or nothing."""
         try:
             int(row["step"]), *(float(row.get(name) or 0) for name in self.columns)
         except (KeyError, TypeError, ValueError):
@@ -59,9 +59,9 @@ class Log:
         self.terms.append(terms)
 
     def row(self, step, batch):
-        """Means of what was collected, over all processes, and patches per second. All processes call it. Returns: dict.
+        """Computes the means of what was collected, over all processes, and patches per second. All processes call it. Returns: dict.
 
-        Raises: ValueError when a loss is not finite: the run must stop before it overwrites a good checkpoint.
+        Raises: ValueError if a loss is not finite: the run must stop before it overwrites a good checkpoint.
         """
         row = {"step": step}
         for name in self.terms[-1]:
@@ -75,7 +75,7 @@ class Log:
         return row
 
     def check_finite(self, row):
-        """Raises: ValueError when a loss or a score is nan, or a loss infinite (a PSNR may be, and so may float16's first gradients)."""
+        """Raises: ValueError if a loss or a score is nan, or a loss infinite (a PSNR may be, and so may float16's first gradients)."""
         for name, value in row.items():
             if (math.isnan(value) and name != "grad_norm") or (math.isinf(value) and name.startswith("L")):
                 last = self.path.with_name("last.pt")
@@ -94,7 +94,7 @@ class Log:
         try:
             with open(self.path, "a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self.columns).writerow({name: f"{value:.6g}" if name != "step" else value for name, value in row.items()})
-        except OSError as error:                    # of a full disk, it names no file
+        except OSError as error:                    # on a full disk, the error names no file
             raise type(error)("{}: cannot be written ({}); {}".format(self.path, *reason_and_cure(error))) from error
         tqdm.write("  ".join(f"{name} {value:.4g}" if name != "step" else f"step {value}" for name, value in row.items()))
         sys.stdout.flush()      # a log file shows the line now, not with the next 8 kB

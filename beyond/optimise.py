@@ -1,4 +1,4 @@
-"""Two departures of the optimisation: a running mean of the weights (D7), and a learning rate that falls by a cosine (D12)."""
+"""Two departures in the optimisation: a running mean of the weights (D7), and a learning rate that falls by a cosine (D12)."""
 
 import math
 
@@ -6,9 +6,9 @@ import torch
 
 
 def learning_rate(optimiser, settings, beyond, epoch, step):
-    """The schedule of the learning rate: in steps down as in the paper, or with --cosine a rise and then a cosine to 0.
+    """Makes the schedule of the learning rate: down in steps as in the paper, or, with --cosine, a rise and then a cosine to 0.
 
-    epoch: its steps; step: after which the run goes on, 0 at its start. The rate is a function of the step alone, so no checkpoint holds it.
+    epoch: steps in an epoch; step: the last step done, 0 at the start. The rate is a function of the step alone, so no checkpoint holds it.
     """
     def share(n):
         if not beyond.cosine:
@@ -21,6 +21,6 @@ def learning_rate(optimiser, settings, beyond, epoch, step):
 
 @torch.no_grad()
 def follow(average, network, ema, step):
-    """average <- ema average + (1 - ema) network. Step n, counted from 1, keeps at most n / (n + 10) of the average, which begins untrained."""
+    """Updates average <- ema average + (1 - ema) network. Step n, from 1 on, keeps at most n / (n + 10) of the average, which begins untrained."""
     for mean, value in zip(average.parameters(), network.parameters()):
         mean.lerp_(value, 1 - min(ema, step / (step + 10)))

@@ -1,16 +1,16 @@
-"""The files that infer.py writes of a scene.
+"""Writes the files that infer.py makes from a scene.
 
     NAME.hdr            linear radiance in units of the shortest exposure, so in [0, 1], 8 bits per channel and an exponent (Radiance)
     NAME.jpg            the picture to look at, with a gain map for HDR screens (gainmap.py) and the EXIF of the reference (exif.py)
     NAME.png            T(H) of Eq. 6 in 8 bits, as the paper shows its results
-    NAME_panel.png      the frames, a plain merge with its ghosts, our result by T and as in NAME.jpg, and truth and error where there is a truth
+    NAME_panel.png      the frames, a plain merge with its ghosts, our result by T and as in NAME.jpg, and truth and error if there is a truth
     NAME_spread.png     where several samples differ (--samples)
     NAME.exr            as NAME.hdr, in half floats (--exr)
     NAME_aligned_1.tif, _2, _3 and NAME_aligned_exposure.txt    the frames as the network sees them, 16 bits, gamma 2.2, and their EV (--save-aligned)
 
 Colours keep the primaries of the photographs, which are sRGB's unless a colour profile says otherwise. NAME.jpg gets the profile of the
-reference if it is Display P3 or Adobe RGB; the other files have none. write_results() is the one place that writes, and endings() says
-beforehand what it will write.
+reference if it is Display P3 or Adobe RGB; the other files have none. Only write_results() writes, and endings() says beforehand what it
+will write.
 """
 
 import importlib.util
@@ -35,31 +35,31 @@ from data import T, psnr
 class OutputConfig:
     """The results."""
     out: str = "results"        # folder for the results
-    exr: bool = False           # write NAME.exr, too: the radiance in half floats; needs requirements-exr.txt
-    save_aligned: bool = False  # write the aligned frames, too, as the network sees them: NAME_aligned_1.tif and so on, 16 bits, gamma 2.2
+    exr: bool = False           # also write NAME.exr: the radiance in half floats; needs requirements-exr.txt
+    save_aligned: bool = False  # also write the aligned frames as the network sees them: NAME_aligned_1.tif and so on, 16 bits, gamma 2.2
 
 
 @dataclass
 class Result:
-    """What became of a bracket."""
+    """What was made from a bracket."""
     hdr_hat: torch.Tensor           # (1, 3, H, W) linear radiance in [0, 1], units of the shortest exposure
     prepared: Prepared              # the aligned frames, their exposures, and what was found out about them
     registered: torch.Tensor        # (1, 3, 3, h, w) the frames before flow; smaller where a large bracket has no truth
     longer_by: float                # stops by which the shortest of the three frames is exposed longer than the shortest of the bracket
     reference: Path                 # the photograph whose moment the result shows
     how: str                        # time, device, number format
-    spread: torch.Tensor | None     # (1, 1, H, W) over several samples; None of one sample
+    spread: torch.Tensor | None     # (1, 1, H, W) over several samples; None for one sample
     hdr: torch.Tensor | None        # (3, H, W) the truth, if there is one
 
 
 def endings(config, spread):
-    """What is put behind a scene's name to make the names of its files. config: OutputConfig; spread: whether there is one."""
+    """Lists what is appended to a scene's name to make the names of its files. config: OutputConfig; spread: whether there is one."""
     aligned = [*(f"_aligned_{i}.tif" for i in (1, 2, 3)), "_aligned_exposure.txt"]
     return [".hdr", ".jpg", ".png", "_panel.png"] + ["_spread.png"] * spread + [".exr"] * config.exr + aligned * config.save_aligned
 
 
 def check_outputs(config):
-    """Raises: ValueError where --exr needs a package that is not there."""
+    """Raises: ValueError if --exr needs a package that is not installed."""
     if config.exr and importlib.util.find_spec("OpenEXR") is None:
         raise ValueError("--exr: OpenEXR is not installed; run pip install -r requirements-exr.txt")
 
@@ -73,7 +73,7 @@ def write_exr(path, hdr):
     def write(file):
         try:
             half.write(file.name)
-        except RuntimeError as error:       # of a full disk: Failed to write pixel data to image file "NAME". No space left on device.
+        except RuntimeError as error:       # on a full disk: Failed to write pixel data to image file "NAME". No space left on device.
             raise OSError(str(error).split('"')[-1].strip(". ")) from None
     write_atomically(path, write)
 
@@ -87,7 +87,7 @@ def write_aligned(stem, prepared):
 
 
 def write_results(stem, result, config):
-    """Writes all files of one scene. stem: path of the results without ending; result: Result; config: OutputConfig. Returns: what there is to say."""
+    """Writes all files of one scene. stem: path of the results without ending; result: Result; config: OutputConfig. Returns: the lines to print."""
     def path(ending):
         return stem.with_name(stem.name + ending)
 
@@ -109,7 +109,7 @@ def write_results(stem, result, config):
 
 
 def in_words(name, result):
-    """What was found and done, and the scores where there is a truth, in lines. name: of the scene; result: Result."""
+    """Says in lines what was found and done, and the scores if there is a truth. name: of the scene; result: Result."""
     ldr, ev, (H, W) = result.prepared.ldr[None], result.prepared.ev[None], result.hdr_hat.shape[-2:]
     lines = [f"{name}: {W}x{H}, {result.prepared.in_words()}; {result.how}"]
     if result.hdr is not None:

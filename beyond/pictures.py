@@ -1,7 +1,7 @@
-"""Pictures: panels of frames, merge and result, the spread of several samples of the prior, and the progress of training.
+"""Draws panels of frames, merge and result, the spread of several samples of the prior, and the progress of training.
 
-The prior is sampled, so the answer has a spread: the standard deviation of T(H^) over several results, at each pixel. docs/spread.md says how far
-that tells generated content from observed content.
+The prior is sampled, so the result has a spread: the standard deviation of T(H^) over several results, at each pixel. docs/spread.md says how well
+this tells generated content from observed content.
 """
 
 import torch
@@ -22,13 +22,13 @@ TALLEST = 3.0           # height over width of the space for one picture
 
 @torch.no_grad()
 def plain_results(ldr, ev):
-    """What one has without any network. ldr: (1, 3, 3, H, W), ev: (1, 3). Returns: {title: (1, 3, H, W) linear radiance}."""
+    """Makes the results that need no network. ldr: (1, 3, 3, H, W), ev: (1, 3). Returns: {title: (1, 3, H, W) linear radiance}."""
     return {title: by_strips(lambda ldr, plain=plain: plain(ldr, ev), ldr, halo=0) for title, plain in PLAIN.items()}
 
 
 @torch.no_grad()
 def sample_images(model, ldr, ev, seeds, tile=0, S=None, sampler="ddim"):
-    """Results from one prior for each seed: their mean, and their standard deviation after T.
+    """Computes results from one prior for each seed, and their mean and standard deviation after T.
 
     model, ldr, ev, tile, S, sampler: see tiles.reconstruct_in_tiles; batch of one. seeds: list of int.
     Returns: mean (1, 3, H, W) linear radiance, float32; spread (1, 1, H, W), root mean square over the channels of the standard
@@ -37,10 +37,10 @@ def sample_images(model, ldr, ev, seeds, tile=0, S=None, sampler="ddim"):
     mean, of_T, squares = 0, 0, 0
     for k, seed in enumerate(seeds, start=1):
         hdr_hat = reconstruct_in_tiles(model, ldr, ev, tile, S, sampler, torch.Generator().manual_seed(seed))
-        if len(seeds) == 1:                                     # a large image has no memory to spare
+        if len(seeds) == 1:                                     # a large image leaves no memory to spare
             return hdr_hat, torch.zeros_like(hdr_hat[:, :1])
         hdr_mu = T(hdr_hat)
-        mean = mean + (hdr_hat - mean) / k                      # Welford's running mean and sum of squares: 0 exactly for equal images
+        mean = mean + (hdr_hat - mean) / k                      # Welford's running mean and sum of squares: exactly 0 for equal images
         step = hdr_mu - of_T
         of_T = of_T + step / k
         squares = squares + step * (hdr_mu - of_T)
@@ -49,10 +49,10 @@ def sample_images(model, ldr, ev, seeds, tile=0, S=None, sampler="ddim"):
 
 @torch.no_grad()
 def regions(ldr, ev, white=0.98, darker=0.7):
-    """Where the reference frame observed the scene, and where not. ldr: (1, 3, 3, H, W), ev: (1, 3).
+    """Finds where the reference frame observed the scene, and where it did not. ldr: (1, 3, 3, H, W), ev: (1, 3).
 
-    Returns: {name: (1, 1, H, W) bool}. A pixel that the reference saturates is as bright as 1 / t_2 or brighter. The short frame, which
-    should know how bright, contradicts where it is darker than that: something moved there, and no frame holds the content.
+    Returns: {name: (1, 1, H, W) bool}. A pixel that is saturated in the reference is at least as bright as 1 / t_2. The short frame should
+    show how bright. Where it is darker than that, it contradicts: something moved there, and no frame holds the content.
     """
     saturated = (ldr[:, 1] >= white).any(dim=1, keepdim=True)
     H_1, H_2 = to_radiance(ldr[:, :2], ev[:, :2]).unbind(dim=1)
@@ -62,28 +62,28 @@ def regions(ldr, ev, white=0.98, darker=0.7):
 
 
 def spread_in_words(spread, ldr, ev):
-    """The mean spread in each of regions(), a line each. spread: (1, 1, H, W); ldr, ev: as there."""
+    """Says the mean spread in each of regions(), one line each. spread: (1, 1, H, W); ldr, ev: as there."""
     means = {title: (float(spread[region].mean()) if region.any() else float("nan"), 100 * region.float().mean()) for title, region in regions(ldr, ev).items()}
     return "\n".join(f"  {title:<43} {mean:.5f}   ({share:.1f} % of the pixels)" for title, (mean, share) in means.items())
 
 
 def shrink(image):
-    """An image (C, H, W) as the panel shows it: by a whole number smaller, until no side is longer than PANEL."""
+    """Shrinks an image (C, H, W) for the panel, by the smallest whole number that leaves no side longer than PANEL."""
     return nnf.avg_pool2d(image, -(-max(image.shape[-2:]) // PANEL))
 
 
 def shrunk_bracket(ldr, homographies):
-    """A bracket (3, 3, H, W) as shrink() makes it, and its homographies (3, 3, 3), in pixels of the smaller one."""
+    """Shrinks a bracket (3, 3, H, W) as shrink() does. Returns: the smaller one, and its homographies (3, 3, 3) in its own pixels."""
     k = -(-max(ldr.shape[-2:]) // PANEL)
     return torch.stack([shrink(frame) for frame in ldr]), torch.stack([torch.from_numpy(enlarged_by(1 / k, homography)) for homography in homographies])
 
 
 @torch.no_grad()
 def panels(ldr, ev, hdr_hat, hdr=None, longer_by=0.0, for_the_eye=None):
-    """The pictures of the panel, of at most PANEL pixels a side, and their columns, for save_panel.
+    """Makes the pictures of the panel, at most PANEL pixels a side, and the number of columns, for save_panel.
 
     ldr: (1, 3, 3, H, W), ev: (1, 3), hdr_hat: (1, 3, H, W), hdr: (3, H, W) or None; longer_by: stops by which the
-    shortest frame of ldr is exposed longer than the unit of hdr_hat and hdr; for_the_eye: picture() of hdr_hat, where it is there already.
+    shortest frame of ldr is exposed longer than the unit of hdr_hat and hdr; for_the_eye: picture() of hdr_hat, if it has been made already.
     """
     ldr, hdr_hat = torch.stack([shrink(frame) for frame in ldr[0]])[None], shrink(hdr_hat[0])
     if for_the_eye is None:
@@ -98,7 +98,7 @@ def panels(ldr, ev, hdr_hat, hdr=None, longer_by=0.0, for_the_eye=None):
 
 
 def drawn_height(width, image):
-    """The height at which an image (..., H, W) is drawn, inches. A very tall one is drawn narrower than the width: the figure would take gigabytes."""
+    """Returns the height at which an image (..., H, W) is drawn, inches. A very tall one is drawn narrower, or the figure would take gigabytes."""
     H, W = image.shape[-2:]
     return width * min(H / W, TALLEST)
 
@@ -120,13 +120,13 @@ def save_panel(path, panels, columns=3, width=4.0, mark=PICTURE):
 
 
 def heat_map(figure, axis, spread):
-    """Draws a spread (H, W) with its colour bar, cut where only one pixel in a thousand is above."""
+    """Draws a spread (H, W) with its colour bar, cut off so that only one pixel in a thousand is above."""
     top = float(spread.flatten().sort().values[int(0.999 * (spread.numel() - 1))])
     figure.colorbar(axis.imshow(spread.numpy(), cmap="magma", vmin=0, vmax=max(top, 1e-6)), ax=axis, shrink=0.8, extend="max")
 
 
 def save_spread(path, hdr_mu, spread):
-    """The result beside the map of its spread, with a colour bar. hdr_mu: (3, H, W) in [0, 1], spread: (H, W)."""
+    """Writes the result beside the map of its spread, with a colour bar. hdr_mu: (3, H, W) in [0, 1], spread: (H, W)."""
     from matplotlib.figure import Figure        # 0.3 s to import: only when a plot is drawn
     hdr_mu, spread = shrink(hdr_mu), shrink(spread[None])[0]
     figure = Figure(figsize=(14, drawn_height(7, spread) + 0.6), layout="constrained")
@@ -141,7 +141,7 @@ def save_spread(path, hdr_mu, spread):
 
 
 def save_progress_picture(path, ldr, hdr_hat, hdr):
-    """LDRs, output, truth and 5 x error in the mu-law domain, side by side. ldr: (3, 3, H, W); hdr_hat, hdr: (3, H, W)."""
+    """Writes LDRs, output, truth and 5 x error in the mu-law domain, side by side. ldr: (3, 3, H, W); hdr_hat, hdr: (3, H, W)."""
     output, truth = T(hdr_hat), T(hdr)
     save_panel(path, [("short", ldr[0]), ("reference", ldr[1]), ("long", ldr[2]),
                       (f"output, PSNR-μ {psnr(output, truth):.2f} dB", output), ("truth", truth),

@@ -1,7 +1,7 @@
-"""What infer.py is going to do: which brackets there are, which frames of each are used, and where the results go.
+"""Plans what infer.py will do: which brackets there are, which frames of each are used, and where the results go.
 
-All of it is settled before the work begins. No file is replaced but by a new result of the same bracket (ownership.py). A name that is taken
-gets the parent folder's name in front.
+All of this is settled before the work begins. A file is replaced only by a new result of the same bracket (ownership.py). If a name is taken,
+the parent folder's name is put in front.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ ALL = endings(OutputConfig(exr=True, save_aligned=True), True)      # of every f
 class InputConfig:
     """The photographs."""
     scene: str = ""             # folder of a bracket, of photographs that make several brackets, or of such folders
-    reference: str = ""         # the frame whose moment the result shows: its name, or its number from the shortest, 1, on; else the one that shows most
+    reference: str = ""         # the frame whose moment the result shows: its name, or its number, 1 for the shortest; by default the one that shows most
     dry_run: bool = False       # only print what would be done
 
 
@@ -37,7 +37,7 @@ class Job:
     """One bracket, and where its results go."""
     bracket: Bracket
     choice: Choice
-    source: str                 # where it is: its folder, and its name if the folder holds others, too
+    source: str                 # where it is: its folder, and its name if the folder holds other brackets, too
     key: str                    # ownership.key_of it
     stem: Path | None = None    # path of the results without their endings
 
@@ -45,7 +45,7 @@ class Job:
 # --- names of the results -----------------------------------------------------------------------------------------------
 
 def identity(path):
-    """What tells a file from all others, whatever links lead to it, or None where there is none."""
+    """Returns what identifies a file, whatever links lead to it, or None if there is no file."""
     try:
         stat = os.stat(path)
     except OSError:
@@ -54,15 +54,15 @@ def identity(path):
 
 
 def files_of(job, ends):
-    """The files of a job's results. ends: of outputs.endings."""
+    """Lists the files of a job's results. ends: of outputs.endings."""
     return [job.stem.with_name(job.stem.name + end) for end in ends]
 
 
 def name_results(job, out, ends, record, inputs, run):
-    """Gives a job its stem, whose names it claims in the record.
+    """Gives a job its stem, and claims the names of its files in the record.
 
     out: folder; ends: of outputs.endings; record: of ownership.open_record; inputs: {identity: path} of all photographs and truths; run: of this_run.
-    Raises: ValueError where a result of the bracket's own name would replace one of those.
+    Raises: ValueError if a result with the bracket's own name would replace one of the inputs.
     """
     names = [job.bracket.name]
     for parent in (job.bracket.folder if job.bracket.part else job.bracket.folder.parent).parts[:0:-1]:      # from the nearest up; the root has no name
@@ -83,7 +83,7 @@ def make_plan(config, out, ends, known):
 
     config: InputConfig; out: folder of the results; ends: of outputs.endings; known: range of the steps that the weights know, stops, or None.
     Returns: list of Job; {name: what is wrong} of brackets that cannot be used.
-    Raises: FileNotFoundError, ValueError, OSError where nothing can be done at all; with a single bracket, whatever is wrong with it.
+    Raises: FileNotFoundError, ValueError, OSError if nothing can be done at all; with a single bracket, whatever is wrong with it.
     """
     root, out, jobs, failed = Path(config.scene), Path(out), [], {}
     if not config.dry_run:
@@ -120,25 +120,25 @@ def make_plan(config, out, ends, known):
 
 
 def plan_in_words(root, jobs, failed, singles):
-    """The plan as lines. singles: photographs that belong to no bracket."""
+    """Describes the plan in lines. singles: photographs that belong to no bracket."""
     lines = [f"{root}: {len(jobs) + len(failed)} brackets"] if len(jobs) + len(failed) > 1 else []
     for job in jobs:
         lines += [f"{job.bracket.name} -> {job.stem}", in_words(job.bracket, job.choice)]
     lines += [f"{name}: cannot be used: {reason}" for name, reason in failed.items()]
     if singles:
-        lines.append(f"left out, for they belong to no bracket: {', '.join(path.name for path in singles)}")
+        lines.append(f"left out, because they belong to no bracket: {', '.join(path.name for path in singles)}")
     return "\n".join(lines)
 
 
 def finish(job, ends, work, write):
-    """Makes the results of a job and writes them; its claims end, whatever happens. Arguments as of work_off. Returns: what there is to say."""
+    """Makes the results of a job and writes them; its claims end, whatever happens. Arguments: as in work_off. Returns: the lines to print."""
     files = files_of(job, ends)
     try:
         result = work(job)
         with draft(files, job.key) as folder:
             said = write(folder / job.stem.name, result)
     except BaseException:
-        with contextlib.suppress(OSError, ValueError):      # what went wrong before is what there is to say
+        with contextlib.suppress(OSError, ValueError):      # the earlier error is the one to report
             disclaim(files, job.key)
         raise
     said += f"\nwrote {', '.join([str(files[0]), *(path.name for path in files[1:])])}"
@@ -147,10 +147,10 @@ def finish(job, ends, work, write):
 
 
 def work_off(jobs, failed, ends, work, write):
-    """Does all jobs. One that fails does not stop the others, unless it is the only one.
+    """Does all jobs. A job that fails does not stop the others, unless it is the only one.
 
     failed: of make_plan; ends: of outputs.endings; work: function (job) that makes a result; write: function (stem, result) that writes its files
-    and returns what there is to say. Raises: ValueError at the end where some failed.
+    and returns the lines to print. Raises: ValueError at the end if some failed.
     """
     failed, waiting, alone = dict(failed), list(jobs), len(jobs) + len(failed) == 1
     try:

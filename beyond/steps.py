@@ -1,23 +1,23 @@
-"""Exposure steps that the weights have not seen [departs D11]: the outer frames are shown at steps that they have seen, and the result is scaled back.
+"""Handles exposure steps that the weights have not seen [departs D11]: shows the outer frames at steps that they have seen, and scales the result back.
 
-A frame taken at another exposure shows the same light times a factor, so its coded values are multiplied by 2^(stops / 2.2). Nothing is lost
-where a step is too small: the short frame becomes darker, and the long one brighter. Where a step is too large, the long frame becomes darker,
-and shows the reference where it saturates. The short frame becomes brighter, and what that saturates is taken from the short frame itself afterwards.
-No part of the paper, whose data have steps of 2 and 3 EV only.
+A frame taken at another exposure shows the same light times a factor, so its coded values are multiplied by 2^(stops / 2.2). If a step is too
+small, nothing is lost: the short frame becomes darker, and the long one brighter. If a step is too large, the long frame becomes darker, and
+shows the reference where it saturates. The short frame becomes brighter, and what saturates is afterwards taken from the original short frame.
+This is not part of the paper, whose data have steps of 2 and 3 EV only.
 """
 
 import torch
 
 from data import GAMMA
 
-SLACK = 0.06            # stops by which a step may lie outside of what training had
+SLACK = 0.06            # stops by which a step may lie outside the range of training
 WHITE = 0.97            # coded value from which a frame counts as saturated; from there up to 1 it is believed less and less
 
 
 def nearest_steps(known, ev):
-    """The steps at which a bracket is to be shown. known: the least and the greatest step of training, stops, or None; ev: (3,) stops.
+    """Finds the steps at which to show a bracket. known: the least and the greatest step of training, stops, or None; ev: (3,) stops.
 
-    Returns: two steps, stops; None where the bracket's own are known, or nothing is.
+    Returns: two steps, stops; None if the bracket's own steps are known, or the range is not.
     """
     taken = ev[1:] - ev[:-1]
     nearest = taken.clamp(*known) if known else taken
@@ -25,7 +25,7 @@ def nearest_steps(known, ev):
 
 
 def in_words(known, ev):
-    """A line about a bracket that is shown at other steps than its own, else "". Arguments as of nearest_steps."""
+    """Returns a line about a bracket that is shown at steps other than its own, else "". Arguments: as in nearest_steps."""
     steps = nearest_steps(known, ev)
     if steps is None:
         return ""
@@ -34,20 +34,20 @@ def in_words(known, ev):
 
 
 def show_at(steps, ldr, ev):
-    """A bracket as if it had been taken at other steps. steps: two, stops; ldr: (1, 3, 3, H, W) coded, ev: (1, 3) stops.
+    """Shows a bracket as if it had been taken at other steps. steps: two, stops; ldr: (1, 3, 3, H, W) coded, ev: (1, 3) stops.
 
     Returns: ldr and ev of the same shapes. The reference stays as it is.
     """
     shown_ev = torch.tensor([[0, steps[0], sum(steps)]]).to(ev)
-    stops = (shown_ev - shown_ev[:, 1:2]) - (ev - ev[:, 1:2])                               # by which each frame is shown brighter
+    stops = (shown_ev - shown_ev[:, 1:2]) - (ev - ev[:, 1:2])                               # stops by which each frame is shown brighter
     shown = (ldr * 2 ** (stops / GAMMA)[:, :, None, None, None]).clamp(max=1)
-    if stops[0, 2] < 0:     # where the long frame saturates it tells nothing, and shows what the reference would at its exposure
+    if stops[0, 2] < 0:     # where the long frame saturates, it says nothing, so it shows the reference at its exposure
         shown[:, 2] = torch.where(ldr[:, 2] >= WHITE, (ldr[:, 1] * 2 ** (steps[1] / GAMMA)).clamp(max=1), shown[:, 2])
     return shown, shown_ev
 
 
 def scale_back(hdr_hat, shown, shown_ev, ldr, ev):
-    """A result in units of the bracket's own shortest exposure.
+    """Converts a result to units of the bracket's own shortest exposure.
 
     hdr_hat: (1, 3, H, W) in units of the shortest exposure that was shown; shown, shown_ev: of show_at; ldr, ev: the bracket itself.
     Returns: (1, 3, H, W) linear radiance in [0, 1].

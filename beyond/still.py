@@ -1,8 +1,8 @@
-"""D14, no part of the paper: where nothing moves, the result is a mean of the network's image and of a plain merge, after T.
+"""D14, not part of the paper: if nothing moves, the result is a weighted mean of the network's image and a plain merge, after T.
 
-The network must doubt whether the outer frames show what the reference shows, and leans on the reference. If the frames show the same everywhere,
-there is nothing to doubt, and a merge errs by noise alone. Two estimates are best combined with weights in inverse proportion to the variances of
-their errors. The merge's grows with the square of the frames' noise, which flow.still_noise sees. The network's hardly depends on it.
+The network cannot be sure that the outer frames show what the reference shows, so it relies on the reference. If the frames show the same everywhere,
+there is nothing to doubt, and the only error of a merge is noise. Two estimates are best combined with weights inversely proportional to the variances
+of their errors. The merge's variance grows with the square of the frames' noise, which flow.still_noise measures. The network's hardly depends on it.
 docs/results.md has the numbers.
 """
 
@@ -17,7 +17,7 @@ EVEN = 0.006        # noise of the frames at which a merge is as good as the shi
 
 @torch.no_grad()
 def with_merge(hdr_hat, ldr, ev, noise):
-    """Mixes a merge into the network's image. An infinite noise, of a bracket that is not still, leaves the image as it is.
+    """Mixes a merge into the network's image. Infinite noise, which stands for a bracket that is not still, leaves the image as it is.
 
     hdr_hat: (1, 3, H, W) of the network, linear; ldr: (1, 3, 3, H, W) coded in [0, 1]; ev: (1, 3) stops; noise: of prepare.Prepared.
     Returns: as hdr_hat.

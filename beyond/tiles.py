@@ -1,7 +1,7 @@
-"""Large images: Fig. 2 (c) with the last step, DHRNet, tile by tile. Memory is bounded by the tile then.
+"""Reconstructs large images: Fig. 2 (c) with the last step, DHRNet, tile by tile, so that the tile bounds the memory.
 
-All tiles share one prior, so neighbouring tiles agree. DHRNet's attentions pool over the tile and no longer over the image: docs/speed.md
-says what that changes.
+All tiles share one prior, so neighbouring tiles agree. DHRNet's attentions pool over a tile instead of the image: docs/speed.md says what that
+changes.
 """
 
 import contextlib
@@ -17,16 +17,16 @@ from lfdiff import MULTIPLE, pad_to_multiple, reconstruct
 
 WHOLE = 3_000_000       # pixels of an image above which it is rebuilt in tiles
 TILE = 1280             # side of such a tile, pixels
-OVERLAP = 128           # of two tiles, pixels
+OVERLAP = 128           # overlap of two tiles, pixels
 
 
 def tile_for(tile, H, W):
-    """Side of the tiles for an image, 0 for none. tile: a side in pixels, 0 for the default (none up to WHOLE, else TILE), -1 for never."""
+    """Returns the side of the tiles for an image, 0 for none. tile: a side in pixels, 0 for the default (none up to WHOLE, else TILE), -1 for never."""
     return max(tile or (TILE if H * W > WHOLE else 0), 0)
 
 
 def tile_ramps(length, tile, overlap):
-    """How tiles cover one side of an image, and with which weights they are blended.
+    """Finds how tiles cover one side of an image, and the weights with which they are blended.
 
     length: multiple of 16; tile, overlap: pixels. Returns: list of (start, weights), start a multiple of 16, weights (tile,) float32
     that rise linearly over the middle half of an overlap and, at each pixel of the image, add up to 1 over the tiles.
@@ -43,13 +43,13 @@ def tile_ramps(length, tile, overlap):
 
 
 def bar_of(total, unit):
-    """A progress bar that is shown in a terminal only, and leaves nothing behind."""
+    """Makes a progress bar that is shown only in a terminal, and leaves nothing behind."""
     return tqdm(total=total, unit=unit, leave=False, disable=None)
 
 
 @contextlib.contextmanager
 def steps_shown(model, S, sampler):
-    """Shows each pass of the denoiser in a progress bar. Arguments as of reconstruct_in_tiles."""
+    """Shows each pass of the denoiser in a progress bar. Arguments: as in reconstruct_in_tiles."""
     if model.denoiser is None:
         yield
         return
@@ -64,7 +64,7 @@ def steps_shown(model, S, sampler):
 
 
 def rebuild_in_tiles(rebuild, ldr, z, tile, overlap=OVERLAP):
-    """Eq. 10 tile by tile, with one prior for the whole image.
+    """Computes Eq. 10 tile by tile, with one prior for the whole image.
 
     rebuild: function (ldr, z) -> H^ of a part of the image; ldr: (B, 3, 3, H, W); z: (B, N, H/4, W/4) or None; H, W multiples of 16.
     Returns: H^ (B, 3, H, W).
@@ -84,9 +84,9 @@ def rebuild_in_tiles(rebuild, ldr, z, tile, overlap=OVERLAP):
 
 @torch.no_grad()
 def reconstruct_in_tiles(model, ldr, ev, tile=0, S=None, sampler="ddim", generator=None):
-    """lfdiff.reconstruct of one bracket, in tiles where the image is larger than one, and at steps that the weights know (steps.py, D11).
+    """Runs lfdiff.reconstruct on one bracket, in tiles if the image is larger than one, and at steps that the weights know (steps.py, D11).
 
-    model: Stage2 or the baseline Stage1, after speed_up; tile: side in pixels, 0 is none; the rest, and the result, as there.
+    model: Stage2 or the baseline Stage1, after speed_up; tile: side in pixels, 0 for none; the other arguments and the result: as there.
     Raises: ValueError for a tile that cannot overlap its neighbour.
     """
     steps = nearest_steps(getattr(model, "steps", None), ev[0].cpu())
@@ -96,7 +96,7 @@ def reconstruct_in_tiles(model, ldr, ev, tile=0, S=None, sampler="ddim", generat
     if not tile or (tile >= max(ldr.shape[-2:]) and tile % MULTIPLE == 0):
         return reconstruct(model, ldr, ev, S, sampler, generator)
     if tile < 2 * OVERLAP or tile % MULTIPLE:
-        raise ValueError(f"--tile {tile}: must be a multiple of {MULTIPLE}, {2 * OVERLAP} or more, for tiles overlap by {OVERLAP} pixels")
+        raise ValueError(f"--tile {tile}: must be a multiple of {MULTIPLE}, {2 * OVERLAP} or more, because tiles overlap by {OVERLAP} pixels")
     H, W = ldr.shape[-2:]
     ldr = pad_to_multiple(ldr)
     if model.variant == "baseline":
@@ -106,5 +106,5 @@ def reconstruct_in_tiles(model, ldr, ev, tile=0, S=None, sampler="ddim", generat
         with steps_shown(model, S, sampler):
             z_hat = model.sample(torch.randn(D.shape, generator=generator).to(D), D, S, sampler, generator)
         rebuild = lambda ldr, z: model.rebuild(network_input(ldr, ev), z)
-    give_back_memory()          # the U-Net's maps are not of a tile's size
+    give_back_memory()          # the U-Net's maps do not have a tile's size
     return rebuild_in_tiles(rebuild, ldr, z_hat, tile)[..., :H, :W]

@@ -1,8 +1,8 @@
-"""A picture for a screen: radiance becomes 8 bits that a person would keep, without burnt windows or black corners.
+"""Makes a picture for a screen: radiance becomes 8 bits that a person would keep, without blown-out windows or black corners.
 
 Radiance is exposed several times, from the exposure that shows the brightest part to one that shows the darker half, and OpenCV fuses these
-exposures (exposure fusion; Mertens, Kautz and Van Reeth, Pacific Graphics 2007): at each pixel the exposures count most that show it in
-medium brightness. docs/pictures.md shows it beside other operators.
+exposures (exposure fusion; Mertens, Kautz and Van Reeth, Pacific Graphics 2007): at each pixel, the exposures that show it at
+medium brightness count most. docs/pictures.md shows it beside other operators.
 """
 
 import cv2
@@ -11,15 +11,15 @@ import numpy as np
 LUMINANCE = np.float32([0.2126, 0.7152, 0.0722])    # of linear RGB with the primaries of sRGB; near enough for others
 STEP = 2.0              # most stops between two exposures
 BRIGHTEST = 0.995       # quantile of the luminance that the shortest exposure shows at half of white
-LONGEST = 2.0           # at which the longest exposure would show the geometric mean, 1 is white: what is darker than the mean is seen
+LONGEST = 2.0           # value at which the longest exposure would show the geometric mean, 1 is white: what is darker than the mean is seen
 SHOULDER = 0.8          # code values above it are compressed to stay below 1
 LARGE = 4_000_000       # pixels; fusion takes 150 bytes per pixel, so a larger image is fused at a smaller size
-WINDOW, FLAT = 5, 1e-4  # of the guided filter, at the smaller size: pixels, and variance of code values that is no detail
+WINDOW, FLAT = 5, 1e-4  # of the guided filter, at the smaller size: pixels; variance of code values below which there is no detail
 
 
 def exposures(hdr):
     """Chooses the exposures that are fused. hdr: (H, W, 3) linear radiance >= 0. Returns: (n,) factors of radiance, rising."""
-    luminance = (hdr[::4, ::4] @ LUMINANCE).ravel()             # a sixteenth of the pixels tells it as well
+    luminance = (hdr[::4, ::4] @ LUMINANCE).ravel()             # a sixteenth of the pixels is enough
     top = max(float(np.quantile(luminance, BRIGHTEST)), 1e-9)
     middle = float(np.exp(np.log(luminance + 1e-4 * top).mean()))
     short, long = 0.5 / top, LONGEST / middle
@@ -28,13 +28,13 @@ def exposures(hdr):
 
 
 def fuse(coded, factors):
-    """Exposure fusion. coded: (H, W, 3) radiance to the power 1/2.2, float32; factors: of exposures(). Returns: (H, W, 3), about in [0, 1]."""
+    """Fuses exposures. coded: (H, W, 3) radiance to the power 1/2.2, float32; factors: of exposures(). Returns: (H, W, 3), about in [0, 1]."""
     frames = [cv2.convertScaleAbs(coded, alpha=255 * factor ** (1 / 2.2)) for factor in factors]     # rounds and clips as a camera does
     return cv2.createMergeMertens(contrast_weight=0, saturation_weight=0, exposure_weight=1).process(frames)
 
 
 def enlarge(small_fused, small, coded):
-    """Carries what fusion did at a small size to the full size: near each pixel, fused = a coded + b, so that edges stay where they are.
+    """Transfers what fusion did at a small size to the full size: near each pixel, fused = a coded + b, so that edges stay where they are.
 
     small_fused, small: (h, w, 3) fused and coded at the small size; coded: (H, W, 3). Returns: (H, W, 3).
     Source: the fast guided filter (He and Sun, arXiv 1505.00996).
@@ -60,5 +60,5 @@ def picture(hdr):
         fused = fuse(coded, factors)
     fused = np.maximum(fused, 0)
     peak = np.maximum(fused.max(axis=2, keepdims=True), SHOULDER)
-    peak = (SHOULDER + (1 - SHOULDER) * np.tanh((peak - SHOULDER) / (1 - SHOULDER))) / peak           # all three channels alike: hues stay
+    peak = (SHOULDER + (1 - SHOULDER) * np.tanh((peak - SHOULDER) / (1 - SHOULDER))) / peak           # the same for all three channels, so hues stay
     return np.rint(255 * peak * fused).astype(np.uint8)

@@ -1,9 +1,9 @@
-"""Files of weights: what inference needs, in float16, and how it comes back as a model.
+"""Reads and writes files of weights: what inference needs, in float16. Builds models from them.
 
 A file is a dict of plain values and tensors: "variant" and "config" (the architecture), "correct" (whether DHRNet corrects a merge, D8),
 "prepare" (how the training frames were prepared), "steps" (the range of their exposure steps), "model" and "lpenet" (state dicts), "notes".
 Checkpoints of the train scripts have the same keys.
-VGG19's file for Eq. 11 is read here, too.
+VGG19's file for Eq. 11 is also read here.
 """
 
 from dataclasses import asdict
@@ -20,11 +20,11 @@ from common import config_from
 from lfdiff import LFDiffConfig, build
 from loss import VGG19_URL, VGG19Features
 
-SHIPPED = str(Path(__file__).parent.parent / "weights" / "lfdiff.pt")     # what is used where no other file is named
+SHIPPED = str(Path(__file__).parent.parent / "weights" / "lfdiff.pt")     # what is used if no other file is named
 
 
 def architecture(model, prepare, steps=None):
-    """What a checkpoint says of a model besides its weights.
+    """Returns what a checkpoint says about a model besides its weights.
 
     prepare: PrepareConfig of its training frames; steps: least and greatest exposure step they have, in stops. Returns: dict of plain values.
     """
@@ -36,7 +36,7 @@ def save_weights(path, model, prepare, notes, lpenet=None, steps=None):
     """Writes a file of weights, in float16.
 
     prepare, steps: as of architecture(); notes: dict of plain values; lpenet: of stage 1. Inference does not need it, but with it training can
-    go on from the file (--init).
+    start from the file (--init).
     """
     states = {name: {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
               for name, network in (("model", model), ("lpenet", lpenet)) if network is not None}
@@ -44,28 +44,28 @@ def save_weights(path, model, prepare, notes, lpenet=None, steps=None):
 
 
 def part_of(checkpoint, name, path):
-    """The state of one network, such as "dhrnet", in a checkpoint or a file of weights, as a dict.
+    """Returns the state of one network, such as "dhrnet", in a checkpoint or a file of weights, as a dict.
 
-    path: of the file, for the message. Raises: ValueError when it holds no such network.
+    path: of the file, for the message. Raises: ValueError if it holds no such network.
     """
     state = {key.removeprefix(name + "."): value for key, value in checkpoint["model"].items() if key.startswith(name + ".")}
     state = checkpoint.get(name, state)
     if not state:
-        raise ValueError(f"{path}: of variant {checkpoint['variant']}, it holds no {name}; start from another file")
+        raise ValueError(f"{path}: its variant is {checkpoint['variant']}, and it holds no {name}; start from another file")
     return state
 
 
 def in_a_file(path, error):
-    """What an error means whose setting is no flag of the command line but stands in a file. Returns: ValueError, to be raised."""
+    """Rewords an error about a setting that comes from a file, not from a flag on the command line. Returns: ValueError, to be raised."""
     text = str(error)
     return ValueError(f"{path}: its settings do not fit ({text.replace('--', '')}); name another file" if text.startswith("--") else f"{path}: {text}")
 
 
 def model_from(checkpoint, path, variant=None):
-    """A model of the architecture that a checkpoint describes, with its weights.
+    """Builds a model of the architecture that a checkpoint describes, with its weights.
 
-    path: of the file, for messages; variant: another than the checkpoint's, whose networks it must hold.
-    Returns: Stage1 or Stage2, float32, on the CPU. Raises: ValueError that names what does not fit. No memory is taken before all of it fits.
+    path: of the file, for messages; variant: one other than the checkpoint's; the checkpoint must hold its networks.
+    Returns: Stage1 or Stage2, float32, on the CPU. Raises: ValueError that names what does not fit. No memory is taken until everything fits.
     """
     try:
         config = config_from(LFDiffConfig, checkpoint["config"])
@@ -82,7 +82,7 @@ def model_from(checkpoint, path, variant=None):
 
 
 def with_correction(model, correct):
-    """Has the DHRNet of a Stage1 or Stage2 correct a merge (D8) if that is wanted. Returns: the model."""
+    """Makes the DHRNet of a Stage1 or Stage2 correct a merge (D8), if that is wanted. Returns: the model."""
     return add_correction(model) if correct else model
 
 
@@ -106,17 +106,17 @@ def load_weights(path, device="cpu", fast=True):
 
 
 def load_vgg19(config, device="cpu"):
-    """phi of Eq. 11 with the official weights, or None when lam is 0. config: loss.LossConfig.
+    """Loads phi of Eq. 11 with the official weights. config: loss.LossConfig.
 
-    Returns: VGG19Features on the device, or None.
-    Raises: FileNotFoundError when the file is neither here nor to be had; ValueError when it is not VGG19.
+    Returns: VGG19Features on the device, or None if lam is 0.
+    Raises: FileNotFoundError if the file is not here and cannot be downloaded; ValueError if it is not VGG19.
     """
     if config.lam == 0:
         return None
     file = config.vgg or VGG19_URL
     try:
         if config.vgg:
-            if not Path(file).is_file():                                # to open a pipe would wait until something is written into it
+            if not Path(file).is_file():                                # opening a pipe would wait until something is written into it
                 raise FileNotFoundError(instead_of("file", file))
             state = torch.load(config.vgg, map_location="cpu", weights_only=True)
         else:
@@ -124,7 +124,7 @@ def load_vgg19(config, device="cpu"):
     except OSError as error:
         raise FileNotFoundError(f"VGG19 for Eq. 11: {file} could not be read ({error}); download it, pass it as "
                                 "--vgg FILE, or train without the perceptual term: --lam 0") from None
-    except Exception as error:   # torch.load raises a dozen kinds for a broken file; all mean the same to a user
+    except Exception as error:   # torch.load raises a dozen kinds of error for a broken file; all mean the same to a user
         raise ValueError(f"{file}: not a readable weight file ({type(error).__name__}); it may be truncated, download it again") from None
     try:
         pairs = [tuple(int(number) for number in pair.split(",")) for pair in config.phi]

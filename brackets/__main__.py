@@ -1,8 +1,8 @@
-"""Prints what was found in the folder of a scene: files, exposures, motion of the camera, light, motion of things.
+"""Prints what was found in a scene's folder: files, exposures, camera motion, light, moving objects.
 
     python -m brackets DIR
 
-Of a folder with several brackets it prints which they are. Which frames are used depends on the weights; here they are the shipped ones.
+For a folder with several brackets, it lists them. Which frames are used depends on the weights; here these are the shipped ones.
 """
 
 from dataclasses import dataclass
@@ -51,9 +51,9 @@ def print_files(bracket, choice, sample):
 
 
 def print_motion(prepared, three):
-    """Prints how the camera moved, what was found of the light, and how far things moved by themselves.
+    """Prints how the camera moved, what was found out about the light, and how far objects moved.
 
-    prepared: Prepared, without flow; three: of Choice.
+    prepared: Prepared, without flow; three: as in Choice.
     """
     ldr, ev, outer = prepared.ldr, prepared.ev, [(i, name) for i, name in ((0, "short"), (2, "long")) if three[i] is not None]
     height, width = ldr.shape[-2:]
@@ -64,10 +64,10 @@ def print_motion(prepared, three):
     if prepared.light is not None and prepared.light.curve.any():
         for v in np.linspace(0.1, 1, 10):
             print(f"  {v:.1f} shows what gamma 2.2 would code as {phi(v[None], prepared.light.curve)[0]:.3f}")
-    print("what moved by itself")
+    print("moving objects")
     for i, name in outer:
         if min(height, width) < SMALLEST:
-            print(f"  {name:<6} not looked for in frames of fewer than {SMALLEST} pixels a side")
+            print(f"  {name:<6} not searched for in frames smaller than {SMALLEST} pixels a side")
             continue
         length = find_flow(ldr[1], ldr[i], float(ev[1] - ev[i])).norm(dim=0).flatten().sort().values
         half, most, nearly_all = (length[int(share * (len(length) - 1))] for share in (0.5, 0.9, 0.99))

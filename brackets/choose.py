@@ -1,10 +1,11 @@
-"""Which frames of a bracket the network sees. It takes three, and photographers take two, five, seven or nine.
+"""Chooses the frames of a bracket that the network sees. The network takes three; photographers take two, five, seven or nine.
 
-The reference is the frame whose moment the result shows. Of the others, the network sees one that is shorter and one that is longer, at exposure
-steps that its weights know. Frames beyond these three are put into the result afterwards (wider.py). On synthetic brackets of 7 and 9 frames, with
-earlier weights, the narrower of two such triples gave better results than the wider one, because what the network need not rebuild comes out as taken.
-A frame that does not exist is black where it is the short one, and white where it is the long one, so that nothing is learned of the camera from it.
-After the alignment, it shows the reference at its exposure. PSNR-mu / PSNR-L of the shipped weights on 16 synthetic scenes with motion:
+The reference is the frame whose moment the result shows. The network also sees one shorter and one longer frame, at exposure steps that its
+weights know. Frames beyond these three are put into the result afterwards (wider.py). On synthetic brackets of 7 and 9 frames, with earlier
+weights, the narrower of two such triples gave better results than the wider one, because what the network need not rebuild stays as photographed.
+A missing short frame is black and a missing long frame is white, so that nothing about the camera is inferred from them. After the
+alignment, the reference takes their place, exposed as they would be. PSNR-mu / PSNR-L of the shipped weights on 16 synthetic scenes with motion,
+by what takes the place of the missing frame:
                                                                           the longer frame is the reference     the shorter one is
     the reference at its exposure                                         41.5 / 38.3                           46.7 / 41.5
     the other frame at its exposure                                       39.2 / 38.2                           45.7 / 37.0
@@ -23,24 +24,24 @@ import torch
 from brackets.register import exposed_as_frame
 from brackets.scenes import LEAST, read_frames
 
-KNOWN = 2.0, 3.0            # range of the exposure steps of the paper's data, stops: for weights that do not say which they know
-SHOWN = 0.05, 0.95          # coded values between which a pixel shows something
-BETTER = 0.1                # share of the pixels by which a frame must show more than one nearer to the middle, where there are three or more
-SAMPLED = 1_000_000         # pixels of a photograph that are looked at
+KNOWN = 2.0, 3.0            # range of exposure steps in the paper's data, stops: used for weights that do not state their own
+SHOWN = 0.05, 0.95          # a pixel shows something if its coded value lies between these
+BETTER = 0.1                # share of the pixels that a frame must show in addition to be preferred to one nearer the middle, if there are three or more
+SAMPLED = 1_000_000         # pixels sampled per photograph
 
 
 @dataclass
 class Choice:
-    """The frames that are used, as indices into a bracket's frames, whose exposures rise."""
-    three: tuple                # short, reference, long; None for a frame that does not exist
-    beyond: list                # shorter than the short one or longer than the long one
-    step: float                 # at which a frame that does not exist is shown, stops
+    """The frames that are used, as indices into the bracket's frames, which are sorted by rising exposure."""
+    three: tuple                # short, reference, long; None for a missing frame
+    beyond: list                # frames shorter than the short one or longer than the long one
+    step: float                 # exposure step at which a missing frame is shown, stops
 
 
 def by_name(bracket, reference):
-    """The index of the frame that --reference names. reference: a file's name, with or without suffix, or a number from 1, the shortest, on.
+    """Returns the index of the frame that --reference names. reference: a file name, with or without suffix, or a number; 1 is the shortest frame.
 
-    Raises: ValueError where there is no such frame.
+    Raises: ValueError if there is no such frame.
     """
     for names in ([path.name.lower() for path in bracket.paths], [path.stem.lower() for path in bracket.paths]):
         if names.count(reference.lower()) == 1:
@@ -48,11 +49,11 @@ def by_name(bracket, reference):
     if reference.isdecimal() and 1 <= int(reference) <= len(bracket.paths):
         return int(reference) - 1
     raise ValueError(f"--reference {reference}: not a frame of {bracket.folder}; use one of {', '.join(path.name for path in bracket.paths)}, "
-                     f"or a number from 1, the shortest, to {len(bracket.paths)}")
+                     f"or a number from 1 (the shortest) to {len(bracket.paths)}")
 
 
 def share_shown(path):
-    """The share of a photograph's pixels that are neither dark nor nearly white."""
+    """Returns the share of a photograph's pixels that are neither dark nor nearly white."""
     frame = read_frames(path.parent, [path])[0][0]
     step = max(1, round((frame[0].numel() / SAMPLED) ** 0.5))
     level = frame[:, ::step, ::step].amax(dim=0)
@@ -60,9 +61,9 @@ def share_shown(path):
 
 
 def pick_reference(bracket, known=None):
-    """The index of the frame that shows most, of those near the middle: of 5 or more the middle one and its neighbours, of an even number the middle two.
+    """Returns the index of the frame near the middle that shows most. An even number of frames has two near the middle; an odd number from 5 on, three.
 
-    A frame for which the others lie at less known steps is passed over. known: least and greatest step that the weights know, stops, or None.
+    A frame whose exposure steps are less familiar than the middle frame's is skipped. known: least and greatest step that the weights know, or None.
     """
     n = len(bracket.paths)
     if n == 3:
@@ -79,15 +80,14 @@ def pick_reference(bracket, known=None):
 
 
 def nearest(known, step):
-    """The known step that is nearest to a step."""
+    """Returns the known step nearest to a step."""
     return min(max(step, known[0]), known[1])
 
 
 def best_pair(ev, reference, known):
-    """The outer frames for a reference: those whose steps are nearest to what is known, and of equally near ones the narrowest.
+    """Finds the outer frames for a reference: the pair whose steps are nearest to known ones; among equally near pairs, the narrowest.
 
-    Returns: by how many stops their steps differ from known ones, in all; stops from the short one to the long one; their indices, None for a frame
-    that does not exist.
+    Returns: how far the steps are from known ones, summed, in stops; stops from the short to the long frame; their indices, None for a missing frame.
     """
     def cost(pair):
         steps = [abs(float(ev[i] - ev[reference])) for i in pair if i is not None]
@@ -102,7 +102,7 @@ def choose(ev, reference, known=None):
     """Chooses the short and the long frame, and the frames beyond them.
 
     ev: (n,) stops, rising; reference: index; known: least and greatest step that the weights know, stops, or None. Returns: Choice.
-    Raises: ValueError where every frame has the reference's exposure.
+    Raises: ValueError if every frame has the reference's exposure.
     """
     known = known or KNOWN
     _, _, (short, long) = best_pair(ev, reference, known)
@@ -120,7 +120,7 @@ def choose(ev, reference, known=None):
 def load_three(bracket, choice):
     """Reads the three frames of a bracket. Returns: a sample as data.py describes it, with the bracket's name as "name".
 
-    A frame that does not exist is black or white, see above. "hdr", where there is one, is in units of the shortest frame of the whole bracket.
+    A missing frame is black or white, see above. "hdr", if there is one, is in units of the shortest frame of the whole bracket.
     """
     short, reference, long = choice.three
     frames, hdr = read_frames(bracket.folder, [bracket.paths[i] for i in choice.three if i is not None], bracket.truth, bracket.paths)
@@ -132,7 +132,7 @@ def load_three(bracket, choice):
 
 
 def stand_in(ldr, ev, choice):
-    """Shows the reference in place of a frame that does not exist, exposed as that frame would be. ldr: (3, 3, H, W), changed; ev: (3,). Returns: ldr."""
+    """Shows the reference in place of a missing frame, exposed as that frame would be. ldr: (3, 3, H, W), changed in place; ev: (3,). Returns: ldr."""
     for k, i in enumerate(choice.three):
         if i is None:
             ldr[k] = exposed_as_frame(ldr[1], float(ev[1] - ev[k]))
@@ -140,7 +140,7 @@ def stand_in(ldr, ev, choice):
 
 
 def use_of(bracket, choice, i):
-    """What frame i is used for, in words."""
+    """Says what frame i is used for."""
     short, reference, long = choice.three
     if i in choice.beyond:
         return "for highlights that the others clip" if i < reference else "for shadows that are dark in the others"
@@ -148,12 +148,12 @@ def use_of(bracket, choice, i):
 
 
 def missing_in_words(choice):
-    """A line about a frame that does not exist, or ""."""
+    """Returns a line about the missing frame, or ""."""
     name = {0: "shorter", 2: "longer"}.get(choice.three.index(None)) if None in choice.three else None
-    return f"  no frame is {name} than the reference, which stands in for it at {choice.step:g} EV" if name else ""
+    return f"  there is no {name} frame; the reference stands in for it at {choice.step:g} EV" if name else ""
 
 
 def in_words(bracket, choice):
-    """A line for each frame: its number, name, exposure, and what it is used for."""
+    """Returns a line for each frame: its number, name, exposure and use."""
     lines = [f"  {i + 1:<2} {path.name:24s} +{stops:.2f} EV  {use_of(bracket, choice, i)}" for i, (path, stops) in enumerate(zip(bracket.paths, bracket.ev))]
     return "\n".join(filter(None, [*lines, missing_in_words(choice)]))

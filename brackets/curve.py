@@ -1,24 +1,24 @@
-"""The tone curves of cameras: a family that always rises, and the fit of a curve to a bracket's comparagram, with gains and a black level.
+"""Camera tone curves: a family of curves that always rise, and the fit of one to a bracket's comparagram, with gains and a black level.
 
 phi(v) is what gamma 2.2 would write where the camera writes v:
     ln phi(v) = -int_v^1 exp(q(u)) du / u                                                              so phi rises whatever q is
     q(u) = c_1 + c_2 S(u) + c_3 q_sRGB(u) + r(u)
-q is the logarithm of phi's slope on double logarithmic axes. q = 0 is gamma 2.2, a constant another gamma, q_sRGB the curve of sRGB.
+q is the logarithm of phi's slope on log-log axes. q = 0 is gamma 2.2, another constant is another gamma, and q_sRGB is the curve of sRGB.
     S(u) = (-0.63 - 0.62 ln(1.04 - u)) (1 - exp(-(u / 0.12)^2))
-is the S-curve of a picture style: slope below 1 in the middle, a shoulder at the top. It was fitted to what 19 cameras do before sRGB (the
-base curves that darktable publishes). r is smooth, a Gaussian process given at KNOTS. Below the data q goes on, so phi is about a power there.
+is the S-curve of a picture style: slope below 1 in the middle, a shoulder at the top. It was fitted to what 19 cameras apply before sRGB (the
+base curves that darktable publishes). r is smooth, a Gaussian process given at KNOTS. Below the data q continues, so phi is roughly a power there.
 
-A row of the comparagram says that one frame shows v_i where the next brighter shows v_j. With l = phi^2.2 its residual, in ln v_i, is
+A row of the comparagram says that one frame shows v_i where the next brighter one shows v_j. With l = phi^2.2, its residual in ln v_i is
     ( ln l(v_i) / 2.2 - ln(black + 2^-(step + gain) (l(v_j) - black)) / 2.2 ) / exp(q(v_i))
 It must be measured in v: measured in phi, a curve that is flatter everywhere would fit better everywhere. Gauss-Newton minimises Cauchy's
-robust cost of the residuals (what moved is an outlier) plus the squares of the prior.
+robust cost of the residuals (whatever moved is an outlier) plus the squares of the prior.
 
-What can be told: with free exposures, phi^a and steps times a explain the same frames for every a (Grossberg and Nayar, "Determining the
-camera response from images: what is knowable?", PAMI 2003). Only a prior decides. So three models compete: gamma 2.2, sRGB (gains free in
-both), and any curve (gains of GAIN stops, and a curve like those of cameras). The last must explain the frames clearly better. A camera
-with another plain gamma is therefore taken for one with other exposures. The overall scale is a convention: phi(1) = 1.
+What can be known: with free exposures, phi^a and steps times a explain the same frames for every a (Grossberg and Nayar, "Determining the
+camera response from images: what is knowable?", PAMI 2003). Only a prior can decide. So three models compete: gamma 2.2, sRGB (gains free
+in both), and any curve (gains of GAIN stops, and a curve like those of cameras). The last must explain the frames clearly better. A camera
+with a different plain gamma is therefore taken for one with different exposures. The overall scale is a convention: phi(1) = 1.
 
-theta, everywhere: black, the 13 numbers of the curve (c_1, c_2, c_3, r at the knots), gain of each pair of neighbouring frames.
+theta always holds: black, the 13 numbers of the curve (c_1, c_2, c_3, r at the knots), the gain of each pair of neighbouring frames.
 """
 
 import math
@@ -29,17 +29,17 @@ from data import GAMMA
 
 KNOTS = np.array([0, 0.08, 0.16, 0.26, 0.38, 0.52, 0.66, 0.8, 0.92, 1.0])   # coded values at which r is given
 GRID = np.linspace(math.log(0.004), 0, 400)     # ln of coded values at which phi is computed
-GAIN = 0.05                     # deviation of true exposures from stated ones, stops, where a curve is found, too
-BLACK, LEAST_BLACK, MOST_BLACK = 0.003, 5e-4, 0.03  # deviation of the black level, least and most that are believed; light
+GAIN = 0.05                     # standard deviation of true exposures from stated ones, stops, where a curve is fitted as well
+BLACK, LEAST_BLACK, MOST_BLACK = 0.003, 5e-4, 0.03  # standard deviation of the black level, its least and most plausible value; light
 TYPICAL = np.array([0.02, 0.7, 1.0])    # c_1, c_2, c_3 of cameras: sRGB after a picture style
-SPREAD = np.array([0.02, 0.35, 0.2])    # their deviations
-CAUCHY = 2.0                    # residual, in its deviations, from which it loses weight
-FEW = 8                         # rows without which a pair's gain is not told
-BETTER, SHARE = 12.0, 0.3       # by how much a model must lower the cost to be preferred: at least, and as a share of what is left
+SPREAD = np.array([0.02, 0.35, 0.2])    # their standard deviations
+CAUCHY = 2.0                    # residual, in standard deviations, from which it loses weight
+FEW = 8                         # fewest rows from which a pair's gain is estimated
+BETTER, SHARE = 12.0, 0.3       # by how much a model must lower the cost to be preferred: at least, and as a share of the remaining cost
 
 
 def _basis():
-    """(400, 13): q at GRID of each number of a curve."""
+    """Returns (400, 13): what each number of a curve contributes to q, at GRID."""
     v = np.exp(GRID)
     s_curve = (-0.63 - 0.62 * np.log(1.04 - v)) * (1 - np.exp(-(v / 0.12) ** 2))
     srgb = np.where(v <= 0.04045, -math.log(GAMMA), np.log(2.4 / GAMMA * v / (v + 0.055)))
@@ -51,13 +51,13 @@ CURVE = slice(1, 1 + BASIS.shape[1])    # where the curve is in theta: black, cu
 
 
 def _integral(values):
-    """-int_v^1 values du / u at GRID, values at GRID: (400,) or (400, n)."""
+    """Returns -int_v^1 values du / u at GRID, for values at GRID, (400,) or (400, n)."""
     steps = (values[1:] + values[:-1]) * ((GRID[1] - GRID[0]) / 2)
     return np.concatenate([-np.cumsum(steps[::-1], axis=0)[::-1], np.zeros_like(values[:1])])
 
 
 def at(values, v):
-    """values at GRID (400,) or (400, n), read at coded values v (m,)."""
+    """Interpolates values at GRID, (400,) or (400, n), at coded values v (m,)."""
     x = np.clip((np.log(np.maximum(v, 1e-9)) - GRID[0]) / (GRID[1] - GRID[0]), 0, len(GRID) - 1)
     low = np.minimum(x.astype(int), len(GRID) - 2)
     t = (x - low).reshape(-1, *[1] * (values.ndim - 1))
@@ -65,14 +65,14 @@ def at(values, v):
 
 
 def phi(v, curve):
-    """What gamma 2.2 would write where the camera writes v. v: (m,) in [0, 1]; curve: (13,). Returns: (m,) in [0, 1], rising."""
+    """Computes what gamma 2.2 would write where the camera writes v. v: (m,) in [0, 1]; curve: (13,). Returns: (m,) in [0, 1], rising."""
     v, slope = np.asarray(v, np.float64), np.exp(BASIS @ curve)
     below = np.minimum(np.log(np.maximum(v, 1e-30)) - GRID[0], 0) * slope[0]        # a power law below the grid
     return np.where(v > 0, np.exp(at(_integral(slope), v) + below), 0)
 
 
 def residual(theta, rows, steps):
-    """Residual of each row, (n,), and its derivatives, (n, len(theta)). theta: black, curve, gain of each pair; steps: (n,) stops."""
+    """Returns the residual of each row, (n,), and its derivatives, (n, len(theta)). theta: black, curve, gain of each pair; steps: (n,) stops."""
     pair, black, curve, gains = rows[:, 0].astype(int), theta[0], theta[CURVE], theta[CURVE.stop:]
     slope = np.exp(np.clip(BASIS @ curve, -3, 3))
     F, J = _integral(slope), _integral(slope[:, None] * BASIS)
@@ -83,12 +83,12 @@ def residual(theta, rows, steps):
     by_curve = at(J, rows[:, 2]) - (t * l_j / seen)[:, None] * at(J, rows[:, 3])
     by_gain = (t * (l_j - black) / seen * math.log(2) / GAMMA)[:, None] * (pair[:, None] == np.arange(len(gains)))
     slope_i, r = at(slope, rows[:, 2]), at(F, rows[:, 2]) - np.log(seen) / GAMMA
-    r /= slope_i                                                                    # ln phi -> ln v: noise and codes are of v
+    r /= slope_i                                                                    # ln phi -> ln v: noise and coding act on v
     return r, np.column_stack([by_black, by_curve - (r * slope_i)[:, None] * at(BASIS, rows[:, 2]), by_gain]) / slope_i[:, None]
 
 
 def prior(gains, deviation):
-    """Square root of the prior's precision, theta's order. gains: how many; deviation: of true exposures from stated ones, stops."""
+    """Returns the square root of the prior's precision matrix, in theta's order. gains: their number; deviation: of true exposures from stated ones, stops."""
     amplitude = 0.08 + 0.17 * np.exp(-(KNOTS / 0.15) ** 2)                          # cameras differ most in the dark
     covariance = np.outer(amplitude, amplitude) * np.exp(-0.5 * ((KNOTS[:, None] - KNOTS) / 0.25) ** 2)
     covariance += np.diag(1e-5 + np.square(0.5 * np.exp(-((1 - KNOTS) / 0.06) ** 2)))   # ... and in the last few codes before white
@@ -98,7 +98,7 @@ def prior(gains, deviation):
 
 
 def fit(rows, steps, start, root, free):
-    """Gauss-Newton with Levenberg's damping. start: theta, where the prior has its mean, too; free: indices that change. Returns: theta, cost."""
+    """Fits theta by Gauss-Newton with Levenberg's damping. start: theta, also the prior's mean; free: indices that may change. Returns: theta, cost."""
     def cost(theta):
         z = residual(theta, rows, steps)[0] / rows[:, 4]
         return 0.5 * CAUCHY ** 2 * np.log1p((z / CAUCHY) ** 2).sum() + 0.5 * np.square(root[:, free] @ (theta - start)[free]).sum()
@@ -126,7 +126,7 @@ def fit(rows, steps, start, root, free):
 
 
 def start_at(curve, gains):
-    """theta with the first components of the curve, the rest 0."""
+    """Returns theta with the given first components of the curve and 0 elsewhere."""
     return np.concatenate([[0.0], curve, np.zeros(CURVE.stop - 1 - len(curve) + gains)])
 
 
@@ -134,7 +134,7 @@ def compete(rows, steps, deviation, gains):
     """Fits the three models to rows. rows: of light.comparagram; steps: (n,) stops of each row, as stated; deviation: see GAIN;
     gains: how many pairs of neighbouring frames there are. A pair with fewer than FEW rows keeps a gain of 0.
 
-    Returns: [(theta, cost) of gamma 2.2, of sRGB, of any curve], each without a black level where that explains little; which is preferred.
+    Returns: [(theta, cost) of gamma 2.2, of sRGB, of any curve], each without a black level if that explains little; the index of the preferred one.
     """
     gain = CURVE.stop + np.flatnonzero(np.bincount(rows[:, 0].astype(int), minlength=gains) >= FEW)
     fits = []

@@ -1,4 +1,4 @@
-"""Exposures, in stops, from text files as people write them and from the EXIF of photographs."""
+"""Reads exposures, in stops, from text files as people write them and from the EXIF of photographs."""
 
 import math
 import re
@@ -14,19 +14,19 @@ from brackets.png import png_exif
 from brackets.raw import raw_exif
 from brackets.tiff import picture_of, tag_of
 
-MOST = 1e6      # stops or seconds above which a number is no exposure
+MOST = 1e6      # stops or seconds above which a number is not an exposure
 TAGS = {"time": (0x829A, "ExposureTime"), "f_number": (0x829D, "FNumber"), "iso": (0x8827, "ISOSpeedRatings"), "shutter": (0x9201, "ShutterSpeedValue"),
-        "aperture": (0x9202, "ApertureValue"), "bias": (0x9204, "ExposureBiasValue")}    # number in EXIF, and the name that tifffile gives it
+        "aperture": (0x9202, "ApertureValue"), "bias": (0x9204, "ExposureBiasValue")}    # number in EXIF, and tifffile's name for it
 IN_STOPS = {"time": 1, "iso": 1, "f_number": -2}
 
 
 # --- text files -------------------------------------------------------------------------------------------------------
 
 def _text(data):
-    """Text of a file in UTF-8 or UTF-16, with a byte order mark or without."""
+    """Decodes text in UTF-8 or UTF-16, with or without a byte order mark."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", errors="replace")
-    if b"\0" in data:                               # digits in UTF-16 have one zero each: the second byte, or the first
+    if b"\0" in data:                               # a digit in UTF-16 has one zero byte: the second, or the first
         return data.decode("utf-16-be" if data[:1] == b"\0" else "utf-16-le", errors="replace")
     return data.decode("utf-8-sig", errors="replace")
 
@@ -34,11 +34,11 @@ def _text(data):
 def read_exposures(path, unit="ev"):
     """Reads the numbers of an exposure file.
 
-    path: text file, UTF-8 or UTF-16, of numbers such as -2.5, +1 or 1/60, separated by line ends, blanks, commas or semicolons. A comma is
+    path: text file, UTF-8 or UTF-16, of numbers such as -2.5, +1 or 1/60, separated by line ends, spaces, commas or semicolons. A comma is
         never a decimal point.
-    unit: "ev" or "log2" (stops), or "seconds" (exposure times). A unit in the file goes before it: 1/60s (seconds), -2EV (stops).
+    unit: "ev" or "log2" (stops), or "seconds" (exposure times). A unit in the file takes precedence: 1/60s (seconds), -2EV (stops).
     Returns: (n,) float64 array of stops, in the order of the file.
-    Raises: FileNotFoundError; ValueError for a word that is no number, decimal commas, an empty file, or a time that is not positive.
+    Raises: FileNotFoundError; ValueError for a word that is not a number, decimal commas, an empty file, or a time that is not positive.
     """
     path = Path(path)
     if unit not in ("ev", "log2", "seconds"):
@@ -51,8 +51,8 @@ def read_exposures(path, unit="ev"):
         raise in_a_sentence(path, error) from error
     text = re.sub(r"(?<=[\d.])[ \t]+(?=(s|sec|ev)\b)", "", text.replace("\N{MINUS SIGN}", "-"))
     decimal = re.search(r"[-+]?\d+,\d+", text)
-    if decimal and re.search(r"[^\s;][\s;]+[^\s;]", text):                      # numbers are separated by something else, too
-        raise ValueError(f"{path}: found {decimal[0]!r}; write {decimal[0].replace(',', '.')!r} if the comma is a decimal point, or else blanks for commas")
+    if decimal and re.search(r"[^\s;][\s;]+[^\s;]", text):                      # the numbers are also separated by something else
+        raise ValueError(f"{path}: found {decimal[0]!r}; write {decimal[0].replace(',', '.')!r} if the comma is a decimal point, or else spaces for commas")
     values, units = [], set()
     words = [word for word in re.split(r"[\s,;]+", text) if word]
     if not words:
@@ -64,7 +64,7 @@ def read_exposures(path, unit="ev"):
         values.append(float(match[1]) / float(match[2] or 1))
         units.add({"s": "seconds", "sec": "seconds", "ev": "ev", None: unit}[match[3]])
         if not abs(values[-1]) <= MOST:
-            raise ValueError(f"{path}: found {word!r}, which is no exposure; write stops such as -2, or times such as 1/60s")
+            raise ValueError(f"{path}: found {word!r}, which is not an exposure; write stops such as -2, or times such as 1/60s")
     if len(units) > 1:
         raise ValueError(f"{path}: some values are seconds and some are stops; give all of them the same unit")
     if units != {"seconds"}:
@@ -77,7 +77,7 @@ def read_exposures(path, unit="ev"):
 # --- EXIF -------------------------------------------------------------------------------------------------------------
 
 def _number(value, rational=False):
-    """The first number of a tag's value as a finite float, or else None. rational: whether whole numbers come in pairs, as of tifffile."""
+    """Returns the first number of a tag's value as a finite float, or None. rational: whether whole numbers come in pairs, as from tifffile."""
     if isinstance(value, tuple):
         if rational and len(value) >= 2 and all(isinstance(part, int) for part in value[:2]):
             value = value[0] / value[1] if value[1] else None
@@ -91,7 +91,7 @@ def _number(value, rational=False):
 
 
 def _tags(path):
-    """The tags of TAGS in a photograph, {name: float or None}."""
+    """Reads the tags in TAGS from a photograph: {name: float or None}."""
     kind = kind_to_read(path)
     if kind == "RAW":
         return dict(zip(TAGS, (*raw_exif(path), None, None, None)))
@@ -113,13 +113,13 @@ def _tags(path):
 def read_exif(path):
     """Reads the exposure of a photograph from its EXIF.
 
-    path: a photograph of any kind that is read. Where time and f-number are missing, their APEX values stand for them.
+    path: a photograph of any kind that is read. If the time or f-number is missing, its APEX value is used instead.
     Returns: {"time": seconds, "f_number": number, "iso": number, "bias": stops}, None for each that is missing or not positive; bias may be negative.
-    Raises: FileNotFoundError, ValueError where the file cannot be opened as an image.
+    Raises: FileNotFoundError, ValueError if the file cannot be opened as an image.
     """
     try:
         tags = _tags(Path(path))
-    except Exception as error:      # each library has its own kinds of exception
+    except Exception as error:      # each library raises its own kinds of exception
         raise in_a_sentence(path, error) from error
     exif = {name: tags[name] if tags[name] and tags[name] > 0 else None for name in IN_STOPS}
     if exif["time"] is None and tags["shutter"] is not None and abs(tags["shutter"]) < 30:
@@ -130,11 +130,11 @@ def read_exif(path):
 
 
 def exif_exposures(paths):
-    """How much photographs were exposed, from their EXIF: log2(time * ISO/100 / f_number^2), or their exposure bias where times are missing.
+    """Computes exposures from the EXIF of photographs: log2(time * ISO/100 / f_number^2), or the exposure bias if times are missing.
 
-    f_number or ISO is left out where no photograph has it: with an old lens or a phone it did not change.
-    Returns: (n,) float64 stops, of which only differences mean something, and ""; or None, and what is missing of which photograph.
-    Raises: as of read_exif.
+    f_number or ISO is left out if no photograph has it: with an old lens or a phone it did not change.
+    Returns: (n,) float64 stops, of which only differences are meaningful, and ""; or None, and what is missing in which photograph.
+    Raises: as read_exif.
     """
     exif = [read_exif(path) for path in paths]
     terms = ["time"] + [term for term in ("f_number", "iso") if any(e[term] for e in exif)]
@@ -143,6 +143,6 @@ def exif_exposures(paths):
         return np.array([sum(IN_STOPS[term] * math.log2(e[term] / (100 if term == "iso" else 1)) for term in terms) for e in exif]), ""
     biases = [e["bias"] for e in exif]
     if missing["time"] and None not in biases and len(set(biases)) > 1:
-        say(f"{paths[0].parent}: no exposure times in the EXIF of {', '.join(missing['time'])}; the exposure bias of each photograph is taken")
+        say(f"{paths[0].parent}: no exposure times in the EXIF of {', '.join(missing['time'])}; the exposure bias of each photograph is used")
         return np.array(biases), ""
     return None, "; ".join(f"no {term} in the EXIF of {', '.join(names)}" for term, names in missing.items() if names)

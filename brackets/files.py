@@ -1,9 +1,9 @@
 """Reads and writes image files.
 
-Some calls give wrong pixels without an error. These were tried and are right:
+Some library calls return wrong pixels without an error. These were tried and are right:
     16-bit PNG    imagecodecs; imageio with Pillow returns 8 bits
     .hdr          imagecodecs after our own reading of the header (radiance.py); imageio.imwrite("x.hdr") would write a TIFF
-    TIFF          tifffile, with imagecodecs for LZW, after a look at what the file holds (tiff.py)
+    TIFF          tifffile, with imagecodecs for LZW, after a check of what the file holds (tiff.py)
 
 Arrays are (H, W, 3), RGB. Their range follows from the dtype (uint8 / 255, uint16 / 65535, float32 as it is), never from the values.
 """
@@ -28,18 +28,18 @@ from brackets.transfer import coded_for_display, of_profile
 from common import write_atomically
 
 WRITTEN = {".tif": "uint8 uint16 float32", ".tiff": "uint8 uint16 float32", ".png": "uint8 uint16", ".jpg": "uint8", ".jpeg": "uint8", ".hdr": "float32"}
-OPAQUE = 0.99       # alpha, of 1, from which a pixel is seen: an edge that is half transparent is half of something else
+OPAQUE = 0.99       # alpha, at most 1, from which a pixel counts as seen: a half-transparent edge is half of something else
 
-Image.MAX_IMAGE_PIXELS = None       # Pillow would warn of photographs of 90 megapixels; check_size has our limit
+Image.MAX_IMAGE_PIXELS = None       # Pillow would warn about photographs of 90 megapixels; check_size has our own limit
 
 
 def _read_with_pillow(path):
-    """Reads a JPEG or WebP as it is stored, of several pictures the first. Returns: as tiff.read_tiff."""
+    """Reads a JPEG or WebP as it is stored; of several pictures, the first. Returns: as tiff.read_tiff."""
     with Image.open(path) as file:
         check_size(*file.size)
         if file.mode not in ("RGB", "L", "RGBA"):
             raise Unsupported(f"its colours are {file.mode}, not RGB or grey; save it again as RGB")
-        # A block of 64 pixels takes a bit or more in a JPEG. WebP has no such limit, but photographs are far from it.
+        # A block of 64 pixels takes at least one bit in a JPEG. WebP has no such limit, but photographs never come near this one.
         if file.width * file.height > (10_000 if file.format == "WEBP" else 600) * path.stat().st_size:
             raise ValueError(f"it says {file.width}x{file.height} pixels but has only {path.stat().st_size} bytes")
         orientation, profile, image = file.getexif().get(0x0112), file.info.get("icc_profile"), np.asarray(file)
@@ -63,16 +63,16 @@ class Stored:
 
 
 def read_stored(path):
-    """Reads an image file of any kind in kinds.SUFFIXES, whatever its name. Arguments and errors as of read_image. Returns: Stored."""
+    """Reads an image file of any kind in kinds.SUFFIXES, whatever its name. Arguments and errors: as read_image. Returns: Stored."""
     path = Path(path)
     try:
         kind = kind_to_read(path)
-        if path.suffix.lower() in SUFFIXES["Radiance"] and kind != "Radiance":      # who asks for an .hdr takes what comes for light
-            raise Unsupported(f"this is a {kind} file and not Radiance; write light as Radiance, and give a photograph its own suffix")
+        if path.suffix.lower() in SUFFIXES["Radiance"] and kind != "Radiance":      # whoever reads an .hdr takes its values for light
+            raise Unsupported(f"this is a {kind} file, not Radiance; save linear light as Radiance, and give a photograph its own suffix")
         image, alpha, orientation, note = READERS[kind](path)
         if image.ndim != 3 or image.size == 0 or image.dtype not in (np.uint8, np.uint16, np.float32):
             raise ValueError(f"it decodes to {image.dtype} of shape {image.shape}")
-    except Exception as error:      # each decoder has its own kinds of exception, some of them plain RuntimeError or struct.error
+    except Exception as error:      # each decoder raises its own kinds of exception, some of them plain RuntimeError or struct.error
         raise in_a_sentence(path, error) from error
     image = image if image.shape[2] == 3 else image.repeat(3, axis=2)
     seen = None if alpha is None else alpha >= OPAQUE * (1 if alpha.dtype == np.float32 else np.iinfo(alpha.dtype).max)
@@ -80,7 +80,7 @@ def read_stored(path):
 
 
 def stored_size_and_orientation(path):
-    """What the header of a photograph says: width and height as stored, and EXIF's orientation, 1 to 8. Errors as of read_image."""
+    """Reads the header of a photograph. Returns: (width, height) as stored, and the EXIF orientation, 1 to 8. Raises: as read_image."""
     path = Path(path)
     try:
         kind = kind_to_read(path)
@@ -112,18 +112,18 @@ def upright(image, orientation):
 def read_image(path):
     """Reads an image file as it is, upright.
 
-    path: a JPEG, PNG, TIFF, WebP, RAW or Radiance file. Its content tells which, and not its name, but what is called .hdr must be Radiance.
-    Grey becomes three equal channels, alpha is dropped, the orientation tag is applied, and of several pages the largest is taken. Of a colour
-    profile only a tone curve is applied that is no display's (transfer.py). EXPOSURE of an .hdr is not applied.
-    Returns: (H, W, 3) RGB, uint8 or uint16 coded for a display, or float32: linear of an .hdr, coded with gamma 2.2 of what was linear.
-    Raises: FileNotFoundError; ValueError for a file that cannot be opened, is no image, of a sort that is not read, too large, or damaged.
+    path: a JPEG, PNG, TIFF, WebP, RAW or Radiance file. Its content decides which, not its name, but a file named .hdr must be Radiance.
+    Grey becomes three equal channels, alpha is dropped, the orientation tag is applied, and the largest of several pages is taken. Of a colour
+    profile only the tone curve is applied, and only if it is not a display's (transfer.py). EXPOSURE of an .hdr is not applied.
+    Returns: (H, W, 3) RGB, uint8 or uint16 coded for a display, or float32: linear for an .hdr, coded with gamma 2.2 for other linear files.
+    Raises: FileNotFoundError; ValueError for a file that cannot be opened, is not an image, is of a kind that is not read, is too large, or is damaged.
     """
     stored = read_stored(path)
     return upright(stored.pixels, stored.orientation)
 
 
 def read_array(path):
-    """An array of a .npy file, mapped into memory. Raises: as read_image."""
+    """Opens the array of a .npy file, mapped into memory. Raises: as read_image."""
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except Exception as error:      # as above
@@ -131,7 +131,7 @@ def read_array(path):
 
 
 def as_frame(stored, orientation=None):
-    """A photograph as a frame. stored: Stored; orientation: EXIF's to be believed, by default its own.
+    """Turns a photograph into a frame. stored: Stored; orientation: the EXIF orientation to apply, by default the photograph's own.
 
     Returns: (H, W, 3) float32, upright, scaled by dtype; NaN where the photograph does not show the scene, because it is transparent there.
     """
@@ -142,19 +142,19 @@ def as_frame(stored, orientation=None):
 
 
 def save_figure(path, figure, dpi, mark=PICTURE):
-    """Writes a figure of matplotlib as a PNG. mark, errors: as of write_image."""
+    """Writes a matplotlib figure as a PNG. mark, errors: as in write_image."""
     if mark == PICTURE:
         check_replaceable(path)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=dpi, metadata={"Software": mark}))
 
 
 def write_image(path, image, mark="", quality=95):
-    """Writes an image file whole or not at all, and makes its folder where there is none.
+    """Writes an image file whole or not at all, and makes its folder if there is none.
 
     path: .tif/.tiff (uint8, uint16, float32), .png (uint8, uint16), .jpg/.jpeg (uint8) or .hdr (float32 >= 0; the three
         channels share one exponent, so the error is up to 1/256 of the pixel's brightest channel).
-    image: (H, W, 3) RGB. mark: "", or one of marks.py. What is marked as a PICTURE replaces nothing but pictures. quality: of a JPEG.
-    Raises: ValueError for another shape, dtype or suffix, for NaN, infinite or negative values in an .hdr, and for what must not be replaced.
+    image: (H, W, 3) RGB. mark: "", or one of marks.py. A file marked as a PICTURE replaces only pictures. quality: of a JPEG.
+    Raises: ValueError for another shape, dtype or suffix, for NaN, infinite or negative values in an .hdr, and for a file that must not be replaced.
     """
     path, image = Path(path), np.ascontiguousarray(image)
     suffix = path.suffix.lower()

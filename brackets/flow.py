@@ -1,18 +1,18 @@
-"""Alignment along optical flow: what moved by itself in an outer frame is brought to where the reference shows it.
+"""Aligns frames along optical flow: objects that moved in an outer frame are brought to where the reference shows them.
 
-[departs D9: the paper feeds the frames as they are. Where the reference is saturated, a bright thing that moved as a whole is in the
-short frame, but elsewhere; attention weighs features where they are, and does not move them.]
-register.py takes the camera's motion out first; this file finds the rest, pixel by pixel. Both images of a pair are shown as the longer
-exposure of the two shows them (register.at_one_exposure), so that both are saturated where one is. The flow u takes a pixel of the
-reference to where the frame shows the same:
+[departs D9: the paper feeds the frames as they are. Where the reference is saturated, a bright object that moved as a whole is in the
+short frame, but in another place. Attention weighs features in place and does not move them.]
+register.py removes the camera's motion first; this file finds the rest, pixel by pixel. Both images of a pair are shown at the longer of
+their two exposures (register.at_one_exposure), so both are saturated where one is. The flow u takes a pixel of the reference to the place
+where the frame shows the same:
     frame(x + u(x)) = reference(x)
-It is found by DIS (Kroeger et al., "Fast optical flow using dense inverse search", ECCV 2016), OpenCV's, which looks at one channel.
-A colour may move without a change of grey, or be the only one that is not saturated. So flow is found five times: in the mean of the
-channels, with and without DIS's normalisation of brightness, and in each channel, of half the size. Each pixel takes the flow by which the
-frame's colours around it come nearest to the reference's (as in Lempitsky et al., "FusionFlow", CVPR 2008, without its smoothness).
-A median takes out what stands alone. Where a thing is hidden, or the reference all white, this is a guess. A long frame that still
-contradicts the reference gives way to it, see follow_flow; otherwise the network judges what it gets. Flow is looked for in registered
-frames, but the result is read from the photograph itself, through homography and flow at once: interpolated twice it would be blurred.
+It is found by OpenCV's DIS (Kroeger et al., "Fast optical flow using dense inverse search", ECCV 2016), which looks at one channel.
+A colour may move without a change of grey, or be the only one that is not saturated. So flow is computed five times: in the mean of the
+channels, with and without DIS's brightness normalisation, and in each channel at half the size. Each pixel takes the flow that brings the
+frame's colours around it closest to the reference's (as in Lempitsky et al., "FusionFlow", CVPR 2008, without its smoothness).
+A median filter removes outliers. Where an object is hidden, or the reference is all white, the flow is a guess. Where a long frame still
+contradicts the reference, the reference replaces it (see follow_flow); the network judges the rest. Flow is computed between registered
+frames, but the result is sampled from the photograph itself, through homography and flow at once: interpolating twice would blur it.
 """
 
 import math
@@ -25,20 +25,20 @@ import torch.nn.functional as nnf
 from brackets.light import apply
 from brackets.register import at_one_exposure, box_mean, enlarged_by, exposed_as_frame, filled_reference, in_threads, onto_reference, warp, within
 
-LARGEST = 1_600_000     # pixels of the image that flow is looked for in; a larger photograph is shrunk by a whole number
+LARGEST = 1_600_000     # most pixels of an image in which flow is computed; a larger photograph is shrunk by a whole number
 SMALLEST = 32           # side below which a frame is left as it is, pixels: DIS compares patches of 8, over several scales
-REFINEMENTS = 10, 5     # of DIS's variational refinement, at each scale, for flow of full size and of half size
-WINDOW = 7              # side of the neighbourhood whose colours choose among the flows, and say whether a frame contradicts, pixels
+REFINEMENTS = 10, 5     # iterations of DIS's variational refinement, at each scale, for flow at full size and at half size
+WINDOW = 7              # side of the neighbourhood whose colours decide which flow is taken and whether a frame contradicts the reference, pixels
 MEDIAN = 5              # side of the median filter of the chosen flow, pixels
-CONTRADICTED = 0.08     # mean difference around a pixel above which the long frame is doubted; from half as much again it is not used
-STILL = {7: 0.03, 3: 0.08}      # side of a neighbourhood: its mean difference up to which two frames show the same. The small one sees a star that moves
-REACH = 9               # side of the neighbourhood that is doubted with a pixel: the contours, too, are wrong
+CONTRADICTED = 0.08     # mean difference around a pixel above which the long frame is doubted; from 1.5 times as much, it is not used
+STILL = {7: 0.03, 3: 0.08}      # {side of a neighbourhood: largest mean difference if two frames show the same}. The small one sees a moving star
+REACH = 9               # side of the neighbourhood that is doubted along with a pixel: contours are wrong, too
 
 
 def shrunk_pair(reference, frame, stops, homography):
-    """What flow is looked for in: both images at one exposure, not larger than LARGEST, the frame registered by its homography.
+    """Makes the pair in which flow is computed: both images at one exposure, no larger than LARGEST, the frame registered by its homography.
 
-    Other arguments as of find_flow. Returns: (2, 3, h, w) in [0, 1], reference then frame; and by how much the sides were divided, a whole number.
+    Other arguments: as in find_flow. Returns: (2, 3, h, w) in [0, 1], reference then frame; and the whole number by which the sides were divided.
     """
     k = math.ceil(math.sqrt(frame[0].numel() / LARGEST))
     height, width = frame.shape[1:]
@@ -49,17 +49,17 @@ def shrunk_pair(reference, frame, stops, homography):
 
 
 def enlarged(maps, k, like):
-    """Maps of a shrunk image (C, h, w) at the size of the image `like` (3, H, W). Returns: (C, H, W)."""
+    """Enlarges maps of a shrunk image (C, h, w) to the size of the image `like` (3, H, W). Returns: (C, H, W)."""
     height, width = like.shape[1:]
     return nnf.interpolate(maps[None], scale_factor=k, mode="bilinear", align_corners=False)[0, :, :height, :width]
 
 
 def flow_of(pair):
-    """Flow of a shrunk pair, (2, 3, h, w) in [0, 1] at one exposure. Returns: (2, h, w) float32, pixels of the shrunk images."""
+    """Computes the flow of a shrunk pair, (2, 3, h, w) in [0, 1] at one exposure. Returns: (2, h, w) float32, pixels of the shrunk images."""
     images, channels, mean = pair.numpy(), (pair * 255).round().byte().numpy(), (pair.mean(dim=1) * 255).round().byte().numpy()
 
     def look(job):
-        """A flow (h, w, 2), and the error it leaves around each pixel (h, w)."""
+        """Returns a flow (h, w, 2) and the error it leaves around each pixel (h, w)."""
         grey, normalised, scale = job
         dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         dis.setFinestScale(scale)
@@ -76,17 +76,17 @@ def flow_of(pair):
 
 
 def find_flow(reference, frame, stops):
-    """Where the frame shows what the reference shows.
+    """Finds where the frame shows what the reference shows.
 
     reference, frame: (3, H, W) coded in [0, 1]; stops: by how much the reference is exposed longer, negative: shorter.
-    Returns: (2, H, W) float32, pixels to the right and down to go in the frame.
+    Returns: (2, H, W) float32, the offset in the frame, pixels to the right and down.
     """
     pair, k = shrunk_pair(reference, frame, stops, np.eye(3))
     return enlarged(flow_of(pair) * k, k, frame)
 
 
 def _along(planes, right, down):
-    """sample_along of arrays: (3, h, w), (h, w), (h, w)."""
+    """sample_along for arrays: (3, h, w), (h, w), (h, w)."""
     height, width = right.shape
     x, y = np.arange(width, dtype=np.float32) + right, np.arange(height, dtype=np.float32)[:, None] + down
     there = within(x, y, height, width)
@@ -94,20 +94,20 @@ def _along(planes, right, down):
 
 
 def sample_along(frame, u):
-    """The frame (3, H, W), coded in [0, 1], along a flow u (2, H, W), bilinear. Returns: the same shape; where u leaves the frame, the frame as it is."""
+    """Samples a frame (3, H, W), coded in [0, 1], along a flow u (2, H, W), bilinearly. Returns: the same shape; unchanged where u leaves the frame."""
     return torch.from_numpy(_along(frame.contiguous().numpy(), *u.numpy()))
 
 
 def contradiction(reference, frame):
-    """Where two images of one exposure show something else, whatever their noise: (3, h, w) each. Returns: (1, h, w) in [0, 1]."""
+    """Finds where two images of one exposure, (3, h, w) each, show different things, whatever their noise. Returns: (1, h, w) in [0, 1]."""
     difference = np.max([np.abs(box_mean(plane, WINDOW)) for plane in (reference - frame).numpy()], axis=0)
     return torch.from_numpy(cv2.dilate((difference / CONTRADICTED - 1).clip(0, 0.5) * 2, np.ones((REACH, REACH))))[None]
 
 
 def still_noise(ldr, ev):
-    """The noise of three frames that show the same at every place, as far as both of a pair show it: the root mean square of their differences.
+    """Measures the noise of three frames that show the same everywhere: the root mean square difference of a pair, as far as both show it.
 
-    ldr: (3, 3, H, W) coded in [0, 1], without NaN, in the right light; ev: (3,) stops. Returns: float of the worse pair; infinity where something moves.
+    ldr: (3, 3, H, W) coded in [0, 1], without NaN, in the right light; ev: (3,) stops. Returns: float, of the worse pair; infinity if something moves.
     """
     noise = 0.0
     for i in (0, 2):
@@ -123,15 +123,15 @@ def still_noise(ldr, ev):
 def follow_flow(ldr, ev, homographies=None, light=None):
     """Brings the outer frames of a bracket to the reference along flow.
 
-    ldr: (3, 3, H, W) coded in [0, 1]; ev: (3,) stops, as stated. homographies, light: as the fields of Prepared, for a bracket that is as it was
-    taken; by default it is registered, and its light is right.
+    ldr: (3, 3, H, W) coded in [0, 1]; ev: (3,) stops, as stated. homographies, light: as the fields of Prepared, for a bracket as it was
+    taken; by default, the bracket must be registered and in the right light.
     Where the long frame then still contradicts the reference, the reference takes its place, exposed as the long frame is: clip(H_2 t_3,
-    0, 1)^(1/2.2). The short frame keeps what it shows: beside a highlight even the wrong place tells something.
-    Returns: the same shape. Of the reference only the light is corrected, and of a bracket of fewer than SMALLEST pixels a side.
+    0, 1)^(1/2.2). The short frame keeps what it shows: beside a highlight, even the wrong place is informative.
+    Returns: the same shape. In the reference, only the light is corrected; so too in all frames of a bracket smaller than SMALLEST pixels a side.
     """
     aligned, ev = (ldr.clone(), ev) if light is None else apply(ldr, light)
     homographies = torch.eye(3).expand(3, 3, 3) if homographies is None else homographies
-    if min(ldr.shape[2:]) < SMALLEST:                                           # register.py leaves these alone, too
+    if min(ldr.shape[2:]) < SMALLEST:                                           # register.py leaves these alone as well
         return onto_reference(aligned, ev, homographies)
     aligned[1] = filled_reference(aligned, ev, homographies)
     for i in (0, 2):

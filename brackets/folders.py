@@ -1,4 +1,4 @@
-"""Which files of a folder are photographs of its scene, and which are left out: results of this project, and photographs that stand there twice."""
+"""Finds which files in a folder are photographs of its scene, and which are left out: results of this project, and photographs stored twice."""
 
 import functools
 import os
@@ -14,22 +14,22 @@ PICTURES = ("GIF", "Photoshop", "JPEG XL", "JPEG 2000", "AVIF", "HEIC")   # may 
 
 @functools.cache
 def say(line):
-    """Prints a line, once in the life of a process: scenes are looked at several times."""
+    """Prints a line once per process, because scenes are looked at several times."""
     print(line)
 
 
 def natural(path):
-    """A sort key that puts 2 before 10, in upper or lower case."""
+    """Returns a sort key that puts 2 before 10 and ignores case."""
     return [int(part) if i % 2 else part.lower() for i, part in enumerate(re.split(r"(\d+)", path.name))]
 
 
 def named(folder, name):
-    """The file of that name in upper or lower case, or None."""
+    """Returns the file of that name, ignoring case, or None."""
     return next((p for p in sorted(folder.iterdir()) if name and p.name.lower() == name.lower()), None)
 
 
 def is_pseudo(folder):
-    """Whether a folder is no place for files but a view of the system, such as /proc: a file system of its own that has no room. Windows has none."""
+    """Whether a folder is a view of the system rather than a place for files, such as /proc: a file system of its own without space. Windows has none."""
     try:
         return folder.stat().st_dev != folder.parent.stat().st_dev and os.statvfs(folder).f_blocks == 0
     except (AttributeError, OSError):
@@ -37,7 +37,7 @@ def is_pseudo(folder):
 
 
 def _kind(path):
-    """kind_of, but "" for what cannot be opened: read_image says why, where the file turns out to be needed."""
+    """kind_of, but "" for a file that cannot be opened; read_image says why, if the file is needed."""
     try:
         return kind_of(path)
     except OSError:
@@ -45,29 +45,29 @@ def _kind(path):
 
 
 def _why_left_out(path, kinds, marks):
-    """Why a file is no photograph of the scene, or "". kinds: {path: kind} of all files of the folder; marks: {path: mark} of those that may be."""
-    beside_results = RESULT in marks.values() and not named(path.parent, "exposure.txt")       # where --save-aligned put it
+    """Says why a file is not a photograph of the scene, or "". kinds: {path: kind} of all files in the folder; marks: {path: mark} of the candidates."""
+    beside_results = RESULT in marks.values() and not named(path.parent, "exposure.txt")       # --save-aligned put it here
     if marks[path] in (RESULT, PICTURE) or (marks[path] == ALIGNED and ("" in marks.values() or beside_results)):
         return "made by this project"
     if kinds[path] == "Radiance":
-        return "linear light, and no photograph"
+        return "linear light, not a photograph"
     if kinds[path] in PICTURES:
         return f"{kinds[path]} files are not read"
     developed = [p for p in marks if p.stem == path.stem and kinds[p] in PHOTOGRAPHS and kinds[p] != "RAW"]
     if developed and (kinds[path] == "RAW" or path.suffix.lower() in SUFFIXES["RAW"]):
-        return "the photograph is there in another file, too"
+        return "another file holds the same photograph"
     return ""
 
 
 def photographs(folder):
-    """The photographs in a folder: by content whatever their names, and files that are named like photographs whatever they hold.
+    """Finds the photographs in a folder: files that hold one, whatever their names, and files that are named like one, whatever they hold.
 
-    folder: Path. Hidden files (._x.jpg) are passed over.
+    folder: Path. Hidden files (._x.jpg) are skipped.
     Returns: list of paths, in natural order; {reason: [paths that are left out]}.
     """
     files = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=natural)
     kinds = {p: _kind(p) for p in files}
-    written = written_here(folder, [p.name for p in files])            # an editor may have taken the mark off a result
+    written = written_here(folder, [p.name for p in files])            # an editor may have removed the mark from a result
     marks = {p: mark_of(p) or (RESULT if p.name in written else "") for p in files
              if kinds[p] in PHOTOGRAPHS + PICTURES or p.suffix.lower() in FRAMES}
     kept, left_out = [], {}
@@ -78,7 +78,7 @@ def photographs(folder):
 
 
 def other_than_named(paths):
-    """{kind: [files whose names say something else]}. paths: photographs that are read."""
+    """Returns {kind: [files whose names say another kind]}. paths: photographs that are read."""
     found = {}
     for path in paths:
         kind = _kind(path)
@@ -88,5 +88,5 @@ def other_than_named(paths):
 
 
 def names(paths):
-    """The names of files, for a message."""
+    """Joins the names of files, for a message."""
     return ", ".join(path.name for path in paths)

@@ -1,10 +1,10 @@
-"""Which brackets a folder holds: itself, its folders, or photographs that one after the other make several.
+"""Finds the brackets in a folder: the folder itself, its subfolders, or a sequence of photographs that makes several brackets.
 
-A folder of photographs is one bracket, unless their EXIF tells several apart. Photographs are put in the order in which they were taken. A bracket
-ends where the camera or the size changes, and where nothing was taken for a while. What lies between is cut where a pattern of exposures repeats:
+A folder of photographs is one bracket, unless EXIF shows that there are several. Photographs are put in the order in which they were taken. A bracket
+ends where the camera or the size changes, and where nothing was taken for a while. The sequence in between is cut where a pattern of exposures repeats:
     0 -2 +2  0 -2 +2    or    0 -2 +2  0.3 -1.7 +2.3
-are two brackets of three, though in the second row the light has changed and no exposure comes again exactly. Where there is no such pattern, a new
-bracket begins with the first exposure that is there already.
+are two brackets of three, although in the second sequence the light has changed and no exposure repeats exactly. If there is no such pattern, a new
+bracket begins at the first exposure that the current one already has.
 """
 
 from dataclasses import dataclass, replace
@@ -19,29 +19,29 @@ from brackets.folders import natural, photographs
 from brackets.kinds import check_folder
 from brackets.scenes import LEAST, has_exposure_file, scene_folders
 
-PAUSE = 20.0            # seconds between the end of one photograph and the start of the next from which they do not belong together
+PAUSE = 20.0            # a longer pause between the end of one photograph and the start of the next separates brackets, seconds
 DRIFT = 0.5             # share of the smallest exposure step by which the light may change from one bracket to the next
 
 
 @dataclass(frozen=True)
 class Shot:
-    """What EXIF says of a photograph."""
+    """What EXIF says about a photograph."""
     path: Path
     ev: float                   # stops
-    camera: tuple               # make, model, width, height as it is shown
-    stored: tuple               # width, height before it is turned
+    camera: tuple               # make, model, width, height as shown
+    stored: tuple               # width, height before rotation
     taken: float | None         # seconds since some moment
     lasted: float               # exposure time, seconds
 
 
 def camera_and_moment(path):
-    """Returns: (make, model, width, height), (width, height) before it is turned, seconds since some moment or None, exposure time in seconds or 0,
-    as far as they can be read."""
+    """Reads the camera and the time from EXIF, as far as it can. Returns: (make, model, width, height), (width, height) before rotation, seconds since
+    some moment or None, exposure time in seconds or 0."""
     try:
         with Image.open(path) as image:
             tags, size = image.getexif(), image.size
             exif = tags.get_ifd(0x8769)
-    except Exception:           # read_image says what is wrong with such a file; some TIFFs and RAW files are not opened here
+    except Exception:           # read_image says what is wrong with such a file; Pillow does not open some TIFFs and RAW files
         return ("", "", 0, 0), (0, 0), None, 0.0
     shown = size[::-1] if tags.get(0x0112) in (5, 6, 7, 8) else size
     camera = tuple(str(tags.get(tag, "")).strip("\0 ") for tag in (0x010F, 0x0110)) + shown
@@ -63,7 +63,7 @@ def distinct(ev):
 
 
 def repeats(ev, n):
-    """Whether exposures are one pattern of n after another, up to a change of the light. ev: (m,) stops, m a multiple of n."""
+    """Whether exposures repeat a pattern of n, up to a change of the light. ev: (m,) stops, m a multiple of n."""
     chunks = np.asarray(ev).reshape(-1, n)
     steps = np.diff(np.sort(chunks, axis=1), axis=1)
     relative = chunks - chunks[:, :1]
@@ -71,7 +71,7 @@ def repeats(ev, n):
 
 
 def cut_run(ev):
-    """Cuts exposures that were taken one after the other. ev: list of stops. Returns: the length of each bracket; a single photograph has 1."""
+    """Cuts a sequence of exposures into brackets. ev: list of stops. Returns: the length of each bracket; a single photograph has 1."""
     m = len(ev)
     for n in range(2, m + 1):
         if m % n == 0 and repeats(ev, n):
@@ -84,7 +84,7 @@ def cut_run(ev):
 
 
 def as_neighbours_lie(shots):
-    """Takes a photograph that alone is turned by its orientation tag to lie as those before and after it do: scenes.py names the tag and passes it over.
+    """Rotates a photograph like its neighbours if its orientation tag alone differs from theirs; scenes.py reports such a tag and ignores it.
 
     shots: list of Shot, in the order in which one camera took them. Returns: list of Shot.
     """
@@ -100,7 +100,7 @@ def as_neighbours_lie(shots):
 def group(shots):
     """Cuts a folder's photographs into brackets. shots: list of Shot, in the order of their names. Returns: list of lists of Shot."""
     timed = all(shot.taken is not None for shot in shots)
-    shots = sorted(shots, key=lambda shot: (shot.camera[:2], shot.taken if timed else 0))       # stable: of one second, the order of the names
+    shots = sorted(shots, key=lambda shot: (shot.camera[:2], shot.taken if timed else 0))       # stable: within one second, the order of the names
     shots = sorted(as_neighbours_lie(shots), key=lambda shot: shot.camera)
     runs = [[shots[0]]]
     for last, shot in zip(shots, shots[1:]):
@@ -117,7 +117,7 @@ def group(shots):
 
 
 def in_folder(folder):
-    """The brackets among the photographs of one folder. Returns: list of lists of paths; a list of one is a single photograph; None: one bracket."""
+    """Finds the brackets in one folder's photographs. Returns: list of lists of paths, a list of one is a single photograph; None if all are one bracket."""
     paths = photographs(folder)[0]
     if len(paths) < 4 or has_exposure_file(folder):
         return None
@@ -127,7 +127,7 @@ def in_folder(folder):
     told = [camera_and_moment(path) for path in paths]
     groups = group([Shot(path, stops, *about) for path, stops, about in zip(paths, ev.tolist(), told)])
     if len(groups) == 1 or not any(len(found) > 1 for found in groups):
-        return None             # photographs that do not tell brackets: find_bracket says what is wrong, or estimates their exposures
+        return None             # EXIF shows no brackets: find_bracket says what is wrong, or estimates the exposures
     return sorted(([shot.path for shot in found] for found in groups), key=lambda found: natural(found[0]))
 
 
@@ -140,11 +140,11 @@ class Place:
 
 
 def find_places(root):
-    """Every bracket in a folder: the folder itself, or those that its photographs make, or else those of its folders, down to two levels.
+    """Finds every bracket in a folder: the folder itself, or those that its photographs make, or else those in its subfolders, down to two levels.
 
-    root: Path. Returns: list of Place, one or more: find_bracket says what is wrong with a folder without photographs; list of paths of single
-    photographs, which are left out.
-    Raises: FileNotFoundError where there is no such folder.
+    root: Path. Returns: list of Place, at least one, even for a folder without photographs: find_bracket says what is wrong with it; list of paths of
+    single photographs, which are left out.
+    Raises: FileNotFoundError if there is no such folder.
     """
     check_folder(root, "give a folder with two or more photographs of one scene")
     places, singles = [], []

@@ -1,7 +1,7 @@
-"""What kind of file an image is: its first bytes tell, its name only for RAW files that are TIFF inside.
+"""Finds out what kind of file an image is from its first bytes. The name counts only for RAW files that are TIFF inside.
 
-A file that cannot be read is one of few cases, and each has one sentence: missing, unreadable (permission, folder, disk), no image, unsupported,
-too large, damaged. Readers raise Unsupported and TooLarge with the whole sentence; any other error of a reader means that the file is damaged.
+There are few reasons why a file cannot be read, and each has one message: missing, unreadable (permission, folder, disk), not an image, unsupported,
+too large, damaged. Readers raise Unsupported and TooLarge with the whole message; any other error in a reader means that the file is damaged.
 """
 
 import errno
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from common import in_words
 
-LARGEST = 2 ** 28           # pixels of the largest image that is read: what a false header claims must not take all memory
-SUFFIXES = {                # kinds that are read, and what their names may end in
+LARGEST = 2 ** 28           # pixels of the largest image that is read, so that a false header cannot take all memory
+SUFFIXES = {                # kinds that are read, and their suffixes
     "TIFF": (".tif", ".tiff"), "PNG": (".png",), "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "WebP": (".webp",), "Radiance": (".hdr", ".pic"),
     "RAW": (".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw", ".3fr", ".fff", ".erf", ".kdc",
             ".dcr", ".mef", ".mos", ".mrw", ".iiq", ".rwl", ".x3f", ".gpr")}
@@ -26,20 +26,20 @@ SIGNATURES = (              # (offset, bytes, kind)
 
 
 class Unsupported(ValueError):
-    """A sound image of a sort that is not read. Its text says what was found and what to do."""
+    """An intact image of a kind that is not read. The message says what was found and what to do."""
 
 
 class TooLarge(ValueError):
-    """An image of more than LARGEST pixels. Its text says what was found and what to do."""
+    """An image of more than LARGEST pixels. The message says what was found and what to do."""
 
 
 def kind_of(path):
-    """Which kind of file it is, by its content. Returns: a key of SUFFIXES, the name of a kind that is not read, or "".
+    """Finds the kind of a file from its content. Returns: a key of SUFFIXES, the name of a kind that is not read, or "".
 
     Raises: OSError; Unsupported for a pipe or a device.
     """
     if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
-        raise Unsupported(f"{instead_of('file', path)}; name a file")       # to open a pipe would wait until something is written into it
+        raise Unsupported(f"{instead_of('file', path)}; name a file")       # opening a pipe would wait until something is written into it
     with open(path, "rb") as file:
         head = file.read(32)
     kind = next((kind for offset, signature, kind in SIGNATURES if head[offset:].startswith(signature)), "")
@@ -47,17 +47,17 @@ def kind_of(path):
 
 
 def kind_to_read(path):
-    """The kind of an image file that is read. Returns: a key of SUFFIXES. Raises: Unsupported; ValueError for an empty file; OSError."""
+    """Finds the kind of an image file that can be read. Returns: a key of SUFFIXES. Raises: Unsupported; ValueError for an empty file; OSError."""
     kind = kind_of(path)
     if kind not in SUFFIXES:
         if Path(path).stat().st_size == 0:
             raise ValueError("the file is empty")
-        raise Unsupported(f"{f'{kind} files are not read' if kind else 'this is no image'}; give {', '.join(SUFFIXES)}")
+        raise Unsupported(f"{f'{kind} files are not read' if kind else 'this is not an image'}; give {', '.join(SUFFIXES)}")
     return kind
 
 
 def check_size(width, height):
-    """Raises: TooLarge, ValueError for an image that has no pixels."""
+    """Checks the size of an image. Raises: TooLarge; ValueError for an image that has no pixels."""
     if width <= 0 or height <= 0:
         raise ValueError(f"it says {width}x{height} pixels")
     if width * height > LARGEST:
@@ -65,21 +65,21 @@ def check_size(width, height):
 
 
 def instead_of(wanted, path):
-    """What is at a path where a file or a folder is wanted and is not, in words. wanted: "file" or "folder", with more words behind it or without."""
+    """Says what is at a path instead of what is wanted there. wanted: what it should be, such as "file" or "folder"."""
     if Path(path).exists():
         return f"a {'folder' if Path(path).is_dir() else 'file' if Path(path).is_file() else 'pipe or device'}, not a {wanted}"
     return f"a link to what is not there, not a {wanted}" if Path(path).is_symlink() else f"no such {wanted}"
 
 
 def check_folder(path, cure):
-    """Raises: FileNotFoundError where there is no folder, with the cure; OSError for one that may not be opened. Path.glob finds nothing in either."""
+    """Checks that a folder can be opened; Path.glob would only find nothing. Raises: FileNotFoundError, with the cure, if it is missing; OSError."""
     if not Path(path).is_dir():
         raise FileNotFoundError(f"{path}: {instead_of('folder', path)}; {cure}")
     next(Path(path).iterdir(), None)
 
 
 def in_a_sentence(path, error):
-    """What an error of a reader means to the owner of the file. error: any exception. Returns: FileNotFoundError or ValueError, to be raised."""
+    """Turns a reader's error into a message for the user. error: any exception. Returns: FileNotFoundError or ValueError, to be raised."""
     code = getattr(error, "errno", None)
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"{path}: no such file; check the name")
@@ -92,6 +92,6 @@ def in_a_sentence(path, error):
     if code in (errno.EACCES, errno.EPERM):
         return ValueError(f"{path}: may not be opened; allow it to be read")
     if code:
-        return ValueError(f"{path}: the disk did not give it ({error.strerror}); try again, or copy it to another disk")
+        return ValueError(f"{path}: could not be read from the disk ({error.strerror}); try again, or copy it to another disk")
     reason = str(error).strip().split("\n")[0] or type(error).__name__
     return ValueError(f"{path}: damaged ({reason}); copy it again, or export it again")

@@ -1,11 +1,11 @@
-"""The light in a bracket of camera files: tone curve, true exposures, clip level, black level and colour gains, from the bracket itself.
+"""Estimates the light in a bracket of camera files from the bracket itself: tone curve, true exposures, clip level, black level and colour gains.
 
-[departs D10: the paper's frames are gamma 2.2 exactly and their exposures are exact; those of cameras and converters are not.]
+[departs D10: the paper's frames have exactly gamma 2.2 and exact exposures; frames from cameras and converters do not.]
 Frame i shows light H in channel c as the coded value v. With phi, what gamma 2.2 would write where the camera writes v (curve.py),
     phi(v)^2.2 = black + (1 - black) H 2^(ev_i + gain_i + colour_ic)                                   up to v = clip, where it saturates
-Which values belong together is read off registered frames (comparagram: Mann and Picard 1995): rows of v_i, v_j for neighbouring frames,
-trimmed means of light over the blocks of one v_j, so that things that moved are left out. curve.py finds phi, black and the gains from
-them, or that gamma 2.2 at the stated exposures explains them: then nothing is changed, to the bit. docs/light.md has the measurements.
+Registered frames show which values belong together (comparagram: Mann and Picard 1995): rows of v_i, v_j for neighbouring frames, trimmed
+means of light over the blocks of one v_j, which leave out what moved. From these rows, curve.py finds phi, black and the gains. If gamma
+2.2 at the stated exposures explains the rows, the frames are left alone to the bit. docs/light.md has the measurements.
 """
 
 import math
@@ -17,11 +17,11 @@ import torch
 from brackets.curve import BASIS, CURVE, GAIN, at, compete, phi, residual
 from data import GAMMA
 
-BLOCK, BLOCKS = 4, 20_000       # side of a block, pixels; blocks of a frame that are looked at
-BINS, FEWEST, MOST = 40, 20, 1000   # coded values of the brighter frame that are told apart; blocks in such a bin
-LOW, TOP = 0.05, 0.02           # lowest coded value that tells something; how far below the clip level values must stay
-ENOUGH = 12                     # rows without which nothing is estimated
-COLOURED = 0.1                  # difference between the gains of colours from which it is taken for another white balance, stops
+BLOCK, BLOCKS = 4, 20_000       # side of a block, pixels; blocks sampled per frame
+BINS, FEWEST, MOST = 40, 20, 1000   # bins for the coded values of the brighter frame; fewest and most blocks in a bin
+LOW, TOP = 0.05, 0.02           # lowest coded value that is used; how far below the clip level values must stay
+ENOUGH = 12                     # fewest rows from which anything is estimated
+COLOURED = 0.1                  # difference between the colour gains above which the white balance counts as different, stops
 LEAST = 0.11                    # gain below which stated exposures are left alone, stops: they are exact to about 0.1
 FAITHLESS = 0.06                # median residual above which the frames do not show one scene, stops
 QUARTILES = torch.tensor([0.25, 0.5, 0.75])
@@ -30,19 +30,19 @@ U8 = 1 / 255                    # one code of 8 bits
 
 @dataclass
 class Light:
-    """What lies between a bracket's files and its light; see the top of this file."""
+    """How a bracket's files relate to its light; see the top of this file."""
     ev: torch.Tensor        # (3,) true exposures, stops from the shortest
     curve: np.ndarray       # (13,) float64, see curve.py; all 0 is gamma 2.2
     clip: float             # coded value at which the frames saturate
     black: float            # light that the frames show where there is none; white is 1
     colour: np.ndarray      # (3, 3) stops by which a frame's channel is brighter than ev says; the reference's are 0
-    misfit: float           # median residual that is left, stops
+    misfit: float           # median residual that remains, stops
 
 
 # --- which values belong together ---------------------------------------------------------------------------------------
 
 def _blocks(ldr):
-    """Blocks all over the frames, (3, 3, n, 16), n up to about BLOCKS, where no frame is NaN."""
+    """Samples blocks all over the frames, where no frame is NaN. Returns: (3, 3, n, 16), n up to about BLOCKS."""
     h, w = (side // BLOCK for side in ldr.shape[2:])
     apart = BLOCK * max(1, round(math.sqrt(h * w / BLOCKS)))
     blocks = ldr.unfold(2, BLOCK, apart).unfold(3, BLOCK, apart).reshape(*ldr.shape[:2], -1, BLOCK * BLOCK).float().cpu()
@@ -50,9 +50,9 @@ def _blocks(ldr):
 
 
 def find_clip(blocks):
-    """The coded value at which frames saturate: that of very many flat blocks near white, where hardly any block is brighter.
+    """Finds the coded value at which frames saturate: near white, very many flat blocks have it and hardly any block is brighter.
 
-    blocks: of _blocks. Returns: float; 1 where nothing saturates, or at white.
+    blocks: of _blocks. Returns: float; 1 if nothing saturates, or only at white.
     """
     pair = blocks[1:]
     codes = 255 * pair.mean(dim=-1)                                                 # (2, 3, n): reference and long frame
@@ -62,16 +62,16 @@ def find_clip(blocks):
     peak, below = counts[best - 1:best + 2].sum(), counts[:best - 2][-6:].mean()
     level, brighter = 226 + best, int((codes > 229 + best).sum())
     saturated = flat & ((codes - level).abs() < 1.5)
-    shorter = blocks[:2].mean(dim=-1)[saturated]                                    # a white wall has one value there, what saturates has many
+    shorter = blocks[:2].mean(dim=-1)[saturated]                                    # a white wall has one value there, saturated areas have many
     if level >= 254 or peak < max(30, 0.001 * codes.numel()) or peak < 6 * below or brighter > 0.03 * peak or shorter.std() < 0.03 * shorter.mean():
         return 1.0
     return float(codes[saturated].median()) * U8
 
 
 def comparagram(blocks, clip=1.0, curve=None):
-    """Which values of neighbouring frames belong together.
+    """Finds which values of neighbouring frames belong together.
 
-    blocks: of _blocks; clip: of find_clip; curve: of Light, the best known: means are of light.
+    blocks: of _blocks; clip: of find_clip; curve: the best estimate so far, as in Light: means are taken of light.
     Returns: (n, 5) float64: pair (0: short and reference, 1: reference and long), channel, v_i, v_j, deviation of the residual.
     """
     values = np.linspace(0, 1, 1025)
@@ -93,7 +93,7 @@ def comparagram(blocks, clip=1.0, curve=None):
         order = np.argsort(bins, kind="stable")
         cuts = np.searchsorted(bins[order], np.arange(BINS + 1))
         for chosen in (order[a:b] for a, b in zip(cuts, cuts[1:]) if b - a >= FEWEST):
-            chosen = chosen[relative[chosen] <= np.median(relative[chosen])]        # edges say little
+            chosen = chosen[relative[chosen] <= np.median(relative[chosen])]        # edges are unreliable
             chosen = chosen[::1 + len(chosen) // MOST]
             light_i, light_j, deviation = _one_row(mean[pair, channel, chosen], mean[pair + 1, channel, chosen], spread[pair, channel, chosen])
             v_i, v_j = np.interp([light_i, light_j], table, values)
@@ -104,7 +104,7 @@ def comparagram(blocks, clip=1.0, curve=None):
 
 
 def _one_row(dark, bright, spread):
-    """Light of the blocks of one bin in both frames, without what moved, and the deviation of the darker one's ln phi. All: (n,)."""
+    """Returns the mean light of one bin's blocks in each frame, without what moved, and the deviation of the darker one's ln phi. Arguments: (n,)."""
     n, ranked = len(dark), np.argsort(dark)
     middle = ranked[n // 4:n - n // 4]
     light_i, light_j = max(dark[middle].mean(), 1e-9), bright[middle].mean()
@@ -114,12 +114,12 @@ def _one_row(dark, bright, spread):
 
 
 def _solve(blocks, clip, steps):
-    """The preferred model. steps(rows): stops of each row, as stated.
+    """Finds the preferred model. steps(rows): stops of each row, as stated.
 
-    Returns: theta, None where too little is seen; the rows it was found on; 0, 1, 2 for gamma 2.2, sRGB, any curve.
+    Returns: theta, None if too little is seen; the rows it was fitted to; 0, 1, 2 for gamma 2.2, sRGB, any curve.
     """
     theta, found, model, rows = None, None, 0, comparagram(blocks, clip)
-    for _ in range(2):                                                              # the second time with means of the light found first
+    for _ in range(2):                                                              # the second time, means are of the light found the first time
         if len(rows) < ENOUGH:
             break
         fits, model = compete(rows, steps(rows), GAIN, 2)
@@ -131,12 +131,12 @@ def _solve(blocks, clip, steps):
 
 
 def _in_stops(theta, rows, steps):
-    """Residuals as stops of light."""
+    """Returns the residuals as stops of light."""
     return residual(theta, rows, steps)[0] * np.exp(at(BASIS @ theta[CURVE], rows[:, 2])) * GAMMA / math.log(2)
 
 
 def _colours(theta, rows, steps):
-    """(3, 3) stops by which channels of the outer frames are brighter than the reference's colours say, see Light."""
+    """Returns (3, 3) stops by which channels of the outer frames are brighter than the reference's colours imply, see Light."""
     colour, off = np.zeros((3, 3)), _in_stops(theta, rows, steps)
     for pair, frame, sign in ((0, 0, 1), (1, 2, -1)):
         channels = [off[(rows[:, 0] == pair) & (rows[:, 1] == channel)] for channel in range(3)]
@@ -148,14 +148,14 @@ def _colours(theta, rows, steps):
     return colour
 
 
-# --- what the others call -----------------------------------------------------------------------------------------------
+# --- what other files call ----------------------------------------------------------------------------------------------
 
 def estimate(ldr, ev, where="light"):
-    """What lies between a bracket's files and its light.
+    """Estimates how a bracket's files relate to its light.
 
-    ldr: (3, 3, H, W) coded in [0, 1], registered; ev: (3,) stops, rising, as stated; where: the bracket is, for the message.
-    Returns: Light; None where the frames are gamma 2.2 at the stated exposures, or too little is seen: they are to be left alone to the bit.
-    Raises: ValueError where a frame is darker than one that is stated to be exposed less.
+    ldr: (3, 3, H, W) coded in [0, 1], registered; ev: (3,) stops, rising, as stated; where: the bracket's place, for the message.
+    Returns: Light; None if the frames have gamma 2.2 at the stated exposures, or too little is seen: then they must be left alone to the bit.
+    Raises: ValueError if a frame is darker than one that is stated to be exposed less.
     """
     if min(ldr.shape[2:]) < BLOCK:
         return None
@@ -187,20 +187,20 @@ def estimate(ldr, ev, where="light"):
 
 
 def _check_order(blocks, ev, where):
-    """Raises: ValueError where a frame is mostly darker than the frame before, though it is exposed more by ev."""
+    """Raises: ValueError if a frame is mostly darker than the frame before, although ev says that it is exposed more."""
     for i, step in enumerate(np.diff(ev)):
         darker, brighter = (torch.quantile(blocks[k].mean(dim=-1).flatten()[:2 ** 20], QUARTILES) for k in (i, i + 1))
         if (brighter <= darker).all() and (brighter < 0.93 * darker).any():         # equal where both are black or saturated
-            raise ValueError(f"{where}: frame {i + 2} is darker than frame {i + 1}, but is stated to be exposed {step:.1f} EV more; correct the file of the "
-                             "exposures, or write exposure.txt")
+            raise ValueError(f"{where}: frame {i + 2} is darker than frame {i + 1}, but is stated to be exposed {step:.1f} EV more; "
+                             "correct the exposure file, or write exposure.txt")
 
 
 def _table(light, frame, channel):
-    """What values(4097) of a frame's channel become."""
+    """Returns what 4097 evenly spaced values of a frame's channel become."""
     v = np.linspace(0, 1, 4097)
     net = (phi(v, light.curve) ** GAMMA - light.black).clip(0) / (1 - light.black) * 2.0 ** -light.colour[frame, channel]
     coded = net.clip(0, 1) ** (1 / GAMMA)
-    if light.clip < 1 or light.colour[frame].any():                                 # what saturates is white, what does not is left where it is
+    if light.clip < 1 or light.colour[frame].any():                                 # saturated values become white, the others stay
         t = ((v - light.clip) / U8 + 1.25).clip(0, 0.75) / 0.75                     # from 1.25 codes of 8 bits below the clip level to half a code
         coded += (1 - coded) * t
     return coded
@@ -210,24 +210,24 @@ def _table(light, frame, channel):
 def apply(ldr, light, frames=(0, 1, 2)):
     """Recodes frames to gamma 2.2, saturated at 1 and black at 0.
 
-    ldr: (3, 3, H, W) coded in [0, 1], of any memory format; light: of estimate; frames: which one of the bracket each is, or is like.
-    Returns: a new tensor of the same shape in [0, 1], and the true exposures (3,), stops from the shortest. The brightness is that of the files:
-        phi(1) = 1, and what saturates becomes white where it stands, at its clip level.
+    ldr: (3, 3, H, W) coded in [0, 1], of any memory format; light: of estimate; frames: which frame of the bracket each one is, or is like.
+    Returns: a new tensor of the same shape in [0, 1], and the true exposures (3,), stops from the shortest. The brightness stays that of the files:
+        phi(1) = 1, and what saturates becomes white at its clip level.
     """
     out = ldr.clone()
     if not (light.curve.any() or light.black or light.colour.any() or light.clip < 1):
         return out, light.ev.clone()
     for i, frame in zip(frames, out):
-        for c, plane in enumerate(frame):                                           # a large photograph's planes, not all at once
+        for c, plane in enumerate(frame):                                           # one plane at a time, for large photographs
             table = torch.from_numpy(_table(light, i, c)).to(ldr)
             place = plane * (len(table) - 1)
-            low = place.int().clamp(0, len(table) - 2)                          # NaN becomes any number, and stays NaN below
+            low = place.int().clamp(0, len(table) - 2)                          # NaN becomes an arbitrary index here, and NaN again below
             plane.copy_(torch.lerp(table[low], table[low + 1], place - low))
     return out, light.ev.clone()
 
 
 def implausible(light, ev):
-    """What is hard to believe of a Light, in words; a list, mostly empty. ev: (3,) stops as stated."""
+    """Lists in words what is hard to believe about a Light; mostly empty. ev: (3,) stops as stated."""
     off = np.diff(light.ev.numpy()) - np.diff(np.asarray(ev, np.float64))
     found = [f"the step between frames {i + 1} and {i + 2} is {abs(step):.1f} EV {'more' if step > 0 else 'less'} than stated"
              for i, step in enumerate(off) if abs(step) > 0.5]
@@ -239,7 +239,7 @@ def implausible(light, ev):
 
 
 def in_words(light, ev):
-    """One line about a Light, or None; ev: (3,) stops as stated."""
+    """Describes a Light, or None, in one line. ev: (3,) stops as stated."""
     def stops(values):
         return ", ".join(f"{float(value):+.3g}" for value in values)
 
@@ -262,12 +262,12 @@ def in_words(light, ev):
 
 
 def estimate_exposures(frames):
-    """Exposures of photographs that state none: by how many stops more each shows than the darkest, under the same three models.
+    """Estimates the exposures of photographs that state none: how many stops brighter each is than the darkest, under the same three models.
 
-    frames: list of (3, H, W) coded in [0, 1], of one scene, in any order. They need not be registered: what a frame shows is compared with
-    the next brighter one quantile by quantile, which motion leaves mostly as it is (Grossberg and Nayar 2003).
-    Returns: (n,) float32 stops, the darkest 0. Right but for a common factor that only the prior on curves settles, mostly within 10 %.
-    Raises: ValueError where two frames are equally bright, or too little is seen.
+    frames: list of (3, H, W) coded in [0, 1], of one scene, in any order. They need not be registered: each frame is compared with the next
+    brighter one by quantiles, which motion hardly changes (Grossberg and Nayar 2003).
+    Returns: (n,) float32 stops, the darkest 0. They are right up to a common factor that only the prior on curves settles, mostly within 10 %.
+    Raises: ValueError if two frames are equally bright, or too little is seen.
     """
     coded = [_blocks(frame[None]).mean(dim=-1)[0].double().numpy() for frame in frames]         # (3, n) each
     order = np.argsort([values.mean() for values in coded])

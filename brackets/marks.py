@@ -1,7 +1,7 @@
-"""Marks on the files that this project makes, so that a result that lies beside its photographs is not taken for one of them.
+"""Marks the files that this project makes, so that a result stored beside its photographs is not taken for one of them.
 
 The mark stands where programs write their own name: in the tag Software (0x0131) of EXIF and TIFF, in a text chunk "Software" of PNG, and in the
-header of a Radiance file. Writers: write_image(..., mark=RESULT) and save_figure; of other JPEG and TIFF files set that tag to a mark.
+header of a Radiance file. write_image(..., mark=RESULT) and save_figure write it. In other JPEG and TIFF files, set that tag to a mark.
 """
 
 import re
@@ -12,28 +12,28 @@ import tifffile
 from PIL import Image
 
 SOFTWARE = 0x0131
-RESULT = "LF-Diff image"            # of infer.py: never a frame
-PICTURE = "LF-Diff result"          # of all else that draws: never a frame, and replaced by the next that the same command draws
-TRUTH = "LF-Diff truth"             # of a bracket that we made: the command that made it may fill its folder again
-ALIGNED = "LF-Diff aligned frame"   # a frame after alignment: a photograph, unless what it was made of or made with is beside it (folders.py)
+RESULT = "LF-Diff image"            # from infer.py: never a frame
+PICTURE = "LF-Diff result"          # from everything else that draws: never a frame; the command that drew it may replace it
+TRUTH = "LF-Diff truth"             # of a bracket that this project made: the command that made it may fill its folder again
+ALIGNED = "LF-Diff aligned frame"   # an aligned frame: counts as a photograph unless its originals or results lie beside it (folders.py)
 
 
 def marked_png(data, mark):
-    """A PNG file with a mark. data: bytes of a PNG; mark: one of these. Returns: bytes."""
+    """Adds a mark to a PNG file. data: bytes of a PNG; mark: one of these. Returns: bytes."""
     chunk = b"tEXtSoftware\0" + mark.encode("latin-1")
     after_header = 33               # signature 8, IHDR 25: the only chunk that has a fixed place
     return data[:after_header] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[after_header:]
 
 
 def software_exif(mark):
-    """EXIF of a JPEG that holds a mark alone. Returns: bytes, empty for the mark ""."""
+    """Makes the EXIF of a JPEG, with nothing but a mark. Returns: bytes, empty for the mark ""."""
     exif = Image.Exif()
     exif[SOFTWARE] = mark
     return exif.tobytes() if mark else b""
 
 
 def mark_of(path):
-    """Reads the mark of an image file. Returns: one of these, or "" for a file without one and for what cannot be read."""
+    """Reads the mark of an image file. Returns: one of these, or "" for a file that has none or cannot be read."""
     try:
         with open(path, "rb") as file:
             first = file.read(1000)
@@ -44,7 +44,7 @@ def mark_of(path):
                 software = tiff.pages[0].tags.valueof(SOFTWARE)
         else:
             with Image.open(path) as image:
-                software = image.info.get("Software") or Image.Image.getexif(image).get(SOFTWARE)     # PngImageFile's own decodes all pixels
+                software = image.info.get("Software") or Image.Image.getexif(image).get(SOFTWARE)     # PngImageFile.getexif decodes all pixels
     except Exception:                       # read_image says what is wrong with such a file
         return ""
     return next((mark for mark in (RESULT, PICTURE, TRUTH, ALIGNED) if str(software).startswith(mark)), "")

@@ -6,7 +6,7 @@ from data import to_radiance
 
 
 def merge_weights(ldr):
-    """Triangle weights of the three frames. Each value is weighted by its distance from both ends of its frame's range.
+    """Computes triangle weights for the three frames. Each value is weighted by its distance from both ends of its frame's range.
 
     The shortest frame keeps its full weight up to white, because nothing else shows the highlights. The longest keeps its full weight down to
     black. A pixel that is saturated in all frames therefore comes from the shortest, and one that is black in all frames from the longest. Where
@@ -33,5 +33,5 @@ def weighted_merge(ldr, ev):
     return (merge_weights(ldr) * to_radiance(ldr, ev)).sum(dim=1)
 
 
-# {title: function (ldr, ev) -> (B, 3, H, W) linear radiance}; arguments and result as of weighted_merge.
+# {title: function (ldr, ev) -> (B, 3, H, W) linear radiance}; arguments and result as in weighted_merge.
 PLAIN = {"reference alone": lambda ldr, ev: to_radiance(ldr, ev)[:, 1], "weighted merge": weighted_merge}

@@ -1,9 +1,9 @@
-"""Which files of a folder may be replaced: only what this project made there, and nobody has changed since.
+"""Decides which files in a folder may be replaced: only those that this project wrote there and nobody has changed since.
 
-Beside the results of infer.py stands a hidden folder. Its record says which bracket each result was made from, and holds a digest of what was
-written. A name is claimed in it before the work, so that another run that goes on at the same time takes another name. Results are drafted in the
-hidden folder, and all of a bracket are put in their places at once. The pictures and tables of evaluation and training need no record, for they
-can be told by what is in them.
+infer.py keeps a hidden folder beside its results. The record in it says which bracket each result was made from, and holds a digest of what was
+written. A run claims names in the record before it starts work, so that another run at the same time takes other names. Results are drafted in
+the hidden folder, and all results of a bracket are moved into place together. The pictures and tables of evaluation and training need no record,
+because they can be recognised by their content.
 """
 
 import atexit
@@ -29,11 +29,11 @@ from common import reason_and_cure, write_atomically
 HIDDEN = ".lfdiff"                      # folder, beside the results
 RECORD, RECORD_LOCK = f"{HIDDEN}/results.json", f"{HIDDEN}/results.lock"
 RUN_LOCK = ".run.lock"                  # in the folder of a training run or an evaluation
-NO_LOCKS = {getattr(errno, name, None) for name in ("ENOLCK", "ENOSYS", "ENOTSUP", "EOPNOTSUPP")}      # of some network drives
+NO_LOCKS = {getattr(errno, name, None) for name in ("ENOLCK", "ENOSYS", "ENOTSUP", "EOPNOTSUPP")}      # from some network drives
 
 
 def check_writable(out, flag="--out"):
-    """Raises: OSError where no file can be made in the folder of the results, which is made where it does not exist. flag: by which it was named."""
+    """Checks that the folder of the results can be written to, and makes it if it does not exist. flag: that names it. Raises: OSError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -43,20 +43,20 @@ def check_writable(out, flag="--out"):
 
 
 def lock(path, patience=0.0):
-    """Keeps other processes away, as far as they ask for the same lock. It ends with the process at the latest, however that ends. Within a
-    process it may be taken again.
+    """Keeps out other processes that ask for the same lock. The lock ends with the process at the latest, however that ends. The same process may
+    take it again.
 
     path: of the lock, an empty file; patience: seconds to wait for another process.
-    Returns: the lock, which its release() or the end of its last reference gives back.
-    Raises: ValueError where another process keeps it; OSError where there is no making it.
+    Returns: the lock, which release() or the end of its last reference gives back.
+    Raises: ValueError if another process holds it; OSError if it cannot be made.
     """
     held = FileLock(path, is_singleton=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         held.acquire(timeout=patience)
     except Timeout:
-        raise ValueError(f"{path.parent}: another run writes there; wait for its end, or choose another --out") from None
-    except NotImplementedError:         # of filelock: this file system has no locks
+        raise ValueError(f"{path.parent}: another run is writing there; wait until it ends, or choose another --out") from None
+    except NotImplementedError:         # from filelock: this file system has no locks
         pass
     except OSError as error:
         if error.errno not in NO_LOCKS:
@@ -67,12 +67,12 @@ def lock(path, patience=0.0):
 # --- the record ---------------------------------------------------------------------------------------------------------
 
 def folded(name):
-    """A file's name as systems see it that do not tell upper from lower case."""
+    """Returns a file's name as case-insensitive systems see it."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def digest(path):
-    """What tells the content of a file from any other; "" where there is no plain file. A link counts as none."""
+    """Returns a digest of a file's content; "" if there is no plain file. A link does not count as one."""
     if path.is_symlink() or not path.is_file():
         return ""
     with open(path, "rb") as file:
@@ -80,18 +80,18 @@ def digest(path):
 
 
 def key_of(source, photographs):
-    """What the record says of a bracket: not its path, for folders of results are passed on.
+    """Returns the key that stands for a bracket in the record. It does not reveal the path, because folders of results are passed on.
 
-    source: where the bracket is, text; photographs: paths. Other photographs in the same place make another bracket.
+    source: where the bracket is, text; photographs: paths. Different photographs in the same place are a different bracket.
     """
     parts = [os.fsencode(source), *(digest(path.resolve()).encode() for path in photographs)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
 
 
 def read_record(out):
-    """{folded name of a result: (key of its bracket, digest, name of the run that is about to write it)}, empty where there is no record.
+    """Returns {folded name of a result: (key of its bracket, digest, name of the run that is about to write it)}, empty if there is no record.
 
-    The digest is "" where nothing has been written yet, and the run is "" where it has.
+    The digest is "" if nothing has been written yet. The run is "" once it has written.
     """
     try:
         record = json.loads((out / RECORD).read_text(encoding="utf-8")) if (out / RECORD).is_file() else {}
@@ -103,7 +103,7 @@ def read_record(out):
 
 @contextlib.contextmanager
 def open_record(out):
-    """The record as a dict, to be changed while other processes wait; what was changed is written at the end, and after an error, too."""
+    """Opens the record as a dict to be changed while other processes wait. Changes are written at the end, even after an error."""
     held = lock(out / RECORD_LOCK, patience=60)
     try:
         before = read_record(out)
@@ -119,14 +119,14 @@ def open_record(out):
 
 @functools.cache
 def this_run(out):
-    """The name under which this process claims names in a folder. A lock of that name tells other processes that it goes on.
+    """Returns the name under which this process claims files in a folder. A lock of that name tells other processes that it is still running.
 
-    out: absolute, for it is remembered. Drafts that killed runs have left there are cleared away after a day. Returns: text.
+    out: absolute path, because the name is remembered for it. Drafts that killed runs have left there are removed after a day. Returns: text.
     """
     name = secrets.token_hex(8)
     held = lock(out / HIDDEN / name)
     for left in (out / HIDDEN).glob("*.draft"):
-        with contextlib.suppress(OSError):          # another run has just cleared it away
+        with contextlib.suppress(OSError):          # another run has just removed it
             if time.time() - left.stat().st_mtime > 86400:
                 shutil.rmtree(left)
 
@@ -150,9 +150,9 @@ def is_at_work(out, run):
 
 
 def claim(paths, key, record, run):
-    """Claims the names of a bracket's results in the record, if each is free, or is the bracket's own and as it was written.
+    """Claims the names of a bracket's results in the record, if each is free, or belongs to the bracket and its file is as it was written.
 
-    run: of this_run, or "" where nothing will be written. Returns: whether they are claimed.
+    run: of this_run, or "" if nothing will be written. Returns: whether they are claimed.
     """
     for path in paths:
         owner, content, by = record.get(folded(path.name), (key, "", ""))
@@ -165,25 +165,25 @@ def claim(paths, key, record, run):
 
 
 def check_claims(paths, record):
-    """Raises: ValueError where a file is not as it was when its name was claimed, so that it must not be replaced."""
+    """Raises: ValueError if a file has changed since its name was claimed, so that it must not be replaced."""
     for path in paths:
         if path.is_symlink() or (path.exists() and (not path.is_file() or digest(path) != record.get(folded(path.name), ("", "", ""))[1])):
-            raise ValueError(f"{path}: was changed while this run went on, and is kept; run it again for a result with another name")
+            raise ValueError(f"{path}: was changed during this run, and is kept; run it again for a result with another name")
 
 
 @contextlib.contextmanager
 def draft(paths, key):
-    """A folder to write the results of a bracket in. At the end they go to their places, and their claims end.
+    """Makes a folder in which to write the results of a bracket. At the end they are moved into place, and their claims end.
 
     paths: of the results, all in one folder, whose names are claimed; key: of the bracket. Yields: Path.
-    Raises: ValueError where somebody has changed a file in the meantime; OSError where one cannot be put in its place.
+    Raises: ValueError if somebody has changed a file in the meantime; OSError if one cannot be moved into place.
     """
     out = paths[0].parent
     (out / HIDDEN).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out / HIDDEN, suffix=".draft") as folder:
         try:
             yield Path(folder)
-        except OSError as error:                    # the user knows nothing of drafts
+        except OSError as error:                    # the user knows nothing about drafts
             raise type(error)(str(error).replace(folder, str(out))) if folder in str(error) else error from None
         with open_record(out) as record:
             contents = [digest(Path(folder) / path.name) for path in paths]
@@ -197,7 +197,7 @@ def draft(paths, key):
 
 
 def disclaim(paths, key):
-    """Ends the claims of a bracket that was given up: each name is what it was before, and free if there is no file."""
+    """Ends the claims of a bracket that was given up: each name goes back to what it was before, and is free if there was no file."""
     with open_record(paths[0].parent) as record:
         for path in paths:
             owner, content, _ = record.pop(folded(path.name), ("", "", ""))
@@ -206,9 +206,9 @@ def disclaim(paths, key):
 
 
 def written_here(folder, names):
-    """Which of the names of a folder's files are those of results, though an editor may have changed the files since. Returns: set of names.
+    """Finds which files in a folder are results, even if an editor has changed them since. Returns: set of names.
 
-    What was thrown away does not count: a bracket whose .hdr is gone has no results, and a photograph may have taken one of their names.
+    Deleted results do not count: a bracket whose .hdr is gone has no results, and a photograph may have taken one of their names.
     """
     entries = read_record(folder)
     record = {name: entries[folded(name)] for name in names if entries.get(folded(name), ("", ""))[1]}
@@ -216,12 +216,12 @@ def written_here(folder, names):
     return {name for name, (key, *_) in record.items() if key in whole}
 
 
-# --- files that can be told by what is in them --------------------------------------------------------------------------
+# --- files that can be recognised by their content ----------------------------------------------------------------------
 
 def check_replaceable(*paths, first=""):
     """Raises: ValueError for a file that this project did not make, or that is a result of infer.py.
 
-    paths: of images, or of texts whose first line matches the regular expression `first`, if that is given.
+    paths: of images, or, if `first` is given, of text files whose first line must match this regular expression.
     """
     for path in (Path(path) for path in paths):
         if not path.is_file() or not path.stat().st_size:
@@ -232,10 +232,10 @@ def check_replaceable(*paths, first=""):
             with open(path, encoding="utf-8-sig", errors="replace") as file:
                 ours = re.match(first, file.readline(10_000))
         if not ours:
-            raise ValueError(f"{path}: is not of an earlier run and would be replaced; move it away, or choose another --out")
+            raise ValueError(f"{path}: is not from an earlier run and would be replaced; move it away, or choose another --out")
 
 
 def check_bracket(folder):
     """Raises: ValueError for a folder that is not empty and holds no bracket of ours. folder: Path."""
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or mark_of(folder / "HDRImg.hdr") == TRUTH)):
-        raise ValueError(f"{folder}: is there and holds no bracket that this command made; move it away, or name another folder")
+        raise ValueError(f"{folder}: exists and holds no bracket that this command made; move it away, or name another folder")

@@ -1,6 +1,6 @@
 """Reads PNG files: 16 bits stay 16 bits, and a file that says it is not coded for a display is recoded, or refused.
 
-libpng hands out samples as they are stored. What they mean stands in the first of the chunks cICP, iCCP, sRGB and gAMA that there is.
+libpng returns samples as they are stored. Their meaning is given by the first of the chunks cICP, iCCP, sRGB and gAMA that is present.
 """
 
 import struct
@@ -13,11 +13,11 @@ from brackets.kinds import Unsupported, check_size
 from brackets.transfer import coded_for_display, of_profile
 
 SDR = 1, 2, 4, 5, 6, 13, 14, 15    # transfer functions of cICP for displays (ITU-T H.273): BT.709 and its kin, gamma 2.2 and 2.8, sRGB; 2: unknown
-CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}   # samples of a pixel, by colour type
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}   # samples per pixel, by colour type
 
 
 def _chunks(data):
-    """{name: content} of the chunks of a PNG, of several the first; under IDAT how many bytes there are of it."""
+    """Returns {name: content} of a PNG's chunks, the first of each name; for IDAT, the number of bytes in all of them."""
     chunks, at, stored = {}, 8, 0
     while at + 12 <= len(data):
         length, name = struct.unpack(">I4s", data[at:at + 8])
@@ -30,7 +30,7 @@ def _chunks(data):
 
 
 def _exponent(chunks):
-    """The exponent from light to samples, or None where nothing is said. chunks: of _chunks. Raises: Unsupported for HDR and for what no camera writes."""
+    """Returns the exponent from light to samples, or None if none is stated. chunks: of _chunks. Raises: Unsupported for HDR and implausible exponents."""
     if b"cICP" in chunks:
         transfer = chunks[b"cICP"][1]
         if transfer not in SDR + (8,):
@@ -41,7 +41,7 @@ def _exponent(chunks):
         try:
             return of_profile(zlib.decompressobj().decompress(chunks[b"iCCP"].partition(b"\0")[2][1:], 2 ** 22))
         except zlib.error:
-            return None                             # as libpng, which does without a broken one
+            return None                             # like libpng, which ignores a broken profile
     if b"sRGB" in chunks or b"gAMA" not in chunks:
         return None
     gamma = struct.unpack(">I", chunks[b"gAMA"])[0] / 100_000
@@ -51,11 +51,11 @@ def _exponent(chunks):
 
 
 def png_exif(path, chunks=None):
-    """The EXIF of a PNG, a Pillow Exif. chunks: of _chunks, to save a reading."""
+    """Reads the EXIF of a PNG. chunks: of _chunks, to avoid reading the file again. Returns: Pillow's Exif."""
     chunks = _chunks(path.read_bytes()) if chunks is None else chunks
     if b"eXIf" not in chunks:
-        with Image.open(path) as image:             # some writers put EXIF into a text
-            return Image.Image.getexif(image)       # PngImageFile's own would decode all pixels to look behind them
+        with Image.open(path) as image:             # some writers put EXIF into a text chunk
+            return Image.Image.getexif(image)       # PngImageFile.getexif would decode all pixels to look behind them
     exif = Image.Exif()
     exif.load(chunks[b"eXIf"])
     return exif
@@ -64,14 +64,14 @@ def png_exif(path, chunks=None):
 def read_png(path):
     """Reads a PNG as it is stored.
 
-    Returns: (H, W, 1 or 3) uint8, uint16 or, where it had to be recoded, float32; alpha (H, W), or None; orientation; a note about recoding, or "".
-    Raises: ValueError where it is damaged; Unsupported, TooLarge, OSError.
+    Returns: (H, W, 1 or 3) uint8, uint16 or, if it had to be recoded, float32; alpha (H, W), or None; orientation; a note about recoding, or "".
+    Raises: ValueError if it is damaged; Unsupported, TooLarge, OSError.
     """
     data = path.read_bytes()
     chunks = _chunks(data)
     width, height, bits, colours = struct.unpack(">IIBB", chunks[b"IHDR"][:10])
     check_size(width, height)
-    if height * (width * bits * CHANNELS[colours] // 8) > 1032 * chunks[b"IDAT"]:       # deflate makes at most 1032 bytes of one
+    if height * (width * bits * CHANNELS[colours] // 8) > 1032 * chunks[b"IDAT"]:       # deflate expands a byte to at most 1032
         raise ValueError(f"it says {width}x{height} pixels but has only {chunks[b'IDAT']} bytes of them")
     exponent = _exponent(chunks)
     image = imagecodecs.png_decode(data)

@@ -2,7 +2,7 @@
 
 The paper does none of this. It feeds the frames as they are [departs D6, D9, D10]. Each step can be left out.
 
-    python -m brackets DIR     what was found in a scene: files, exposures, motion of the camera, light, motion of things
+    python -m brackets DIR     what was found in a scene: files, exposures, camera motion, light, moving objects
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from brackets.register import all_seen, check_bracket, corner_motion, find_motio
 from brackets.scenes import LAYOUTS, load_scene, scene_files
 from common import write_atomically
 
-VERSION = 9     # raise it with every change of what prepare() returns: cached scenes are then prepared anew
+VERSION = 9     # raise it with every change in what prepare() returns: cached scenes are then prepared anew
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PrepareConfig:
     """How the frames are prepared."""
     register: bool = True   # warp the outer frames onto the reference by a homography, as hand-held frames need [departs D6]
     response: bool = True   # find the camera's tone curve, true exposures and clip level, and correct for them [departs D10]
-    flow: bool = True       # bring what moved by itself to where the reference shows it, along optical flow [departs D9]
+    flow: bool = True       # bring moving objects to where the reference shows them, along optical flow [departs D9]
 
     def overridden(self, register=None, response=None, flow=None):
         """Replaces the steps that are not None. Returns: a new PrepareConfig."""
@@ -49,10 +49,10 @@ UNPREPARED = PrepareConfig(False, False, False)     # frames as they were taken:
 
 @dataclass
 class AlignmentConfig:
-    """How the frames are prepared; by default as the training frames of the weights were."""
+    """How the frames are prepared; by default, like the training frames of the weights."""
     register: DisallowNone[bool | None] = None  # warp the outer frames onto the reference by a homography [departs D6]
     response: DisallowNone[bool | None] = None  # correct tone curve, exposures and clip level as found in the frames [departs D10]
-    flow: DisallowNone[bool | None] = None      # bring what moved to where the reference shows it, along optical flow [departs D9]
+    flow: DisallowNone[bool | None] = None      # bring moving objects to where the reference shows them, along optical flow [departs D9]
 
 
 @dataclass
@@ -61,9 +61,9 @@ class Prepared:
     ldr: torch.Tensor           # (3, 3, H, W) gamma-coded in [0, 1]
     ev: torch.Tensor            # (3,) stops from 0; corrected where `light` says so
     homographies: torch.Tensor  # (3, 3, 3) float64, from the reference's pixels to each frame's; the identity where nothing was warped
-    light: Light | None         # what light.estimate found; None where frames and exposures were left alone
+    light: Light | None         # what light.estimate found; None if frames and exposures were left alone
     stated: torch.Tensor        # (3,) stops, as the files state them
-    noise: float = math.inf     # of the frames as still_noise measures it, where neither the camera nor a thing moved; else infinity
+    noise: float = math.inf     # of the frames as still_noise measures it, if neither the camera nor an object moved; else infinity
 
     def in_words(self):
         """Says what was found and done, such as "exposures +0, +2.1, +4 EV (stated +0, +2, +4); clips at 248 of 255; registered by 11.9 px"."""
@@ -87,9 +87,9 @@ def prepare(ldr, ev, config=None, where="light"):
     """Prepares a bracket for the network.
 
     ldr: (3, 3, H, W) float32, coded in [0, 1]: frame, then RGB channel; exposure rises, frame 1 is the reference. NaN where a frame does not
-        show the scene. ev: (3,) stops. config: PrepareConfig; None does all steps; where: the bracket is, for messages.
-    Returns: Prepared. Its ldr has no NaN. It is the given tensor where every step is left out and nothing was NaN.
-    Raises: ValueError for another shape, and where a frame is darker than one that is stated to be exposed less.
+        show the scene. ev: (3,) stops. config: PrepareConfig; None does all steps; where: the bracket's place, for messages.
+    Returns: Prepared. Its ldr has no NaN. It is the given tensor itself if every step is left out and nothing was NaN.
+    Raises: ValueError for another shape, and if a frame is darker than one that is stated to be exposed less.
     """
     config = config or PrepareConfig()
     check_bracket(ldr, ev)
@@ -98,12 +98,12 @@ def prepare(ldr, ev, config=None, where="light"):
         registered, homographies = register(ldr, ev)
     elif not whole:
         registered = onto_reference(ldr.clone(), ev, homographies)
-    # What was filled in says gamma 2.2, for it is made so. Frames with transparent rims hardly move.
+    # Filled-in pixels are left out, because they follow gamma 2.2 by construction. Frames with transparent rims hardly move.
     light = estimate(registered if whole else torch.where(ldr.isnan(), ldr, registered), ev, where) if config.response else None
     if light is not None or config.flow:
         del registered                                          # a large bracket takes a gigabyte
         in_light = (ldr, ev) if light is None else apply(ldr, light)
-        if light is not None and config.register:               # in the right light, motion is told better: a static frame stays where it is
+        if light is not None and config.register:               # in the right light, motion is found more reliably: a static frame stays where it is
             homographies = find_motion(*in_light)
         if whole and config.flow and (homographies == torch.eye(3)).all():
             noise = still_noise(*in_light)
@@ -113,7 +113,7 @@ def prepare(ldr, ev, config=None, where="light"):
 
 
 def prepared_sample(sample, config=None):
-    """Prepares the frames of a sample as data.py describes it. config: as of prepare. Returns: a new dict, its other entries unchanged."""
+    """Prepares the frames of a sample as data.py describes it. config: as in prepare. Returns: a new dict, its other entries unchanged."""
     prepared = prepare(sample["ldr"], sample["ev"], config, sample.get("name", "light"))
     return {**sample, "ldr": prepared.ldr, "ev": prepared.ev}
 
@@ -140,7 +140,7 @@ def is_written(file):
 
 
 def write_record(file, sample, truth=np.float32):
-    """Writes a sample for data.Patches: (H, W) records, nine LDR values in 16 bits and three of the truth, and the exposures beside it.
+    """Writes a sample for data.Patches: (H, W) records of nine 16-bit LDR values and three of the truth, and the exposures in a file beside it.
 
     truth: dtype of the truth; float16 rounds it by up to 0.05 %.
     """
@@ -150,13 +150,13 @@ def write_record(file, sample, truth=np.float32):
     for path, array in ((_ev_file(file), sample["ev"].numpy()), (file, pixels)):
         try:
             write_atomically(path, lambda handle, array=array: np.save(handle, array))
-        except PermissionError:     # Windows does not replace a file that another process has open: that process wrote the same
+        except PermissionError:     # Windows does not replace a file that another process has open, but that process wrote the same
             if not path.exists():
                 raise
 
 
 def read_records(files):
-    """What data.Patches takes: a list of (path, (3,) float32 exposures in stops). files: that write_record wrote.
+    """Lists what data.Patches takes: (path, (3,) float32 exposures in stops) for each file. files: written by write_record.
 
     Raises: ValueError for a file that is damaged, or was written by something else.
     """
@@ -174,15 +174,15 @@ def _fill_cache(file, folder, layout, config):
 
 def _in_one_thread():
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)                # Ctrl-C reaches the main process, too, and that one ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)                # Ctrl-C also reaches the main process, which ends the others
 
 
 def share_work(work, jobs, workers, what):
     """Calls work(*job) for each job, in several processes with one thread each.
 
-    work: function at the top level of a module, or a partial of one; jobs: list of tuples; workers: processes, 0 works in this one.
-    what: for the progress bar.
-    Raises: ValueError where a process is stopped; whatever work raises.
+    work: function at the top level of a module, or a partial of one; jobs: list of tuples; workers: number of processes, 0 works in this one;
+    what: title of the progress bar.
+    Raises: ValueError if a process is stopped; whatever work raises.
     """
     with tqdm(total=len(jobs), desc=what, disable=not jobs) as bar:
         if workers and len(jobs) > 1:
@@ -201,7 +201,7 @@ def share_work(work, jobs, workers, what):
 def cache_scenes(folders, cache, layout="auto", config=UNPREPARED, workers=0):
     """Decodes and prepares scenes once, for data.Patches. The files take 30 bytes per pixel: 3.3 GB for Kalantari's training scenes.
 
-    folders: scenes with a ground truth. cache: folder for the files; several processes may fill it at once. layout: as of scenes.load_scene.
+    folders: scenes with a ground truth. cache: folder for the files; several processes may fill it at once. layout: as in scenes.load_scene.
     config: PrepareConfig. workers: number of processes that share the work; 0 works in this one.
     Returns: list of (path, (3,) float32 exposures in stops), one for each folder.
     Raises: ValueError for a scene without a ground truth; whatever load_scene raises.
@@ -209,6 +209,6 @@ def cache_scenes(folders, cache, layout="auto", config=UNPREPARED, workers=0):
     files = [_cache_file(folder, layout, Path(cache), config) for folder in folders]
     todo = [*{file: folder for file, folder in zip(files, folders) if not is_written(file)}.items()]
     start = int(os.environ.get("LOCAL_RANK", "0")) * len(todo) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    todo = todo[start:] + todo[:start]                          # each rank begins at another scene, so that they share the work
+    todo = todo[start:] + todo[:start]                          # each rank begins at a different scene, so that they share the work
     share_work(partial(_fill_cache, layout=layout, config=config), todo, workers, f"preparing scenes into {cache}")
     return read_records(files)

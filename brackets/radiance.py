@@ -1,7 +1,7 @@
 """Reads and writes Radiance files (.hdr), which hold linear light as three mantissas and a common exponent.
 
-A codec does the usual ones. It takes XYZ for RGB and knows neither CRLF, nor long lines, nor the older run lengths, nor other orders of pixels:
-these are understood here. Source: Ward, "Real pixels", Graphics Gems II, 1991, and the manual page of Radiance's file formats.
+imagecodecs handles the usual files. It takes XYZ for RGB, and does not know CRLF, long lines, the older run lengths or other orders of pixels.
+Those are handled here. Source: Ward, "Real pixels", Graphics Gems II, 1991, and the manual page of Radiance's file formats.
 """
 
 import math
@@ -42,12 +42,12 @@ def read_radiance(path):
 
 
 def _with_old_runs(data, count):
-    """Pixels of four bytes in which (1, 1, 1, n) repeats the pixel before n times; of several in a row the k-th counts 256^k. Returns: (count, 3) float32."""
+    """Decodes four-byte pixels in which (1, 1, 1, n) repeats the previous pixel n times; in a row, the k-th counts 256^k. Returns: (count, 3) float32."""
     stored = np.frombuffer(data, np.uint8)[:len(data) // 4 * 4].reshape(-1, 4)
     run, place = (stored[:, :3] == 1).all(axis=1), np.arange(len(stored))
-    source = np.maximum.accumulate(np.where(run, -1, place))                # the pixel that is shown: the last that is no run
+    source = np.maximum.accumulate(np.where(run, -1, place))                # the pixel that is shown: the last one that is not a run
     times = np.where(run, stored[:, 3].astype(np.int64) << 8 * (place - source - 1).clip(0, 3), 1)
-    end = int(np.searchsorted(np.cumsum(times), count)) + 1                 # what comes after the image is not looked at
+    end = int(np.searchsorted(np.cumsum(times), count)) + 1                 # what comes after the image is ignored
     if end > len(stored) or times[:end].sum() != count or source[0] < 0:
         raise ValueError(f"its pixels do not fill the image: {times[:end].sum()} of {count}")
     mantissas, exponents = stored[source[:end], :3], stored[source[:end], 3:].astype(np.int32)
@@ -56,12 +56,12 @@ def _with_old_runs(data, count):
 
 
 def radiance_bytes(image, mark=""):
-    """An image as a Radiance file. image: (H, W, 3) float32 >= 0; mark: of marks.py, for the header. Returns: bytes."""
-    # The codec cuts off the 8-bit mantissas: 0.3 % too dark on average. Half a step more makes it round.
+    """Encodes an image as a Radiance file. image: (H, W, 3) float32 >= 0; mark: of marks.py, for the header. Returns: bytes."""
+    # The codec truncates the 8-bit mantissas, which is 0.3 % too dark on average. Adding half a step makes it round.
     brightest = image.max(axis=2, keepdims=True)
     exponent = np.frexp(brightest * np.float32(512 / 511))[1]               # a mantissa that rounds up to 1 takes the next exponent
     half_step = np.where(brightest > 0, np.ldexp(np.float32(1 / 512), exponent), np.float32(0))
     height, width, _ = image.shape
-    room = 1000 + height * (8 * width + 16)     # by default 4 bytes per pixel, too few for noise, which has no runs
+    room = 1000 + height * (8 * width + 16)     # the default is 4 bytes per pixel, too few for noise, which has no runs
     data = imagecodecs.rgbe_encode(image + half_step, out=room)
     return data.replace(b"\n", b"\nSOFTWARE=%s\n" % mark.encode(), 1) if mark else data

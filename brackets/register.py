@@ -1,19 +1,19 @@
 """Global registration of a hand-held bracket: each outer frame is warped onto the reference by one homography.
 
-[departs D6: the paper feeds the frames as they are. Its data were nearly aligned; frames from a hand are 10 to 100 pixels apart.]
+[departs D6: the paper feeds the frames as they are. Its data were nearly aligned; hand-held frames are 10 to 100 pixels apart.]
 What still moves afterwards, objects and parallax, is left to flow.py and to the network.
 
-Both images of a pair are shown as the longer exposure of the two shows them. This needs no estimate of the noise:
+Both images of a pair are shown at the longer of their two exposures. This needs no estimate of the noise:
     g_short = min(L_short 2^(stops / 2.2), 1), g_long = L_long                   mean over R G B; saturated in one is saturated in both
     n(g) = (g - mean(g)) / sqrt(var(g) + FLOOR²)                                 mean, var over WINDOW x WINDOW pixels
-n has no mean and no contrast, so exposures and response curves need to be right only roughly. Let R = n(reference), F = n(frame).
+n has no local mean or contrast, so exposures and response curves need only be roughly right. Let R = n(reference), F = n(frame).
 The homography W takes points x of the reference to the frame. It minimises
     E(W) = sum_x rho( F(W x) - R(x) )                                            rho: Tukey's biweight; moving objects are outliers
 over a pyramid, coarse to fine. The coarsest level tries all translations. From then on, W <- W (I + dW) with Gauss-Newton's dW from the
-mean of both images' gradients: first a similarity, then an affinity, at last all of it.
+mean of both images' gradients: first a similarity, then an affinity, finally a full homography.
 W is kept if E(W) is clearly below E(W⁻¹). The motion and its opposite blur F alike. If nothing moved, noise makes both equally good.
 
-A pixel of a frame may be NaN: the photograph does not show the scene there, as beyond its rim. It has no part in E, and is filled like a rim.
+A pixel of a frame may be NaN: the photograph does not show the scene there, just as beyond its rim. It is left out of E and filled like the rim.
 """
 
 import math
@@ -25,63 +25,63 @@ import torch
 
 from data import GAMMA
 
-LARGEST = 1_600_000     # pixels of the image that is looked at; a larger photograph is shrunk by a whole number
+LARGEST = 1_600_000     # most pixels of an image that is registered; a larger photograph is shrunk by a whole number
 COARSEST = 96, 16       # the coarsest level's longer side is at most the first, its shorter side at least the second, pixels
 REACH = 0.15            # longest translation that is searched for, in units of the longer side
-SEARCHED = 2.0          # |n| above which the search sees no difference
-WINDOW = 15             # side of the neighbourhood whose mean and contrast are taken out, pixels
-FLOOR = 0.06            # contrast below which it is not amplified: noise, quantisation; coded values
+SEARCHED = 2.0          # the search clips |n| at this value
+WINDOW = 15             # side of the neighbourhood whose mean and contrast are removed, pixels
+FLOOR = 0.06            # contrast below which nothing is amplified: noise, quantisation; coded values
 SEEN = 0.2              # |n| from which a pixel shows something
-TUKEY = 4.685           # residuals above it times their deviation have no weight [usual: 95 % efficiency on Gaussian noise]
-LIMIT = 4.0             # of the truncated squares that the last check compares
+TUKEY = 4.685           # residuals above this many deviations have no weight [usual: 95 % efficiency on Gaussian noise]
+LIMIT = 4.0             # at which the last check truncates the squares that it compares
 BLOCK = 8               # side of the blocks of the last check, pixels
-SMALLEST = 64           # side below which an image is left alone: blocks would be few, other scenes would be recognised by chance
-STILL = 0.3             # motion of the corner that moves most up to which a frame is left alone, pixels
-FAR = 0.25              # the same above which the result is not believed, in units of the longer side
-SURE = 5.5              # fall of the error below which it is not believed either, in standard errors: noise alone reaches 5
-ALIKE = 0.3             # the same for the correlation of F(W x) and R (at 256x256: true ones mostly > 0.5, of different scenes < 0.2)
+SMALLEST = 64           # side below which an image is left alone: with few blocks, another scene could match by chance
+STILL = 0.3             # a frame is left alone if no corner moves more than this, pixels
+FAR = 0.25              # the result is not believed if a corner moves more than this, in units of the longer side
+SURE = 5.5              # ... or if the error falls by less than this, in standard errors: noise alone reaches 5
+ALIKE = 0.3             # ... or if F(W x) and R correlate less than this (at 256x256: mostly > 0.5, for different scenes < 0.2)
 WHITE = 0.97            # coded value of the reference from which it counts as saturated
-STRIP = 2 ** 19         # pixels that are warped at once: the positions of a large photograph would take gigabytes
+STRIP = 2 ** 19         # pixels that are warped at once: the positions of all pixels of a large photograph would take gigabytes
 
-# dW = [[p0 p1 p2] [p3 p4 p5] [p6 p7 0]]; columns: what p is made of
+# dW = [[p0 p1 p2] [p3 p4 p5] [p6 p7 0]]; columns: a basis of p
 _P = np.eye(8)
 MODELS = {"similarity": np.stack([_P[2], _P[5], _P[0] + _P[4], _P[3] - _P[1]], axis=1), "affinity": _P[:, :6], "homography": _P}
 
-cv2.setNumThreads(1)    # OpenCV's results depend on its threads, and each worker of a DataLoader would start its own; see in_threads()
+cv2.setNumThreads(1)    # OpenCV's results depend on its number of threads, and each DataLoader worker would start its own; see in_threads()
 
 
 def in_threads(function, items):
-    """[function(item) for each item], computed in as many threads as torch has: two at inference on two cores, one in a DataLoader's worker."""
+    """Returns [function(item) for item in items], computed in as many threads as torch has: two for inference on two cores, one in a DataLoader worker."""
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         return list(pool.map(function, items))
 
 
 def pixel_units(height, width):
-    """(3, 3) float64: takes points in units of half the longer side, from the image's centre, to pixels."""
+    """Returns the (3, 3) float64 matrix that takes points in units of half the longer side, from the image's centre, to pixels."""
     half = max(height, width) / 2
     return np.array([[half, 0, (width - 1) / 2], [0, half, (height - 1) / 2], [0, 0, 1]])
 
 
 def enlarged_by(k, homography):
-    """The homography of images whose sides are k times as long; both (3, 3) in pixels, (0, 0) the centre of the first one."""
+    """Returns the homography for images whose sides are k times as long; both (3, 3) in pixels, with (0, 0) the centre of the first pixel."""
     S = np.array([[k, 0, (k - 1) / 2], [0, k, (k - 1) / 2], [0, 0, 1]])
     return S @ np.asarray(homography) @ np.linalg.inv(S)
 
 
 def corner_motion(homography, height, width):
-    """How far a homography in pixels moves the corner of the image that it moves most, pixels; infinite if it turns one inside out."""
+    """Returns how far a homography in pixels moves the corner that it moves most, pixels; infinite if it turns the image inside out."""
     corners = np.array([[x, y, 1.0] for x in (0, width - 1) for y in (0, height - 1)]).T      # (3, 4)
     moved = np.asarray(homography) @ corners
     return float(np.hypot(*(moved[:2] / moved[2] - corners[:2])).max()) if (moved[2] > 0).all() else math.inf
 
 
 def box_mean(image, side):
-    """Mean over side x side pixels, mirrored at the rim. image: (h, w) or (h, w, C) float32 array. Returns: the same shape."""
+    """Averages over side x side pixels, mirrored at the rim. image: (h, w) or (h, w, C) float32 array. Returns: the same shape."""
     return cv2.blur(image, (side, side))
 
 
 def with_nearest(planes):
-    """Planes (C, h, w) in which the nearest pixel that is seen stands where they are NaN, as cv2.BORDER_REPLICATE does beyond a rim."""
+    """Replaces NaN in planes (C, h, w) by the nearest pixel that is seen, as cv2.BORDER_REPLICATE does beyond a rim."""
     seen = ~np.isnan(planes[0])
     if seen.all() or not seen.any():
         return planes
@@ -92,7 +92,7 @@ def with_nearest(planes):
 
 
 def normalise(grey):
-    """n(g) of the header, of g smoothed over 3x3 pixels. grey: (h, w) float32 array, coded. Returns: the same shape, mostly within -3 to 3; NaN stays."""
+    """Computes n(g) of the header, with g smoothed over 3x3 pixels. grey: (h, w) float32 array, coded. Returns: the same shape, mostly -3 to 3; NaN stays."""
     unseen, grey = np.isnan(grey), box_mean(with_nearest(grey[None])[0], 3)
     mean = box_mean(grey, WINDOW)
     var = (box_mean(grey ** 2, WINDOW) - mean ** 2).clip(min=0)
@@ -100,24 +100,24 @@ def normalise(grey):
 
 
 def at_one_exposure(reference, frame, stops):
-    """Both images as the longer exposure of the two shows them: g of the header before the mean of its channels.
+    """Shows both images at the longer of their two exposures: g of the header, before the mean of its channels.
 
     reference, frame: (3, H, W) coded in [0, 1]; stops: by how much the reference is exposed longer, negative: shorter.
     Yields: (3, H, W) in [0, 1], reference then frame.
     """
-    gains = (2 ** (max(-stops, 0) / GAMMA), 2 ** (max(stops, 0) / GAMMA))     # the longer one's is 1
+    gains = (2 ** (max(-stops, 0) / GAMMA), 2 ** (max(stops, 0) / GAMMA))     # 1 for the longer exposure
     for image, gain in zip((reference, frame), gains):
         yield (image * gain).clamp(max=1)
 
 
 def shrunk(image, k):
-    """The array (h, w) with sides divided by k; what does not fill a pixel is left out."""
+    """Divides the sides of an array (h, w) by k; what does not fill a pixel is left out."""
     height, width = (n // k for n in image.shape)
     return cv2.resize(image[:height * k, :width * k], (width, height), interpolation=cv2.INTER_AREA)
 
 
 def search(R, F):
-    """The translation by whole pixels, up to REACH, that correlates best. R, F: (h, w) from normalise(). Returns: (3, 3) float64."""
+    """Finds the translation by whole pixels, up to REACH, that correlates best. R, F: (h, w) from normalise(). Returns: (3, 3) float64."""
     x, y = (min(math.ceil(REACH * max(R.shape)), n // 2) for n in R.shape[::-1])
     R, F = (np.where(np.isnan(n), 0, n.clip(-SEARCHED, SEARCHED)) for n in (R, F))
     _, _, _, (left, top) = cv2.minMaxLoc(cv2.matchTemplate(cv2.copyMakeBorder(F, y, y, x, x, cv2.BORDER_CONSTANT), R, cv2.TM_CCORR_NORMED))
@@ -125,19 +125,19 @@ def search(R, F):
 
 
 def _warped(F, W):
-    """F(W x) (h, w), and where that is seen, inside of the frame."""
+    """Returns F(W x), (h, w), and where it is seen, inside the frame."""
     size, to_W, unseen = F.shape[::-1], cv2.WARP_INVERSE_MAP, np.isnan(F)
     inside = cv2.warpPerspective(np.where(unseen, 0, 255).astype(np.uint8), W, size, flags=cv2.INTER_NEAREST | to_W) > 0
     return cv2.warpPerspective(np.where(unseen, 0, F), W, size, flags=cv2.INTER_CUBIC | to_W, borderMode=cv2.BORDER_REPLICATE), inside
 
 
 def refine(R, F, W, model, steps):
-    """Gauss-Newton on E(W), at most `steps` of them.
+    """Minimises E(W) by at most `steps` Gauss-Newton steps.
 
     R, F: (h, w) float32 from normalise(); W: (3, 3) float64 to start from, in pixels; model: a key of MODELS. Returns: (3, 3) float64, W[2, 2] = 1.
     Source: Benhimane and Malis, Real-time image-based tracking of planes using efficient second-order minimization, 2004; weights added.
     """
-    (height, width), N = R.shape, pixel_units(*R.shape)         # dW is found in N's units, in which its numbers are of one size
+    (height, width), N = R.shape, pixel_units(*R.shape)         # dW is found in N's units, in which its numbers are of similar size
     half, (X, Y) = N[0, 0], (((np.arange(n) - (n - 1) / 2) / N[0, 0]).astype(np.float32) for n in (width, height))
     Y, slope, B = Y[:, None], np.float32([[-0.5, 0, 0.5]]), MODELS[model]
     shown, R = ~np.isnan(R), np.where(np.isnan(R), 0, R)
@@ -145,7 +145,7 @@ def refine(R, F, W, model, steps):
         warped, inside = _warped(F, W)
         inside = inside & shown
         r = warped - R
-        seen = r[inside & (np.abs(warped) + np.abs(R) > SEEN)]  # of flat pixels alone, the median would be 0
+        seen = r[inside & (np.abs(warped) + np.abs(R) > SEEN)]  # over mostly flat pixels, the median would be 0
         if seen.size < 4 * BLOCK ** 2:
             break
         sigma = 1.4826 * float(np.median(np.abs(seen[::1 + seen.size // 20_000]))) + 1e-3
@@ -166,7 +166,7 @@ def refine(R, F, W, model, steps):
 def believable(R, F, W):
     """Whether W explains the frame clearly better than the opposite motion, and the frame shows the same scene at all.
 
-    Blocks of pixels are compared, as neighbours are not independent: the mean fall of their errors must be SURE of its standard errors.
+    Blocks of pixels are compared, because neighbouring pixels are not independent: the mean fall of their errors must exceed SURE standard errors.
     """
     (there, inside), (back, inside_back) = _warped(F, W), _warped(F, np.linalg.inv(W))
     inside, R = inside & ~np.isnan(R), np.where(np.isnan(R), 0, R)
@@ -182,11 +182,11 @@ def believable(R, F, W):
 
 
 def estimate(reference, frame, stops):
-    """How the camera moved between two photographs of different exposure.
+    """Estimates how the camera moved between two photographs of different exposure.
 
     reference, frame: (3, H, W) coded in [0, 1]; stops: by how much the reference is exposed longer, negative: shorter.
-    Returns: (3, 3) float64 array, the homography from the reference's pixels to the frame's; None where the frame is to be left alone:
-        it moved by less than STILL or than its noise lets tell, there is too little to see, another scene.
+    Returns: (3, 3) float64 array, the homography from the reference's pixels to the frame's; None if the frame is to be left alone:
+        it moved by less than STILL or less than its noise lets us see, there is too little to see, or it shows another scene.
     """
     height, width = reference.shape[1:]
     if min(height, width) < SMALLEST:
@@ -200,7 +200,7 @@ def estimate(reference, frame, stops):
         R, F = map(normalise, greys)
         longer = max(R.shape)
         model, steps = "similarity" if longer < 100 else "affinity" if longer < 200 else "homography", 8 if longer < 400 else 4 if longer < 1000 else 2
-        W = refine(R, F, search(R, F) if W is None else enlarged_by(2, W), model, steps)        # larger ones start near their solution
+        W = refine(R, F, search(R, F) if W is None else enlarged_by(2, W), model, steps)        # larger levels start near their solution
     if not believable(R, F, W):
         return None
     homography = enlarged_by(k, W)
@@ -209,12 +209,12 @@ def estimate(reference, frame, stops):
 
 
 def within(x, y, height, width):
-    """Where the positions x, y, arrays of pixels, are on an image, up to a thousandth of a pixel: they are rounded."""
+    """Finds which positions x, y (arrays, pixels) are on an image, up to a thousandth of a pixel, because they are rounded."""
     return (x > -1e-3) & (x < width - 0.999) & (y > -1e-3) & (y < height - 0.999)
 
 
 def between_pixels(frame, x, y):
-    """A frame between its pixels: bicubic, and exactly 1 between saturated ones.
+    """Samples a frame between its pixels: bicubic, but exactly 1 between saturated ones.
 
     frame: (C, H, W) float32 array, coded; x, y: (h, w) float32 arrays, pixels. Returns: (C, h, w) in [0, 1]; beyond the frame, its nearest value.
     """
@@ -224,7 +224,7 @@ def between_pixels(frame, x, y):
 
 
 def exposed_as_frame(reference, stops):
-    """The reference as the frame's exposure would show it, clip(H_2 t_i, 0, 1)^(1/2.2). reference: coded, tensor or array; stops: as in estimate()."""
+    """Shows the reference at the frame's exposure, clip(H_2 t_i, 0, 1)^(1/2.2). reference: coded, tensor or array; stops: as in estimate()."""
     return (reference * 2 ** (-stops / GAMMA)).clip(max=1)
 
 
@@ -232,10 +232,10 @@ def warp(frame, homography, reference, stops, u=None):
     """Shows the frame as the reference's camera would have seen it.
 
     frame, reference: (3, H, W) coded in [0, 1]; homography: (3, 3), the reference's pixels to the frame's; stops: as in estimate(); u: None, or
-        a flow (2, H, W), pixels to the right and down to go before the homography: both at once, for interpolated twice a frame is blurred.
-    Returns: (3, H, W) float32 in [0, 1], as between_pixels() finds it. What lies outside of the frame, or where it is NaN, is the
+        a flow (2, H, W), offsets in pixels right and down, applied before the homography. One interpolation does both, because two would blur.
+    Returns: (3, H, W) float32 in [0, 1], as between_pixels() finds it. Outside the frame, or where it is NaN, the result shows the
         reference, exposed as the frame is: clip(H_2 t_i, 0, 1)^(1/2.2), which leaves no ghost. Where the reference is saturated, that
-        is only a lower bound, and the nearest value inside of the frame is taken if it is higher. With the identity and no flow, the frame itself.
+        is only a lower bound, and the nearest value inside the frame is taken if it is higher. With the identity and no flow, the frame itself.
     """
     whole = all_seen(frame)
     if u is None and whole and (np.asarray(homography) == np.eye(3)).all():
@@ -263,12 +263,12 @@ def warp(frame, homography, reference, stops, u=None):
 
 
 def all_seen(frame):
-    """Whether no pixel of a tensor is NaN."""
+    """Whether a tensor is free of NaN."""
     return not bool(frame.sum().isnan())
 
 
 def filled_reference(ldr, ev, homographies):
-    """The reference without NaN: there, what the long frame shows, where that is saturated or does not reach the short one, or else the nearest pixel.
+    """Fills the reference where it is NaN: from the long frame; where that is saturated or NaN, from the short one; otherwise from the nearest pixel.
 
     ldr: (3, 3, H, W) coded in [0, 1]; ev: (3,) stops; homographies: (3, 3, 3) from the reference's pixels to each frame's. Returns: (3, H, W).
     """
@@ -276,15 +276,15 @@ def filled_reference(ldr, ev, homographies):
         return ldr[1]
     reference = torch.from_numpy(with_nearest(ldr[1].contiguous().numpy()))
     for i in (0, 2):
-        frame = warp(ldr[i], homographies[i], ldr[1], float(ev[1] - ev[i]))     # NaN where it does not show what the reference does not show
+        frame = warp(ldr[i], homographies[i], ldr[1], float(ev[1] - ev[i]))     # NaN where the frame does not show what the reference lacks
         level = frame.amax(dim=0)
-        better = ldr[1].isnan() & ~frame.isnan() & (level > 0 if i == 0 else level < WHITE)     # a short frame that does not exist is black
+        better = ldr[1].isnan() & ~frame.isnan() & (level > 0 if i == 0 else level < WHITE)     # a missing short frame is black
         reference = torch.where(better, exposed_as_frame(frame, float(ev[i] - ev[1])), reference)
     return reference
 
 
 def onto_reference(ldr, ev, homographies):
-    """Warps the outer frames of a bracket onto the reference, and fills what a frame does not show. Arguments as of filled_reference; ldr is changed.
+    """Warps the outer frames of a bracket onto the reference, and fills what a frame does not show. Arguments: as filled_reference; ldr is changed.
 
     Returns: ldr.
     """
@@ -295,16 +295,16 @@ def onto_reference(ldr, ev, homographies):
 
 
 def check_bracket(ldr, ev):
-    """Raises: ValueError where ldr is not (3, 3, H, W) or ev not (3,)."""
+    """Raises: ValueError if ldr is not (3, 3, H, W) or ev not (3,)."""
     if ldr.ndim != 4 or ldr.shape[:2] != (3, 3) or len(ev) != 3:
         raise ValueError(f"register: found ldr {tuple(ldr.shape)}, {len(ev)} exposures; give one bracket (3, 3, H, W) and 3 exposures")
 
 
 def find_motion(ldr, ev):
-    """How the camera moved in a bracket. Arguments and what is raised: as of register.
+    """Finds how the camera moved in a bracket. Arguments and errors: as register.
 
     Returns: (3, 3, 3) float64 homographies from the reference's pixels to each frame's; the identity for the reference, and for a frame that moved
-        by less than STILL or that was not recognised (see estimate).
+        by less than STILL or was not recognised (see estimate).
     """
     check_bracket(ldr, ev)
     homographies = torch.eye(3, dtype=torch.float64).repeat(3, 1, 1)
@@ -320,7 +320,7 @@ def register(ldr, ev):
 
     ldr: (3, 3, H, W) float32, coded in [0, 1]: frame, then RGB channel; exposure rises, frame 1 is the reference. ev: (3,) stops.
     Returns: the bracket, registered, of the same shape, and the homographies of find_motion. The reference stays as it is, and so does a frame with
-        the identity. Pixels from outside of a frame show the reference, exposed as the frame is (see warp).
+        the identity. Pixels from outside a frame show the reference, exposed as the frame is (see warp).
     Raises: ValueError for another shape.
     """
     homographies = find_motion(ldr, ev)
@@ -328,7 +328,7 @@ def register(ldr, ev):
 
 
 def in_words(homography, height, width):
-    """A homography from the reference's pixels to a frame's, for people."""
+    """Describes a homography from the reference's pixels to a frame's in words."""
     if corner_motion(homography, height, width) == 0:
         return "left alone: it did not move, or was not recognised"
     half, N = max(height, width) / 2, pixel_units(height, width)

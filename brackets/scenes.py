@@ -1,4 +1,4 @@
-"""Scenes on the disk: which folders there are, which files in them are frames, exposures and ground truth, and what they hold.
+"""Finds and reads scenes on disk: their folders, and the files in them that are frames, exposures and ground truth.
 
 A scene becomes a sample, a dict of float32 tensors as data.py describes it: "ldr" (3, 3, H, W), "ev" (3,), "hdr" (3, H, W).
 """
@@ -39,11 +39,11 @@ WHERE_TO_GET = {  # data set: (what find_scenes looks for, the page of its autho
 }
 
 
-BY_FILE = "hu", "sen", "kalantari"      # layouts that the name of the exposures' file tells; tursun's is kalantari's, see _exposures_in
-LEAST, MOST = 0.1, 20.0     # stops between neighbouring exposures, and from the shortest to the longest, that are believed
-MOST_FOLDERS = 20_000       # that are looked into for photographs: who has more has named a whole disk
+BY_FILE = "hu", "sen", "kalantari"      # layouts recognised by the name of the exposure file; tursun's has kalantari's name, see _exposures_in
+LEAST, MOST = 0.1, 20.0     # plausible exposures: least step between neighbours, and most from the shortest to the longest, stops
+MOST_FOLDERS = 20_000       # that are searched for photographs: whoever has more has named a whole disk
 NUMBER = {2: "two", 3: "three"}
-SEEN = 1_000_000            # pixels of a photograph from which exposures are estimated
+SEEN = 1_000_000            # pixels per photograph from which exposures are estimated
 
 
 def has_exposure_file(folder):
@@ -60,7 +60,7 @@ def _guess_layout(folder):
 
 @dataclass
 class Bracket:
-    """Photographs of one scene that differ in exposure, found and not yet read."""
+    """Photographs of one scene that differ in exposure, found but not yet read."""
     name: str
     folder: Path
     paths: list             # the photographs, rising exposure
@@ -70,10 +70,10 @@ class Bracket:
 
 
 def find_bracket(folder, layout="auto", only=None, name="", least=2):
-    """Finds all frames of a scene, their exposures and the truth. It decodes images only where no usable exposures are stated.
+    """Finds all frames of a scene, their exposures and the truth. It decodes images only if no usable exposures are stated.
 
-    folder, layout: as of load_scene. only, name: the photographs of the folder that make this bracket, and its name; by default all, and the folder's.
-    least: how many frames there must be.
+    folder, layout: as in load_scene. only, name: the photographs that make this bracket, and its name; by default all in the folder, and its name.
+    least: how many frames there must be at least.
     Returns: Bracket.
     Raises: FileNotFoundError, ValueError: what is missing or wrong, and what to do.
     """
@@ -95,7 +95,7 @@ def find_bracket(folder, layout="auto", only=None, name="", least=2):
     stated, why = _stated_exposures(folder, frames, exposure_name, unit, layout)
     if not why and not _usable(stated):
         source = exposure_file.name if exposure_file else "EXIF"
-        why = f"the exposures {', '.join(f'{e:g}' for e in stated)} in {source} are not {LEAST:g} stops apart or more, and within {MOST:g}"
+        why = f"the exposures {', '.join(f'{e:g}' for e in stated)} in {source} are not at least {LEAST:g} stops apart and within {MOST:g} stops"
         if exposure_file and stated.max() > MOST and (stated == stated.round()).all() and stated.min() > 0:
             why += f" (shutter speeds are written 1/{stated[0]:g}s)"
     cure = f"correct {exposure_file.name}" if exposure_file else "write exposure.txt"
@@ -105,9 +105,9 @@ def find_bracket(folder, layout="auto", only=None, name="", least=2):
 
 
 def scene_files(folder, layout="auto"):
-    """The three frames of a scene, their exposures and the truth: of more than three frames the middle ones, of an even number the shorter ones.
+    """Finds the three frames of a scene, their exposures and the truth. Of more frames it takes the middle three; of an even number, the shorter ones.
 
-    folder, layout, errors: as of load_scene.
+    folder, layout, errors: as in load_scene.
     Returns: [short, reference, long] paths; (3,) float32 array of stops, the shortest is 0; path of the truth or None.
     """
     bracket = find_bracket(folder, layout, least=3)
@@ -117,7 +117,7 @@ def scene_files(folder, layout="auto"):
 
 
 def _distinct(ev):
-    """The indices of frames that are exposed by LEAST or more longer than the one before, and of the first. ev: (n,) stops, rising."""
+    """Returns the indices of the first frame, and of each frame exposed longer by LEAST or more than the last one kept. ev: (n,) stops, rising."""
     found = [0]
     for i, stops in enumerate(ev):
         if stops - ev[found[-1]] >= LEAST:
@@ -126,12 +126,12 @@ def _distinct(ev):
 
 
 def _usable(ev):
-    """Whether exposures can be believed. ev: (n,) stops."""
+    """Whether exposures are plausible. ev: (n,) stops."""
     return np.ptp(ev) <= MOST and len(_distinct(np.sort(ev))) >= min(len(ev), 3)
 
 
 def _stated_exposures(folder, frames, name, unit, layout):
-    """The exposures that files or photographs state, in stops, and ""; or None and why there are none."""
+    """Reads the exposures that files or photographs state. Returns: stops, and ""; or None, and why there are none."""
     exposure_file = named(folder, name)
     if not exposure_file:
         if layout not in ("auto", "photos"):
@@ -139,7 +139,7 @@ def _stated_exposures(folder, frames, name, unit, layout):
         return exif_exposures(frames)
     ev = _exposures_in(exposure_file, frames, unit, layout)
     units = {name: unit, **{other: its for other, its, *_ in map(LAYOUTS.get, BY_FILE) if layout == "auto"}}
-    for other in sorted(folder.iterdir()):              # of these names, and of the same name in upper and lower case
+    for other in sorted(folder.iterdir()):              # of these names, in upper or lower case
         if other.name.lower() in units and other != exposure_file:
             theirs = _exposures_in(other, frames, units[other.name.lower()], layout)
             if not np.allclose(ev - ev[0], theirs - theirs[0], atol=LEAST):
@@ -148,12 +148,12 @@ def _stated_exposures(folder, frames, name, unit, layout):
 
 
 def _exposures_in(exposure_file, frames, unit, layout):
-    """The exposures that a file states, in stops, one for each frame."""
+    """Reads the exposures that a file states, in stops, one for each frame."""
     ev = read_exposures(exposure_file, unit)
     if len(ev) != len(frames):
         raise ValueError(f"{exposure_file}: {len(ev)} exposures for {len(frames)} photographs ({names(frames)}); "
                          "write one for each, in the order of their names")
-    if layout == "auto" and ev.min() > 0 and np.diff(np.sort(ev)).min() < LEAST:        # no stops, but perhaps times, such as 1/250 or 0.004
+    if layout == "auto" and ev.min() > 0 and np.diff(np.sort(ev)).min() < LEAST:        # not stops, but perhaps times, such as 1/250 or 0.004
         seconds = read_exposures(exposure_file, "seconds")
         if (seconds != ev).any() and _usable(seconds):
             say(f"{exposure_file}: the numbers differ by less than {LEAST:g}, so they are seconds and not stops")
@@ -163,14 +163,14 @@ def _exposures_in(exposure_file, frames, unit, layout):
 
 @functools.lru_cache(maxsize=4096)
 def _estimated_exposures(frames, why, cure):
-    """Exposures from the photographs themselves, with a line that says so.
+    """Estimates exposures from the photographs themselves, and prints a line that says so.
 
-    frames: tuple of paths; why: there are no others; cure: what settles them. Returns: (n,) stops, one for each.
+    frames: tuple of paths; why: no exposures are stated; cure: what settles them. Returns: (n,) stops, one for each.
     """
     shown = []
     for path in frames:
         image = as_frame(read_stored(path))
-        step = max(1, round((image.shape[0] * image.shape[1] / SEEN) ** 0.5))     # some pixels of a large photograph tell enough
+        step = max(1, round((image.shape[0] * image.shape[1] / SEEN) ** 0.5))     # some pixels of a large photograph are enough
         shown.append(_to_chw(image[::step, ::step]))
     try:
         ev = estimate_exposures(shown)
@@ -183,21 +183,21 @@ def _estimated_exposures(frames, why, cure):
 
 @functools.lru_cache(maxsize=4096)
 def _orientations(folder, paths):
-    """The orientation of each frame: its own, or that of most where one contradicts the others. paths: tuple. Returns: {path: EXIF's orientation}."""
+    """Finds the orientation of each frame: its own, or that of most frames if it contradicts them. paths: tuple. Returns: {path: EXIF orientation}."""
     sizes, own = zip(*map(stored_size_and_orientation, paths))
     usual = max(set(own), key=own.count)
-    if len(set(own)) == 1 or len(set(sizes)) > 1:       # frames of other sides were turned by a program, and their tags with them
+    if len(set(own)) == 1 or len(set(sizes)) > 1:       # if sizes differ, a program has rotated frames and changed their tags
         return dict(zip(paths, own))
     if 2 * own.count(usual) <= len(own):
         raise ValueError(f"{folder}: the orientation tags are {', '.join(f'{o} ({p.name})' for p, o in zip(paths, own))}; correct them, most must agree")
     odd = ", ".join(f"{path.name} says {orientation}" for path, orientation in zip(paths, own) if orientation != usual)
-    say(f"{folder}: the orientation tag of {odd}, of the others {usual}; all are taken to be {usual}")
+    say(f"{folder}: the orientation tag of {odd}, those of the others {usual}; all are read as {usual}")
     return dict.fromkeys(paths, usual)
 
 
 @functools.lru_cache(maxsize=4096)
 def _check_whites(folder, paths):
-    """Raises: ValueError where TIFFs of 16-bit samples do not agree on which of them is white: exposures could not be compared. paths: tuple."""
+    """Raises: ValueError if 16-bit TIFFs do not agree on which sample is white: their exposures could not be compared. paths: tuple."""
     whites = {path: white for path in paths if kind_of(path) == "TIFF" and (white := stated_white(path))}
     if len(set(whites.values())) > 1:
         raise ValueError(f"{folder}: white is {', '.join(f'{white} ({path.name})' for path, white in whites.items())}, as the tag MaxSampleValue says or "
@@ -207,10 +207,10 @@ def _check_whites(folder, paths):
 def read_frames(folder, paths, truth=None, among=None):
     """Reads photographs of one size, and the truth.
 
-    folder: for messages; paths: of the photographs; truth: path or None; among: all photographs of the scene, by default paths: the orientation tags of
-        most of them are believed.
+    folder: for messages; paths: of the photographs; truth: path or None; among: all photographs of the scene, by default paths: the majority of their
+        orientation tags is believed.
     Returns: list of (3, H, W) float32 tensors in [0, 1], NaN where a photograph is transparent; (3, H, W) float32 radiance in [0, 1] or None.
-    Raises: ValueError for sizes that differ, values outside of [0, 1], and whatever read_stored raises.
+    Raises: ValueError for sizes that differ and values outside [0, 1], and whatever read_stored raises.
     """
     stored = [read_stored(path) for path in paths]
     for path, frame in zip(paths, stored):
@@ -232,7 +232,7 @@ def read_frames(folder, paths, truth=None, among=None):
         raise ValueError(f"{folder}: the images differ in size ({', '.join(f'{n} {s}' for n, s in sizes.items())}); give images of one size")
     if hdr is not None and hdr.max() > 1:
         share = 100 * (hdr.max(axis=2) > 1).mean()
-        say(f"{truth}: {share:.2g} % of the pixels are above 1, up to {hdr.max():.3g}; they are clipped, for white is 1")
+        say(f"{truth}: {share:.2g} % of the pixels are above 1, up to {hdr.max():.3g}; they are clipped, because white is 1")
     return [_to_chw(frame) for frame in frames], None if hdr is None else _to_chw(hdr.clip(0, 1))
 
 
@@ -245,13 +245,13 @@ def load_scene(folder, layout="auto"):
 
     folder: three or more images and their exposures. The file lists the exposures in the order of the images' names (2 before 10).
         Both are then sorted by exposure, and of more than three the middle three are taken.
-    layout: where the exposures stand, and in which unit:
+    layout: where the exposures are stated, and in which unit:
         kalantari  exposure.txt, stops; truth HDRImg.hdr          hu      input_exp.txt, stops; ref_hdr_aligned_linear.hdr
         sen        exposures.txt, log2 of times                   tursun  exposure.txt, seconds
         photos     exposure.txt, stops, or else EXIF; truth HDRImg.hdr if there is one
         auto       by the name of that file. exposure.txt holds stops, unless they would differ by less than LEAST and are plausible as
                    seconds, or a unit in the file, as in 1/60s or -2EV, says otherwise. Other seconds need the layout tursun.
-    Returns: a sample, see the top of this file, with the folder's name as "name". It has no "hdr" where there is no truth.
+    Returns: a sample, see the top of this file, with the folder's name as "name". It has no "hdr" if there is no truth.
         A frame is NaN where its photograph is transparent: it does not show the scene there. prepare.prepare fills that in.
         Truth above 1 is clipped, because H is at most 1 by definition.
     Raises: FileNotFoundError, ValueError: what is missing or wrong, and what to do.
@@ -263,9 +263,9 @@ def load_scene(folder, layout="auto"):
 
 
 def scene_folders(parent, depth=2, looked_into=None):
-    """The folders with photographs in them, down to `depth` levels, in natural order. A line says which may not be opened.
+    """Finds the folders with photographs in them, down to `depth` levels, in natural order. A printed line says which ones cannot be opened.
 
-    looked_into: list of those before, in a recursive call. Raises: ValueError where there are more than MOST_FOLDERS to look into.
+    looked_into: the folders searched so far, in a recursive call. Raises: ValueError if there are more than MOST_FOLDERS to search.
     """
     if parent is None or not parent.is_dir():
         return []

@@ -1,7 +1,7 @@
 """Reads TIFF files: the picture and not its thumbnail, all of it or nothing.
 
-tifffile decodes. It leaves black what is not there, and walks through as many strips as a file claims to have: what a file claims is compared
-with what it holds first. YCbCr without JPEG compression, which tifffile takes for RGB, is converted here.
+tifffile decodes. It leaves missing parts black, and walks through as many strips as a file claims to have. So the claims of a file are first
+compared with what it holds. YCbCr without JPEG compression, which tifffile takes for RGB, is converted here.
 """
 
 import logging
@@ -20,23 +20,23 @@ MOST_PAGES = 64
 REDUCED_OR_MASK = 5             # bits of NewSubfileType
 RAW = 32803, 34892              # photometric: what a colour filter array saw, and the same after interpolation
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
-MOST_PER_BYTE = {1: 1, 5: 2000, 8: 2000, 32946: 2000, 32773: 2000}  # compression: bytes that one byte can become; none, LZW, deflate twice, PackBits
-JPEG, OTHERS = (6, 7), (50000, 34925, 34926)    # compressions that are read, too: JPEG; Zstandard and LZMA, whose bytes can become many
+MOST_PER_BYTE = {1: 1, 5: 2000, 8: 2000, 32946: 2000, 32773: 2000}  # {compression: bytes that one byte can become}: none, LZW, deflate twice, PackBits
+JPEG, OTHERS = (6, 7), (50000, 34925, 34926)    # other compressions that are read: JPEG; Zstandard and LZMA, where a byte can become many
 WHITES = 511, 1023, 2047, 4095, 8191, 16383, 32767      # of samples of 9 to 15 bits that are stored in 16
-START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}          # markers of a JPEG that its size follows
+START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}          # markers in a JPEG that are followed by its size
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)    # what it logs about a damaged file is raised here
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)    # what it logs about a damaged file is raised as an error here
 
 
 def pages_of(tiff):
-    """The pages of a TiffFile and those below them (SubIFDs), MOST_PAGES of each at most."""
+    """Yields the pages of a TiffFile and those below them (SubIFDs), at most MOST_PAGES of each."""
     for page in islice(tiff.pages, MOST_PAGES):
         yield page
         yield from islice(page.pages or (), MOST_PAGES)
 
 
 def picture_of(tiff):
-    """The page that holds the picture: the largest that is no thumbnail and no mask, of several the first. Where a page is RAW, it is that."""
+    """Returns the page that holds the picture: the largest that is neither a thumbnail nor a mask, the first of equals. RAW pages take precedence."""
     pages = list(pages_of(tiff))
     if not pages:
         raise ValueError("it holds no image")
@@ -45,38 +45,38 @@ def picture_of(tiff):
 
 
 def tag_of(tiff, page, code):
-    """A tag of a page, or of the first page where that one has none: there it is of the whole file."""
+    """Reads a tag of a page. If the page does not have it, the first page's is returned, which applies to the whole file."""
     value = page.tags.valueof(code)
     return tiff.pages[0].tags.valueof(code) if value is None else value
 
 
 def white_of(page):
-    """The sample that is white in a page of 16 bits: 65535, or what the tag MaxSampleValue says where that is the largest of 9 to 15 bits.
+    """Returns the sample that is white in a 16-bit page: 65535, or what the tag MaxSampleValue says if that is the largest value of 9 to 15 bits.
 
-    Other values of the tag are the largest sample of this one image, "for statistical purposes" [TIFF 6.0, Section 8]: white they are not.
+    Other values of the tag are the largest sample of this one image, "for statistical purposes" [TIFF 6.0, Section 8], and not white.
     """
     stated = np.atleast_1d(page.tags.valueof(281, default=0))[:3 if page.photometric == RGB else 1]
     return int(stated[0]) if stated.size and (stated == stated[0]).all() and stated[0] in WHITES else 65535
 
 
 def stated_white(path):
-    """white_of the picture of a TIFF, or None where it has no samples of 16 bits for display."""
+    """Returns white_of the picture in a TIFF, or None if it has no 16-bit samples for display."""
     with tifffile.TiffFile(path) as tiff:
         page = picture_of(tiff)
         return white_of(page) if page.dtype == np.uint16 and page.photometric not in RAW else None
 
 
 def _in_16_bits(image, white, colours):
-    """Samples of 16 bits, (H, W, samples), scaled so that white becomes 65535. Raises: Unsupported where colours are above white."""
+    """Scales 16-bit samples, (H, W, samples), so that white becomes 65535. Raises: Unsupported if colours are above white."""
     largest = image[:, :, :colours].max()
     if largest > white:
         raise Unsupported(f"its tag MaxSampleValue says {white}, but its samples go up to {largest}; remove the tag, or correct it")
     scaled = ((image.astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
-    return scaled if image.max() <= white else np.concatenate([scaled[:, :, :colours], image[:, :, colours:]], axis=2)      # alpha has 16 bits of its own
+    return scaled if image.max() <= white else np.concatenate([scaled[:, :, :colours], image[:, :, colours:]], axis=2)      # alpha uses all 16 bits
 
 
 def _check(page, size):
-    """Raises: ValueError where a page claims more than the file, of so many bytes, holds; Unsupported, TooLarge."""
+    """Raises: ValueError if a page claims more than its file holds; Unsupported, TooLarge. size: of the file, bytes."""
     kind, bits, width, height = page.photometric, page.bitspersample, page.imagewidth, page.imagelength
     if kind not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR):
         raise Unsupported(f"its colours are {getattr(kind, 'name', kind)}, not RGB or grey; save it again as RGB")
@@ -98,18 +98,18 @@ def _check(page, size):
         raise ValueError(f"it has {there} of its {pieces} strips or tiles")
     needed, held = width * height * samples * bits // 8, sum(counts)
     if kind == YCBCR:
-        needed //= samples                  # the luma at least
+        needed //= samples                  # at least the luma
     if held > size or needed > held * MOST_PER_BYTE.get(page.compression, math.inf):
         raise ValueError(f"it says {width}x{height} pixels but has only {held} bytes of them")
     for offset, count in zip(offsets, counts) if page.compression in JPEG else ():
         page.parent.filehandle.seek(offset)
         size_inside = _jpeg_size(page.parent.filehandle.read(min(count, 2 ** 16)))
         if math.prod(size_inside) > (across + 16) * (down + 16):
-            raise ValueError(f"a JPEG of {size_inside[1]}x{size_inside[0]} pixels stands for {across}x{down} of it")
+            raise ValueError(f"a JPEG of {size_inside[1]}x{size_inside[0]} pixels fills a strip or tile of {across}x{down}")
 
 
 def _jpeg_size(data):
-    """Height and width that a JPEG says in its header. data: its first bytes. Raises: ValueError."""
+    """Reads the height and width from a JPEG's header. data: its first bytes. Raises: ValueError."""
     at = 2
     while at + 9 <= len(data) and data[at] == 0xFF:
         if data[at + 1] in START_OF_FRAME:
@@ -119,14 +119,14 @@ def _jpeg_size(data):
 
 
 def _decoded(page):
-    """The pixels of a page that _check has passed, (H, W, samples). tifffile raises an error where a strip or tile does not fill its place."""
+    """Decodes the pixels of a page that _check has passed, (H, W, samples). tifffile raises an error if a strip or tile does not fill its place."""
     pixels = page.asarray(squeeze=False)                            # (planes, 1, H, W, samples of a plane)
     planes, _, height, width, samples = pixels.shape
     return pixels[0, 0] if planes == 1 else np.moveaxis(pixels[:, 0], 0, 2).reshape(height, width, planes * samples)
 
 
 def _ycbcr(page):
-    """The pixels of a YCbCr page in RGB, (H, W, 3) uint8. Its data are units of across x down luma values and two of chroma [TIFF 6.0, Section 21]."""
+    """Decodes a YCbCr page to RGB, (H, W, 3) uint8. Its data are units of across x down luma values and two chroma values [TIFF 6.0, Section 21]."""
     if page.bitspersample != 8 or page.planarconfig == 2 or page.predictor != 1 or page.samplesperpixel != 3 or page.fillorder != 1:
         raise Unsupported("it is YCbCr of an unusual sort; save it again as RGB")
     across, down = page.tags.valueof(530, default=(2, 2))
@@ -145,7 +145,7 @@ def _ycbcr(page):
 
 
 def _rgb(codes, page):
-    """YCbCr codes (h, w, 3) as RGB, uint8, with the page's coefficients and reference levels."""
+    """Converts YCbCr codes (h, w, 3) to RGB, uint8, with the page's coefficients and reference levels."""
     red, green, blue = (top / bottom for top, bottom in np.reshape(page.tags.valueof(529, default=(299, 1000, 587, 1000, 114, 1000)), (3, 2)))
     levels = np.reshape(page.tags.valueof(532, default=(0, 1, 255, 1, 128, 1, 255, 1, 128, 1, 255, 1)), (3, 2, 2)).astype(np.float32)
     black, white = (levels[..., 0] / levels[..., 1]).T
@@ -158,7 +158,7 @@ def read_tiff(path):
     """Reads the picture of a TIFF as it is stored.
 
     Returns: (H, W, 1 or 3) uint8, uint16 or float32; alpha (H, W) of the same type, or None; orientation as the tag says; a note, or "".
-    Raises: ValueError where it is damaged; Unsupported, TooLarge, OSError.
+    Raises: ValueError if it is damaged; Unsupported, TooLarge, OSError.
     """
     with tifffile.TiffFile(path) as tiff:
         page = picture_of(tiff)

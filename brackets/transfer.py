@@ -1,6 +1,6 @@
-"""What the samples of a photograph mean: light to a power. Those of displays are left as they are; light.py corrects the rest of them.
+"""Recodes photographs whose samples are not coded for a display. Samples with a display's curve are left as they are, for light.py to correct.
 
-What is linear, or far from any display's curve, is recoded to gamma 2.2 where the file says so: in an ICC profile, or by PNG's own chunks (png.py).
+Samples that are linear, or far from any display's curve, are recoded to gamma 2.2 if the file says so: in an ICC profile, or in PNG's chunks (png.py).
 """
 
 import math
@@ -14,9 +14,9 @@ DISPLAY = 1 / 2.7, 1 / 1.7      # exponents from light to samples that displays 
 
 
 def of_profile(profile):
-    """The exponent from light to samples that an ICC profile says. profile: bytes, or None. Returns: float, 1 for linear; None where it says nothing.
+    """Reads the exponent from light to samples from an ICC profile. profile: bytes, or None. Returns: float, 1 for linear; None if it states none.
 
-    A curve is taken for the power that it is in its middle. Source: ICC.1:2022, 10.6 and 10.18.
+    A curve counts as the power that matches it in its middle. Source: ICC.1:2022, 10.6 and 10.18.
     """
     try:
         count = struct.unpack(">I", profile[128:132])[0]
@@ -42,10 +42,10 @@ def of_profile(profile):
 
 
 def coded_for_display(image, exponent):
-    """An image whose samples are light to a power, as gamma 2.2 codes it.
+    """Recodes an image to gamma 2.2 if its samples are light to a power that displays do not have.
 
-    image: (H, W, C) uint8, uint16, or float32 in [0, 1]; exponent: of of_profile. Returns: float32 of the same shape and a note for people; the
-        image itself and "" where the exponent is a display's, or float values lie outside of [0, 1].
+    image: (H, W, C) uint8, uint16, or float32 in [0, 1]; exponent: from of_profile. Returns: float32 of the same shape and a note for people; the
+        image itself and "" if the exponent is None, a display's, or absurd, or if float values lie outside [0, 1].
     """
     if exponent is None or DISPLAY[0] <= exponent <= DISPLAY[1] or not 0.2 <= exponent <= 2:
         return image, ""

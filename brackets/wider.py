@@ -1,9 +1,9 @@
-"""Frames beyond the three: shorter ones show what all three clip, longer ones what is dark in all three.
+"""Uses the frames beyond the three: shorter ones show what all three clip, longer ones what is dark in all three.
 
-The network sees three frames. Of a bracket of more, those that are shorter than its short frame or longer than its long one are put into its result
+The network sees three frames. If a bracket has more, those shorter than the short frame or longer than the long one are put into the result
 afterwards, one by one, the nearest exposure first. Each is aligned to its neighbour, the aligned frame of the next exposure, as prepare() aligns
-frames: homography, light, flow. What it shows enters where the neighbour is nearly white (a shorter frame), or dark (a longer one), and where the two
-do not contradict each other.
+frames: homography, light, flow. A shorter frame contributes where the neighbour is nearly white, a longer one where it is dark, and both only where
+they do not contradict the neighbour.
 [departs D13: the paper's brackets have three frames.]
 """
 
@@ -19,11 +19,11 @@ from data import GAMMA
 WHITE = 0.9, 0.97       # coded values of the neighbour between which a shorter frame takes over
 DARK = 0.25, 0.12       # the same for a longer frame
 BELIEVED = 0.95         # coded value of a longer frame up to which it is believed
-FEWEST = 1000           # pixels that show the step between two frames, without which the stated one is taken
+FEWEST = 1000           # fewest pixels from which the step between two frames is measured; with fewer, the stated one is taken
 
 
 def measured_step(neighbour, frame, stops):
-    """By how many stops the neighbour is exposed longer than the aligned frame, as both show; as stated where they show too little."""
+    """Measures by how many stops the neighbour is exposed longer than the aligned frame. Returns the stated stops if the two show too little."""
     between = (torch.minimum(neighbour, frame) > 0.1) & (torch.maximum(neighbour, frame) < 0.9)
     if between.sum() < FEWEST:
         return stops
@@ -32,7 +32,7 @@ def measured_step(neighbour, frame, stops):
 
 
 def align_to(neighbour, frame, stops, config):
-    """Shows a frame as the neighbour's camera saw it at the neighbour's moment.
+    """Aligns a frame to its neighbour: shows it as the camera would have seen it at the neighbour's moment.
 
     neighbour, frame: (3, H, W) coded in [0, 1]; stops: by how much the neighbour is exposed longer, as stated, negative: shorter; config: PrepareConfig.
     Returns: (3, H, W); where it contradicts the neighbour, (1, H, W) in [0, 1]; the stops, as measured.
@@ -68,12 +68,12 @@ def put_in(hdr, neighbour, neighbour_ev, frame, ev, config):
 
 
 def widen(hdr_hat, prepared, bracket, choice, config):
-    """Puts the frames beyond the three into the result, and shows it in units of the bracket's shortest exposure.
+    """Puts the frames beyond the three into the result, and converts it to units of the bracket's shortest exposure.
 
     hdr_hat: (1, 3, H, W) linear, in units of the shortest of the three, changed in place; prepared: Prepared of the three; bracket, choice: where they
     come from; config: PrepareConfig.
-    Returns: (1, 3, H, W) in [0, 1]; by how many stops the shortest of the three is exposed longer than the shortest of all, negative where the shortest
-        of the three does not exist.
+    Returns: (1, 3, H, W) in [0, 1]; by how many stops the shortest of the three is exposed longer than the shortest of all, negative if the shortest
+        of the three is missing.
     """
     longer_by = 0.0
     for side, k in ((-1, 0), (1, 2)):

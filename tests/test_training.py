@@ -303,7 +303,7 @@ def test_more_epochs_on_resuming_do_not_move_the_end_of_the_warm_up(trained, tmp
     assert len(column(out, "L_diff")) == 4 and len(column(out, "L_r")) == 2
     saved = load_checkpoint(out / "last.pt")
     save_checkpoint(out / "last.pt", {**saved, "warmup_steps": None})
-    with pytest.raises(ValueError, match=r"last\.pt: its warmup_steps is None, with which no run can go on; start from it with --init"):
+    with pytest.raises(ValueError, match=r"last\.pt: its warmup_steps is None, from which no run can continue; start from it with --init"):
         stage2(tmp_path, trained[0], "--epochs", "4", "--warmup", "0.5", "--log-every", "1", "--resume")
     save_checkpoint(out / "last.pt", saved)
     stage2(tmp_path, trained[0], "--epochs", "4", "--warmup", "0.5", "--log-every", "1", "--resume")

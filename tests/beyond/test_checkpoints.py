@@ -43,7 +43,7 @@ def test_exposure_steps_that_are_no_stops_are_refused(tmp_path, steps):
 
 
 class RunsCode:
-    """A pickle that makes a folder when it is read."""
+    """Its pickle makes a folder when it is read."""
 
     def __init__(self, path):
         self.path = path
@@ -77,12 +77,12 @@ def test_file_of_another_project_is_refused(tmp_path, content):
 
 
 def flipped(data, at):
-    """The same bytes with one bit turned."""
+    """Returns the same bytes with one bit flipped."""
     return data[:at] + bytes([data[at] ^ 16]) + data[at + 1:]
 
 
 def test_a_flipped_bit_anywhere_in_the_shipped_weights_is_found(tmp_path):
-    """PyTorch reads such a file without a word. 40 places inside the tensors, and the first byte of each."""
+    """PyTorch reads such a file without complaint. The test flips 40 places inside the tensors, and the first byte of each."""
     whole, path = (ROOT / "weights" / "lfdiff.pt").read_bytes(), tmp_path / "flipped.pt"
     with zipfile.ZipFile(ROOT / "weights" / "lfdiff.pt") as archive:
         tensors = [entry for entry in archive.infolist() if "/data/" in entry.filename]
@@ -144,10 +144,10 @@ ODD = {"sparse": torch.Tensor.to_sparse, "sparse in rows": torch.Tensor.to_spars
        "of 8 bits": lambda plain: plain.to(torch.float8_e4m3fn), "nested": lambda plain: torch.nested.nested_tensor([*plain])}
 
 
-@pytest.mark.filterwarnings("ignore")       # PyTorch warns of kinds of tensors that are not finished or about to go
+@pytest.mark.filterwarnings("ignore")       # PyTorch warns about tensor types that are unfinished or deprecated
 @pytest.mark.parametrize("kind", ODD)
 def test_a_tensor_that_is_not_plain_floating_point_is_refused_by_name(kind, tmp_path):
-    """torch.save writes all of these, and load_state_dict takes half of them without a word."""
+    """torch.save writes all of these, and load_state_dict takes half of them without complaint."""
     state = {"weight": ODD[kind](torch.ones(2, 3)), "bias": torch.zeros(2)}
     save_checkpoint(tmp_path / "odd.pt", {"variant": "s2", "config": {}, "model": state})
     with pytest.raises(ValueError, match=r"file\.pt: weight is a tensor of torch\..*; a network's are plain floating point, use another file"):
@@ -161,12 +161,12 @@ def test_weights_of_every_usual_precision_are_taken(dtype):
 
 
 def made_of(network):
-    """The parts of a run: network, Adam, and a scaler that is off, as it is without float16."""
+    """Makes the parts of a run: network, Adam, and a scaler that is off, as it is without float16."""
     return {"trained": network, "optimiser": torch.optim.Adam(network.parameters(), lr=1e-3), "scaler": torch.amp.GradScaler("cpu", enabled=False)}
 
 
 def run_of_two_steps():
-    """A checkpoint of a run after two steps, as training.py saves it."""
+    """Makes a checkpoint of a run after two steps, as training.py saves it."""
     parts = made_of(torch.nn.Linear(3, 2))
     for _ in range(2):
         parts["optimiser"].zero_grad()
@@ -177,7 +177,7 @@ def run_of_two_steps():
 
 
 def resumed(saved):
-    """A fresh run that has taken up a checkpoint, as its parts."""
+    """Returns the parts of a fresh run that has loaded a checkpoint."""
     parts = made_of(torch.nn.Linear(3, 2))
     assert check_run(saved, parts, ["warmup_steps"], "last.pt") == {"lr": 1e-3}
     fill_parts(parts, saved, "last.pt")

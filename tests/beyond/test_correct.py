@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 
 
 def correcting():
-    """A DHRNet with random weights throughout, in float64."""
+    """Makes a DHRNet with random weights throughout, in float64."""
     return randomise(add_correction(fresh("s2")).dhrnet)
 
 
@@ -48,7 +48,7 @@ def test_the_output_agrees_with_its_formula_written_with_loops():
             for column in range(8):
                 choices, shares = [hdr_hat[c, row, column]], [np.exp(scores[51, row, column])]
                 for k, (y, x) in enumerate(PLACES):
-                    at = min(max(row + y, 0), 7), min(max(column + x, 0), 7)        # the rim goes on beyond the image
+                    at = min(max(row + y, 0), 7), min(max(column + x, 0), 7)        # the rim continues beyond the image
                     for i in range(3):
                         choices.append(H_frames[i, c, *at])
                         shares.append(np.exp(scores[3 * k + i, row, column]) * max(weights[i, c, *at], LEAST))

@@ -1,4 +1,4 @@
-"""exif.py: what is kept of the reference's EXIF, what is not, and files that have none."""
+"""exif.py: what is kept from the reference's EXIF, what is not, and files that have none."""
 
 import io
 import struct
@@ -16,7 +16,7 @@ PHOTO = np.tile(np.arange(40, dtype=np.uint8)[:, None, None], (1, 60, 3))
 
 
 def camera_exif():
-    """EXIF as of a camera, with what must not be handed on."""
+    """Makes EXIF like a camera's, including what must not be passed on."""
     exif = Image.Exif()
     exif.update({0x010F: "Maker", 0x0110: "Camera 7", 0x0112: 6, 0x0131: "Firmware 1.0", 0x0132: "2026:11:26 12:00:00", 0x013B: "A. Photographer"})
     exif.get_ifd(EXIF_IFD).update({0x829A: 1 / 60, 0x829D: 5.6, 0x8827: 400, 0x9003: "2026:11:26 12:00:00", 0x920A: 24.0, 0xA434: "Lens 24mm",
@@ -66,7 +66,7 @@ def test_a_value_that_does_not_fit_its_tag_costs_the_photograph_s_tags_and_not_t
 
 
 def display_p3():
-    """A profile that libultrahdr makes."""
+    """Returns a profile that libultrahdr makes."""
     with Image.open(io.BytesIO(imagecodecs.ultrahdr_encode(np.ones((16, 16, 4), np.float16)))) as image:
         return image.info["icc_profile"]
 

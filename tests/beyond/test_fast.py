@@ -27,7 +27,7 @@ CLOSE = 2e-5        # float32 sums in another order
 
 @pytest.fixture
 def narrow_strips(monkeypatch):
-    """Strips of a few rows, so that a small map has many of them, and a last one of another height."""
+    """Makes strips of a few rows, so that a small map has many of them, and a last one of another height."""
     monkeypatch.setattr(fast, "STRIP_BYTES", 10_000)
 
 
@@ -59,13 +59,13 @@ CASES = {   # one for each class of FAST: module, its inputs at a size that stri
 
 
 def pair_of(kind):
-    """A plain module with random parameters, none of them 0 or 1, the same module in its fast form, and inputs."""
+    """Makes a plain module with random parameters, none of them 0 or 1, the same module in its fast form, and inputs."""
     torch.manual_seed(0)
     make, inputs = CASES[kind]
     plain = make().eval()
     for parameter in plain.parameters():
         nn.init.normal_(parameter, std=0.1 if isinstance(plain, DHRNet) else 0.3)       # a sigmoid of large features hides their differences
-    if kind in (CrossAttention, PIM, DHRNet, CorrectingDHRNet):        # a softmax over cosines, by a gamma that is far from 0
+    if kind in (CrossAttention, PIM, DHRNet, CorrectingDHRNet):        # a softmax over cosines, divided by a gamma far from 0
         for module in plain.modules():
             if isinstance(module, CrossAttention):
                 module.gamma.data.fill_(0.7)
@@ -212,7 +212,7 @@ def test_keeping_memory_changes_no_result():
 
 
 def test_a_narrow_map_is_halved_in_float32_and_a_wide_one_in_half_precision():
-    """In bfloat16, oneDNN made nan of maps 1 or 2 wide on some processors."""
+    """In bfloat16, oneDNN returned nan for maps 1 or 2 pixels wide on some processors."""
     model = nn.Sequential(nn.Conv2d(8, 8, 3, stride=2, padding=1))
     wanted, x = model.to(memory_format=torch.channels_last), random_map(1, 8, 16, 16)
     exact = {width: wanted(x[..., :width]) for width in (2, 16)}

@@ -1,4 +1,4 @@
-"""gainmap.py: libultrahdr, the reader of those who made the format, gives back the radiance from either kind of metadata; other readers see a usual JPEG."""
+"""gainmap.py: libultrahdr, the reader by the makers of the format, returns the radiance from either kind of metadata; others see an ordinary JPEG."""
 
 import io
 import struct
@@ -16,7 +16,7 @@ from brackets.marks import RESULT
 
 
 def scene(size=(97, 150), stops=9, seed=0):
-    """Smooth radiance over some stops with colour and a little noise. Returns: (H, W, 3) float32."""
+    """Makes smooth radiance over some stops with colour and a little noise. Returns: (H, W, 3) float32."""
     rng, (y, x) = np.random.default_rng(seed), np.mgrid[:size[0], :size[1]] / max(size)
     logs = stops * (x - 1) + np.stack([np.sin(9 * y), np.cos(7 * x), np.sin(5 * (x + y))], axis=2).transpose(2, 0, 1) * 0.5 + rng.normal(0, 0.03, (3, *size))
     return (2 ** logs).transpose(1, 2, 0).astype(np.float32)
@@ -31,7 +31,7 @@ def relative_error(decoded, hdr, white):
 
 
 def segments(data):
-    """Markers and contents of a JPEG up to its pixels."""
+    """Lists markers and contents of a JPEG up to its pixels."""
     place, found = 2, []
     while data[place + 1] != 0xDA:
         size = int.from_bytes(data[place + 2:place + 4])
@@ -88,7 +88,7 @@ def test_the_map_follows_the_formula_of_the_standard():
     low, high, headroom = (float(xmp.split(f'hdrgm:{name}="')[1].split('"')[0]) for name in ("GainMapMin", "GainMapMax", "HDRCapacityMax"))
     sdr = np.where(sdr / 255 <= 0.04045, sdr / 255 / 12.92, ((sdr / 255 + 0.055) / 1.055) ** 2.4)                   # IEC 61966-2-1
     by_hand = (sdr + 1 / 64) * 2 ** (low + (high - low) * values / 255) - 1 / 64
-    assert np.quantile(np.abs(by_hand - by_libultrahdr(data)) / (by_hand + 1 / 64), 0.99) < 0.02      # it has its factors in tables
+    assert np.quantile(np.abs(by_hand - by_libultrahdr(data)) / (by_hand + 1 / 64), 0.99) < 0.02      # libultrahdr keeps its factors in tables
     assert np.isclose(headroom, min(np.log2(hdr.max() / white), 4), atol=1e-5)
 
 

@@ -42,13 +42,13 @@ def test_rows_that_somebody_has_made_unreadable_do_not_count(mended, tmp_path):
     (tmp_path / "log.csv").write_text(mended + text + "4.0,1,1,1\n,,,\n30,oops,1,1\n\n", encoding="utf-8")
     log = Log(tmp_path / "log.csv", COLUMNS, first_step=100)
     assert [row["step"] for row in log.rows()] == ["10", "20"]
-    (tmp_path / "log.csv").write_text(text.replace("\n", ",mine\n"))          # a column more
+    (tmp_path / "log.csv").write_text(text.replace("\n", ",mine\n"))          # one more column
     assert [list(row) for row in Log(tmp_path / "log.csv", COLUMNS, first_step=100).rows()] == 2 * [["step", *COLUMNS]]
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.png", "step_000005.png"])
 def test_files_that_are_of_no_run_are_kept(name, tmp_path):
     (tmp_path / name).write_bytes(b"step,loss")
-    with pytest.raises(ValueError, match=f"{name}: is not of an earlier run and would be replaced"):
+    with pytest.raises(ValueError, match=f"{name}: is not from an earlier run and would be replaced"):
         Log(tmp_path / "log.csv", COLUMNS)
     assert (tmp_path / name).read_bytes() == b"step,loss"

@@ -36,13 +36,13 @@ def test_the_decibel_terms_are_what_the_psnrs_of_every_patch_lack_to_fifty_times
     L, terms = further_terms(BeyondConfig(decibel=weights), hdr_hat, hdr)
     assert set(terms) == {name for name, weight in zip(("dB_mu", "dB_l"), weights) if weight}
     for name, lack in (("dB_mu", lack_mu), ("dB_l", lack_l)):
-        assert name not in terms or abs(terms[name].item() - lack) < 0.1                        # but for the 1 in the logarithm
+        assert name not in terms or abs(terms[name].item() - lack) < 0.1                        # up to the 1 in the logarithm
     assert abs(L.item() - weights[0] * lack_mu - weights[1] * lack_l) < 0.03
-    assert decibels(hdr, hdr).item() == 0                                                       # finite where nothing is wrong
+    assert decibels(hdr, hdr).item() == 0                                                       # finite even without an error
 
 
 def test_terms_of_weight_zero_are_neither_computed_nor_logged():
-    image = SimpleNamespace(device=torch.device("cpu"))           # nothing else can be asked of it
+    image = SimpleNamespace(device=torch.device("cpu"))           # it has no other attribute
     assert further_terms(BeyondConfig(), image, image) == (0, {})
     assert loss_columns(LossConfig(), BeyondConfig()) == ["L_r", "L1_mu", "L_phi"]
     assert loss_columns(LossConfig(lam=0), BeyondConfig(linear=1, decibel=(0, 0.1))) == ["L_r", "L1_mu", "L1_lin", "dB_l"]

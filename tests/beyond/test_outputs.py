@@ -1,4 +1,4 @@
-"""outputs.py: the files of a scene are those that were promised, and other programs read them."""
+"""outputs.py: the files of a scene are the promised ones, and other programs can read them."""
 
 import sys
 

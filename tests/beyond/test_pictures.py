@@ -14,7 +14,7 @@ from synthetic.dataset import SyntheticBrackets, SyntheticConfig
 
 def test_panel_is_a_readable_picture_with_room_for_all(tmp_path):
     path = tmp_path / "deep" / "panel.png"
-    red = torch.tensor([2.0, -1.0, 0.0]).reshape(3, 1, 1).expand(3, 20, 30)         # out of range is clipped
+    red = torch.tensor([2.0, -1.0, 0.0]).reshape(3, 1, 1).expand(3, 20, 30)         # values out of range are clipped
     save_panel(path, [("a", red), ("b", red), ("c", red), ("d", red)], columns=3, width=1.0)
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))
@@ -33,7 +33,7 @@ def test_a_very_tall_picture_makes_no_huge_panel(tmp_path):
 
 
 def photograph():
-    """A synthetic bracket at a step that the weights know: it is seen as it was taken."""
+    """Makes a synthetic bracket at a step that the weights know, so it is seen as it was taken."""
     return SyntheticBrackets(48, seed=3, config=SyntheticConfig(ev_steps=(2.0,)))[0]
 
 
@@ -50,8 +50,8 @@ def test_equal_seeds_have_no_spread_and_the_spread_of_others_is_their_standard_d
 
 
 def test_regions_are_those_of_a_hand_made_bracket():
-    H = torch.tensor([0.1, 0.9, 0.9, 0.1, 0.25])                # of the five pixels at the reference's moment; it saturates at 1/4
-    short = torch.tensor([0.1, 0.9, 0.1, 0.9, 0.25])            # at the short frame's: something dark has moved before the third
+    H = torch.tensor([0.1, 0.9, 0.9, 0.1, 0.25])                # the five pixels at the reference's moment; the reference saturates at 1/4
+    short = torch.tensor([0.1, 0.9, 0.1, 0.9, 0.25])            # at the short frame's moment: something dark has moved in front of the third
     frames = [(radiance * 2 ** stops).clamp(0, 1) ** (1 / 2.2) for radiance, stops in ((short, 0), (H, 2), (H, 4))]
     ldr = torch.stack(frames)[None, :, None, None, :].repeat(1, 1, 3, 1, 1)                 # (1, 3, 3, 1, 5)
     found = [region.flatten().tolist() for region in regions(ldr, torch.tensor([[0.0, 2.0, 4.0]])).values()]
@@ -59,7 +59,7 @@ def test_regions_are_those_of_a_hand_made_bracket():
 
 
 def test_a_shrunk_bracket_is_related_by_its_own_pixels():
-    """A homography of the whole moves the centre of a block of 2x2 pixels to where that of the shrunk bracket moves the pixel it became."""
+    """The full homography moves the centre of a 2x2 block to the same place to which the shrunk bracket's homography moves that block's pixel."""
     homography = torch.tensor([[1.01, 0.02, 30], [-0.01, 0.98, -20], [1e-5, -2e-5, 1]], dtype=torch.float64)
     small, found = shrunk_bracket(torch.rand(3, 3, 3000, 16), homography.expand(3, 3, 3))
     assert small.shape == (3, 3, 1500, 8)

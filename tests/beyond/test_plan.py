@@ -1,4 +1,4 @@
-"""plan.py: nothing of the user's is replaced, no scene's results by another's, and one bracket that fails does not stop the others."""
+"""plan.py: none of the user's files is replaced, no scene's results replace another's, and a bracket that fails does not stop the others."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ ENDS = [".hdr", ".png", "_panel.png"]
 
 
 def scene(folder, levels=(40, 90, 180), names="123"):
-    """A bracket of plain frames, which is enough for a plan. levels: coded values of the frames."""
+    """Makes a bracket of plain frames, which is enough for a plan. levels: coded values of the frames."""
     for level, name in zip(levels, names):
         write_image(folder / f"{name}.png", np.full((8, 8, 3), level, np.uint8))
     (folder / "exposure.txt").write_text(" ".join(str(2 * i) for i in range(len(levels))), encoding="utf-8")
@@ -37,14 +37,14 @@ def stems(jobs):
 
 
 def finish(jobs):
-    """What infer.py leaves behind."""
+    """Writes what infer.py leaves behind."""
     for job in jobs:
         with draft(files_of(job, ENDS), job.key) as folder:
             keep(folder / job.stem.name, job.source)
 
 
 def keep(stem, result):
-    """Writes files that hold a text, and says it."""
+    """Writes files that hold a text, and returns it."""
     for end in ENDS:
         stem.with_name(stem.name + end).write_bytes(result.encode())
     return result
@@ -78,7 +78,7 @@ def test_a_file_that_is_not_a_result_of_the_scene_is_never_replaced(tmp_path):
     folder, out = scene(tmp_path / "pool"), tmp_path / "out"
     out.mkdir()
     (out / "pool_panel.png").write_bytes(b"somebody's")
-    (out / f"{tmp_path.name}_pool.hdr").symlink_to(tmp_path / "nowhere")          # a link that leads nowhere is somebody's, too
+    (out / f"{tmp_path.name}_pool.hdr").symlink_to(tmp_path / "nowhere")          # a broken link also belongs to somebody
     jobs, _ = plan(folder, out)
     assert stems(jobs) == [f"{tmp_path.parent.name}_{tmp_path.name}_pool"]
 
@@ -143,7 +143,7 @@ def test_the_plan_tells_what_each_frame_is_for_and_says_nothing_about_a_plain_br
     assert said[0].startswith("five -> ") and [line.split("EV  ")[1] for line in said[1:6]] == [
         "for highlights that the others clip", "for highlights that the others clip", "short frame", "reference", "long frame"]
     plan(scene(tmp_path / "two", (40, 90)), tmp_path / "out")
-    assert "which stands in for it at 2 EV" in capsys.readouterr().out
+    assert "the reference stands in for it at 2 EV" in capsys.readouterr().out
 
 
 def test_one_bracket_that_fails_does_not_stop_the_others(tmp_path, capsys):
@@ -164,7 +164,7 @@ def test_one_bracket_that_fails_does_not_stop_the_others(tmp_path, capsys):
         work_off(jobs, failed, ENDS, work, keep)
     said = capsys.readouterr()
     assert done == ["a", "d"] and "did a\n" in said.out and said.out.endswith("2 of 4 brackets done\n") and "error: c: is broken\n" in said.err
-    with pytest.raises(ValueError, match="^c: is broken\nat length$"):         # a single one says what is wrong with it, and no more
+    with pytest.raises(ValueError, match="^c: is broken\nat length$"):         # a single bracket reports only what is wrong with it
         work_off(jobs[1:2], {}, ENDS, work, keep)
 
 
@@ -234,7 +234,7 @@ def test_a_result_that_somebody_has_changed_is_kept(tmp_path):
     (out / "pool.png").write_bytes(b"retouched")
     jobs, _ = plan(folder, out)
     assert stems(jobs) == [f"{tmp_path.name}_pool"] and (out / "pool.png").read_bytes() == b"retouched"
-    (out / "pool.png").unlink()                             # it was thrown away: the name is free again
+    (out / "pool.png").unlink()                             # it was deleted: the name is free again
     assert stems(plan(folder, out)[0]) == ["pool"]
 
 
@@ -254,7 +254,7 @@ def test_two_runs_at_once_do_not_take_the_same_name_even_for_the_same_bracket(tm
                              stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "planned\n"             # and has not written anything
     assert stems(plan(a, out, dry_run=True)[0]) == ["a_pool"] and stems(plan(b, out)[0]) == ["b_pool"]
-    other.kill()                                            # it leaves its claims, and nobody who stands for them
+    other.kill()                                            # its claims remain, but no process holds them
     other.communicate()
     assert stems(plan(a, out, dry_run=True)[0]) == stems(plan(b, out, dry_run=True)[0]) == ["pool"]
 
@@ -294,7 +294,7 @@ def test_what_somebody_does_to_a_result_while_the_run_goes_on_is_kept(kind, when
         meanwhile(None)
 
     work, write = (meanwhile, keep) if when == "at work" else (lambda job: "made", while_it_writes)
-    with pytest.raises(ValueError, match="pool.png: was changed while this run went on, and is kept; run it again for a result with another name$"):
+    with pytest.raises(ValueError, match="pool.png: was changed during this run, and is kept; run it again for a result with another name$"):
         work_off(*plan(folder, out), ENDS, work, write)
     assert stems(plan(folder, out)[0]) == [f"{tmp_path.name}_pool"]
     assert (out / "pool.png" / "album").is_dir() if kind == "a folder" else (out / "pool.png").read_bytes() == b"retouched"

@@ -1,4 +1,4 @@
-"""beyond.processes.py: a run that is stopped keeps its last step, and one that torchrun restarts goes on by itself."""
+"""beyond/processes.py: a run that is stopped keeps its last step, and one that torchrun restarts continues by itself."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def start_training(out, *words, launcher=()):
 
 
 def wait_for_rows(process, out, count):
-    """Until the log has so many rows. The run must not end before."""
+    """Waits until the log has that many rows. The run must not end before."""
     until = time.monotonic() + 200
     while not ((out / "log.csv").exists() and len((out / "log.csv").read_text().splitlines()) > count):
         assert process.poll() is None and time.monotonic() < until, process.communicate()
@@ -72,7 +72,7 @@ assert not any("gloo" in name for name in names()), names()
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are listed by Linux")
 def test_no_thread_of_the_process_group_outlives_it():
-    """One that did could abort the process while Python shuts down, and torchrun called a finished run failed."""
+    """Such a thread could abort the process while Python shuts down, and torchrun would call a finished run failed."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     done = subprocess.run([sys.executable, "-c", ALONE], env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
@@ -90,7 +90,7 @@ def test_a_second_signal_does_not_wait_but_the_same_one_sent_twice_at_once_does(
     stop, clock = Stop(), [100.0]
     monkeypatch.setattr(processes.time, "monotonic", lambda: clock[0])
     stop.note(signal.SIGINT, None)
-    clock[0] += 0.5                                         # by the terminal and by torchrun
+    clock[0] += 0.5                                         # sent by the terminal and by torchrun
     stop.note(signal.SIGINT, None)
     assert stop.agreed() == signal.SIGINT
     clock[0] += 2

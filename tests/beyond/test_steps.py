@@ -15,14 +15,14 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def scene(height=96, width=128):
-    """Linear radiance (3, H, W) in [0, 1]: a dim ground and a bright sky, both with smooth patches."""
+    """Makes linear radiance (3, H, W) in [0, 1]: a dim ground and a bright sky, both with smooth patches."""
     noise = torch.rand(1, 3, height // 16, width // 16, generator=torch.Generator().manual_seed(0))
     patches = nnf.interpolate(noise, size=(height, width), mode="bicubic", align_corners=False)[0].clamp(0, 1)
     return torch.where(torch.arange(height)[:, None] < 0.4 * height, 0.2 + 0.5 * patches, 0.003 + 0.06 * patches)
 
 
 def photographed(hdr, ev):
-    """An exact bracket (1, 3, 3, H, W), and its stops (1, 3). hdr: (3, H, W)."""
+    """Makes an exact bracket (1, 3, 3, H, W) and its stops (1, 3). hdr: (3, H, W)."""
     return torch.stack([(hdr * 2 ** stops).clamp(max=1) ** (1 / 2.2) for stops in ev])[None], torch.tensor([ev])
 
 
@@ -44,7 +44,7 @@ PAIRS = [((1.0, 1.0), (2.0, 2.0)), ((4.0, 4.0), (3.0, 3.0)), ((2.5, 1.0), (2.5, 
 
 
 def two_ways(taken, steps):
-    """Light, a bracket of it with the steps `taken`, the one it is shown as, and one that was taken with the other steps and the same reference."""
+    """Returns light, a bracket of it with the steps `taken`, the bracket as it is shown, and one taken with the other steps and the same reference."""
     hdr = torch.rand(3, 20, 30, generator=torch.Generator().manual_seed(0)) ** 3
     ldr, ev = photographed(hdr, (0.0, taken[0], sum(taken)))
     other, _ = photographed(hdr * 2 ** (taken[0] - steps[0]), (0.0, steps[0], sum(steps)))
@@ -58,7 +58,7 @@ def test_a_bracket_is_shown_as_if_it_had_been_taken_so_but_for_what_its_frames_s
     for i in (0, 2):
         as_taken = ldr[:, i] < 0.97
         assert (shown[:, i] - other[:, i])[as_taken].abs().max() < 1e-5
-    assert (shown[:, 2] - other[:, 2]).abs().max() < 1e-5 or taken[1] < steps[1]            # ... where it shows the reference, which tells it
+    assert (shown[:, 2] - other[:, 2]).abs().max() < 1e-5 or taken[1] < steps[1]            # where it saturates, it shows the reference
 
 
 @pytest.mark.parametrize("taken, steps", PAIRS)

@@ -1,4 +1,4 @@
-"""still.py: D14, a mean of the network's image and a merge."""
+"""still.py: D14, a weighted mean of the network's image and a merge."""
 
 import math
 

@@ -41,7 +41,7 @@ def test_a_pointwise_network_is_the_same_in_tiles():
 
 @pytest.fixture(scope="module")
 def bracket():
-    """A synthetic bracket of 640x480 in which things move."""
+    """Makes a synthetic bracket of 640x480 pixels in which objects move."""
     sample = SyntheticBrackets(640, seed=3, length=1)[0]
     return sample["ldr"][None, ..., :480, :], sample["ev"][None]
 
@@ -68,7 +68,7 @@ def test_the_prior_fits_strips_and_tiles_for_any_unshuffle(monkeypatch, bracket,
     lpenet = LPENetConfig(prior_width=8, condition_width=8, unshuffle=k)
     model = Stage2(LFDiffConfig(dhrnet=DHRNetConfig(channels=8, heads=2, frms=(), high_blocks=1, pool_pim=k), lpenet=lpenet), without_dm=True)
     model = speed_up(model.eval())
-    ldr, ev = bracket[0][..., :128, :320], bracket[1]           # as high as tiles overlap
+    ldr, ev = bracket[0][..., :128, :320], bracket[1]           # as high as the overlap of tiles
     whole = reconstruct(model, ldr, ev)
     monkeypatch.setattr(fast, "STRIP_BYTES", 200_000)
     assert (reconstruct(model, ldr, ev) - whole).abs().max() < 1e-4

@@ -1,4 +1,4 @@
-"""tonemap.py: the fusion at values computed by hand, what a kept picture needs, and large images."""
+"""tonemap.py: the fusion against values computed by hand, what a good picture needs, and large images."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from beyond.tonemap import enlarge, exposures, fuse, picture
 
 
 def window_and_room(size=(120, 180), stops=8):
-    """A dark room with a bright window, both with texture of a factor of 2. Returns: (H, W, 3) radiance, mask of the window."""
+    """Makes a dark room with a bright window, both with a texture of a factor of 2. Returns: (H, W, 3) radiance, mask of the window."""
     y, x = np.mgrid[:size[0], :size[1]]
     texture = np.where((x // 6 + y // 6) % 2, 1.0, 0.5)
     window = (x > size[1] // 3) & (x < 2 * size[1] // 3) & (y > size[0] // 4) & (y < 3 * size[0] // 4)

@@ -27,7 +27,7 @@ def test_weights_come_back_rounded_to_float16(tmp_path, variant):
     assert set(state) == set(model.state_dict())
     for name, value in model.state_dict().items():
         assert state[name].dtype == torch.float32 and torch.equal(state[name], value.half().float()), name
-    assert (tmp_path / "weights.pt").stat().st_size < 2.6 * sum(p.numel() for p in model.parameters()) + 80_000       # 2 bytes a weight
+    assert (tmp_path / "weights.pt").stat().st_size < 2.6 * sum(p.numel() for p in model.parameters()) + 80_000       # 2 bytes per weight
     if variant != "s1":
         ldr, ev, _ = bracket(1, 16, 16)
         a, b = (reconstruct(m, ldr, ev, generator=torch.Generator().manual_seed(0)) for m in (model, loaded))
@@ -77,7 +77,7 @@ def test_an_architecture_that_cannot_be_is_refused_before_anything_is_built(part
     ("prepare", {"register": 1}, r"\(register 1: must be of type bool\)"), ("denoiser", {"unet_multipliers": ()}, r"\(unet-multipliers .*; left out.*\)"),
     ("dhrnet", {"heads": 5}, r"\(heads 5, expansion .*\)"), ("dhrnet", {"pool_pim": 2}, r"\(unshuffle 4, pool-pim 2, .*\)")])
 def test_a_setting_of_a_file_is_not_reported_as_a_flag_of_the_command_line(part, setting, words, tmp_path):
-    """Nobody gave such a flag, and to leave it away is no cure."""
+    """Nobody gave such a flag, so leaving it out is no cure."""
     config = asdict(SMALL)
     made_of = {"prepare": setting} if part == "prepare" else {"config": {**config, part: {**config[part], **setting}}}
     save_checkpoint(tmp_path / "odd.pt", {"variant": "s2", "config": config, "model": fresh("s2").state_dict(), **made_of})

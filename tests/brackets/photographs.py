@@ -1,4 +1,4 @@
-"""Photographs and scenes on the disk, which several test files make and read."""
+"""Photographs and scenes on disk that several test files make and read."""
 
 import io
 import struct
@@ -38,18 +38,18 @@ def png_chunk(name, content):
 
 
 def png_bytes(image, *chunks):
-    """A PNG with chunks, (name, content) each, before its pixels."""
+    """Makes a PNG with chunks, (name, content) each, before its pixels."""
     data = bytes(imagecodecs.png_encode(np.ascontiguousarray(image)))
     return data[:33] + b"".join(png_chunk(*chunk) for chunk in chunks) + data[33:]
 
 
 def linear_png(image):
-    """A PNG that says that its samples are light."""
+    """Makes a PNG that says that its samples are light."""
     return png_bytes(image, (b"gAMA", struct.pack(">I", 100_000)))
 
 
 def frame(k, dtype=np.uint16, size=(24, 40), seed=0):
-    """A frame whose brightness tells which one it is: all values between 1000 * k and 1000 * k + 999."""
+    """Makes a frame whose brightness tells which one it is: all values lie between 1000 * k and 1000 * k + 999."""
     values = np.random.default_rng([seed, k]).integers(0, 1000, (*size, 3)) + 1000 * k
     return values.astype(dtype) if dtype == np.uint16 else (values // 16).astype(dtype)
 
@@ -65,7 +65,7 @@ def kalantari_scene(folder, size=(24, 40), seed=0, ev="-2\n0\n2\n", truth=True):
 
 
 def which(sample):
-    """The number k of each of the three frames of a 16-bit sample, by their brightness."""
+    """Returns the number k of each of the three frames of a 16-bit sample, by their brightness."""
     return [int(f.mean() * 65535 // 1000) for f in sample["ldr"]]
 
 

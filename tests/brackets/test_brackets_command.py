@@ -1,4 +1,4 @@
-"""python -m brackets: files, motion of the camera, tone curve and motion of things, of scenes where they are known."""
+"""python -m brackets: files, camera motion, tone curve and moving objects, in scenes where they are known."""
 
 import runpy
 import struct
@@ -17,7 +17,7 @@ from photographs import frame, kalantari_scene, png_bytes
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    """A function of words that runs `python -m brackets` with them, in this process. Returns: its lines, of stderr where it failed."""
+    """Returns a function that runs `python -m brackets` with the words it is given, in this process, and returns its lines; if it failed, stderr's."""
     def run(*words):
         monkeypatch.setattr("sys.argv", ["brackets", *map(str, words)])
         try:
@@ -41,7 +41,7 @@ def test_the_files_come_first_and_frames_too_small_for_flow_are_said_to_be(comma
     assert lines[0] == "scene: 40x24" and [line.split()[0] for line in lines[1:5]] == ["262A0001.tif", "262A0002.tif", "262A0003.tif", "HDRImg.hdr"]
     assert lines[2].split()[1:6] == ["TIFF", "uint16", "+2.00", "EV", "mean"] and lines[2].endswith(", 0.0 % saturated")
     mean = load_scene(tmp_path / "scene")["hdr"].mean()
-    assert f"truth      mean {mean:.4f}, largest " in lines[4] and lines[-1].endswith("not looked for in frames of fewer than 32 pixels a side")
+    assert f"truth      mean {mean:.4f}, largest " in lines[4] and lines[-1].endswith("not searched for in frames smaller than 32 pixels a side")
 
 
 def test_what_was_left_out_recoded_and_is_not_seen_is_said(command, tmp_path):
@@ -73,7 +73,7 @@ def test_the_command_tells_how_the_camera_moved_for_both_frames(command, tmp_pat
 def test_the_command_prints_the_curve(command, tmp_path, name):
     curve = test_light.CURVES[name]
     lines = command(write_scene(tmp_path, test_light.bracket(name)[0]))
-    table = lines[lines.index("light") + 2:lines.index("what moved by itself")]
+    table = lines[lines.index("light") + 2:lines.index("moving objects")]
     for line, shown in zip(table, np.linspace(0.1, 1, 10), strict=True):
         v, coded = float(line.split()[0]), float(line.split()[-1])
         light = np.linspace(0, 1, 20001)
@@ -90,10 +90,10 @@ def test_the_command_says_how_far_a_thing_moved(command, tmp_path):
         view[:, 40:120, left:left + 80] = thing
         ldr.append(test_register.photograph(view, ev))
     lines = command(write_scene(tmp_path, ldr))
-    for line in lines[lines.index("what moved by itself") + 1:]:
+    for line in lines[lines.index("moving objects") + 1:]:
         half, most, nearly_all = (float(part.split("by ")[-1].removeprefix("at most ").split()[0]) for part in line.split(", "))
         assert half < 0.5 < 7.5 < most < 8.5 and most <= nearly_all < 60, line
-    assert len(lines) == lines.index("what moved by itself") + 3
+    assert len(lines) == lines.index("moving objects") + 3
 
 
 def test_the_example_is_told_from_end_to_end(command):
@@ -115,7 +115,7 @@ def test_every_frame_of_a_longer_bracket_is_told_with_its_use_and_a_missing_one_
     write_scene(tmp_path / "two", ldr[1:3])
     (tmp_path / "two" / "exposure.txt").write_text("0 2", encoding="utf-8")
     lines = command(tmp_path / "two")
-    assert "which stands in for it at 2 EV" in lines[3] and sum("left alone" in line or "shifted" in line for line in lines) == 1
+    assert "the reference stands in for it at 2 EV" in lines[3] and sum("left alone" in line or "shifted" in line for line in lines) == 1
 
 
 def test_several_brackets_are_listed(command, tmp_path):

@@ -1,4 +1,4 @@
-"""choose.py: which frames the network sees, at hand-made brackets."""
+"""choose.py: which frames the network sees, for hand-made brackets."""
 
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def test_the_reference_is_named_by_file_stem_or_number():
 
 
 def greys(folder, levels):
-    """Photographs of one tone each, with the share of pixels of their level that is given; the rest is white. levels: list of (value, share)."""
+    """Makes photographs of one tone each. The given share of the pixels has this tone, and the rest is white. levels: list of (value, share)."""
     for i, (value, share) in enumerate(levels):
         image = np.full((10, 100, 3), 255, np.uint8)
         image[:, :round(100 * share)] = value
@@ -67,7 +67,7 @@ def test_the_reference_is_the_frame_that_shows_clearly_most_near_the_middle(tmp_
         bracket = found([], steps(2, 5))
         bracket.paths = sorted(greys(tmp_path / name, [(100, share) for share in shares]).iterdir())
         assert pick_reference(bracket, (2, 3)) == expected, name
-    bracket.ev = np.array([0, 2, 4, 7, 8])          # nothing lies at a known step above the fourth
+    bracket.ev = np.array([0, 2, 4, 7, 8])          # no frame lies at a known step above the fourth
     assert pick_reference(bracket, (2, 3)) == 2
     bracket.paths, bracket.ev = bracket.paths[:2], np.array([0, 2])
     assert pick_reference(bracket) == 1
@@ -85,4 +85,4 @@ def test_a_missing_frame_shows_the_reference_at_the_exposure_of_a_known_step(tmp
         assert stand_in(prepared.ldr, prepared.ev, choice) is prepared.ldr
         seen, expected = prepared.ldr[1], (prepared.ldr[1] ** 2.2 * 4.0 ** (k - 1)).clamp(max=1) ** (1 / 2.2)
         assert (prepared.ldr[k] - expected).abs().max() < 1e-6 and not torch.equal(prepared.ldr[k], seen)
-    assert "no frame is shorter than the reference, which stands in for it at 2 EV" in in_words(bracket, choice)
+    assert "there is no shorter frame; the reference stands in for it at 2 EV" in in_words(bracket, choice)

@@ -52,10 +52,10 @@ def test_what_stands_in_the_place_of_an_exposure_file_is_named(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes among the files of this system")
 def test_a_pipe_is_named_and_never_opened(tmp_path):
-    """To open it would wait for a writer that never comes."""
+    """Opening it would wait for a writer that never comes."""
     for name in ("exposure.txt", "HDRImg.hdr"):
         os.mkfifo(tmp_path / name)
-        os.write(os.open(tmp_path / name, os.O_RDWR), bytes(8192))      # so that a reader would not wait for ever, but find zeros
+        os.write(os.open(tmp_path / name, os.O_RDWR), bytes(8192))      # so that a reader would find zeros instead of waiting for ever
     with pytest.raises(FileNotFoundError, match=r"exposure\.txt: a pipe or device, not a file; "):
         read_exposures(tmp_path / "exposure.txt")
     with pytest.raises(ValueError, match=r"HDRImg\.hdr: a pipe or device, not a file; "):
@@ -88,7 +88,7 @@ KINDS = [("JPEG", "jpg"), ("PNG", "png"), ("TIFF", "tif"), ("WEBP", "webp"), ("T
 
 
 def photo(path, fmt="JPEG", **tags):
-    """A photograph with EXIF tags. tags: names of exposures.TAGS."""
+    """Makes a photograph with EXIF tags. tags: names in exposures.TAGS."""
     exif = Image.Exif()
     for name, value in tags.items():
         exif.get_ifd(0x8769)[TAGS[name][0]] = value
@@ -128,7 +128,7 @@ def test_values_that_are_no_numbers_count_as_missing(tmp_path, fmt, suffix):
 def test_the_exposure_bias_counts_where_times_are_missing_and_only_there(tmp_path, capsys):
     paths = [photo(tmp_path / f"{k}.jpg", bias=IFDRational(bias, 3)) for k, bias in enumerate((-6, 0, 6))]
     assert np.allclose(exif_exposures(paths)[0], [-2, 0, 2]) and exif_exposures(paths)[1] == ""
-    assert capsys.readouterr().out == f"{tmp_path}: no exposure times in the EXIF of 0.jpg, 1.jpg, 2.jpg; the exposure bias of each photograph is taken\n"
+    assert capsys.readouterr().out == f"{tmp_path}: no exposure times in the EXIF of 0.jpg, 1.jpg, 2.jpg; the exposure bias of each photograph is used\n"
     alike = [photo(tmp_path / f"{k}.jpg", bias=IFDRational(1, 3)) for k in range(3)]
     assert exif_exposures(alike) == (None, "no time in the EXIF of 0.jpg, 1.jpg, 2.jpg")
     timed = [photo(tmp_path / f"{k}.jpg", time=2.0 ** k, bias=IFDRational(bias, 1)) for k, bias in enumerate((5, 0, 1))]
@@ -143,7 +143,7 @@ def test_what_is_no_photograph_says_so(tmp_path):
     with pytest.raises(ValueError, match="a.jpg: damaged"):
         read_exif(tmp_path / "a.jpg")
     (tmp_path / "b.jpg").write_text("hello")
-    with pytest.raises(ValueError, match="b.jpg: this is no image; give"):
+    with pytest.raises(ValueError, match="b.jpg: this is not an image; give"):
         read_exif(tmp_path / "b.jpg")
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_exif(tmp_path / "none.jpg")

@@ -1,4 +1,4 @@
-"""Alignment along optical flow: it finds known motion at different exposures, and brings things to where the reference shows them."""
+"""flow.py: alignment finds known motion at different exposures, and brings objects to where the reference shows them."""
 
 import math
 
@@ -16,7 +16,7 @@ from synthetic.dataset import SyntheticBrackets, SyntheticConfig
 
 
 def texture(height, width, seed=0):
-    """A smooth random picture, (3, height, width) in [0, 1]."""
+    """Makes a smooth random picture, (3, height, width) in [0, 1]."""
     noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
     for _ in range(3):
         noise = nnf.avg_pool2d(noise, 5, 1, 2, count_include_pad=False)
@@ -24,7 +24,7 @@ def texture(height, width, seed=0):
 
 
 def bracket(frames, ev):
-    """Codes (3, 3, H, W) radiances as the exposures show them."""
+    """Codes radiances (3, 3, H, W) as the exposures show them."""
     return (frames * 2 ** ev[:, None, None, None]).clamp(0, 1) ** (1 / 2.2)
 
 
@@ -44,7 +44,7 @@ def test_flow_is_the_motion_whatever_the_exposures(first, second):
 
 def test_flow_of_a_large_photograph_is_found_in_a_smaller_one_and_counts_its_own_pixels(monkeypatch):
     world = nnf.interpolate(texture(100, 120)[None], scale_factor=3, mode="bicubic")[0].clamp(0, 1)
-    reference, frame = world[:, 20:271, 20:320], world[:, 14:265, 29:329]       # 251 rows: no multiple of the factor
+    reference, frame = world[:, 20:271, 20:320], world[:, 14:265, 29:329]       # 251 rows: not a multiple of the factor
     monkeypatch.setattr(flow, "LARGEST", 251 * 300 // 9 + 1)
     sizes, create = [], flow.cv2.DISOpticalFlow_create
     class Spy:
@@ -72,7 +72,7 @@ def test_sampling_moves_whole_pixels_exactly_keeps_white_and_leaves_what_the_flo
 
 
 def test_what_moved_comes_to_where_the_reference_shows_it_saturated_or_not():
-    """A bright ball, white in the reference, stands elsewhere in the short frame; after alignment its radiance is in its place."""
+    """A bright ball, white in the reference, is elsewhere in the short frame; after alignment its radiance is in the right place."""
     y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
     def world(cx):
         inside = ((x - cx) ** 2 + (y - 64) ** 2 < 20 ** 2).float()
@@ -88,7 +88,7 @@ def test_what_moved_comes_to_where_the_reference_shows_it_saturated_or_not():
 
 
 def test_what_moves_in_colour_alone_is_found():
-    """A red square on a green ground of the same grey moves by 9 pixels: the mean of the channels is flat."""
+    """A red square on a green background of the same grey moves by 9 pixels: the mean of the channels is flat."""
     def picture(left):
         image = torch.tensor([0.2, 0.6, 0.4])[:, None, None] * torch.ones(3, 96, 96)
         image[:, 30:60, left:left + 30] = torch.tensor([0.6, 0.2, 0.4])[:, None, None]
@@ -100,7 +100,7 @@ def test_what_moves_in_colour_alone_is_found():
 
 
 def test_the_reference_takes_the_place_of_a_long_frame_that_contradicts_it():
-    """A dark disc that the long frame alone does not show: nothing is to be found along flow."""
+    """Only the long frame lacks a dark disc, so flow cannot find it there."""
     world = (0.02 + 0.1 * texture(128, 128)) ** 1.5
     y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
     disc = (x - 64) ** 2 + (y - 64) ** 2 < 20 ** 2
@@ -111,12 +111,12 @@ def test_the_reference_takes_the_place_of_a_long_frame_that_contradicts_it():
     inner = (x - 64) ** 2 + (y - 64) ** 2 < 14 ** 2
     assert (ldr[2] - expected)[:, inner].abs().mean() > 0.2
     assert (aligned[2] - expected)[:, inner].abs().mean() < 0.01
-    assert (aligned[2] - ldr[2])[:, 8:30, 8:120].abs().max() < 0.1              # what agrees stays the long frame's
+    assert (aligned[2] - ldr[2])[:, 8:30, 8:120].abs().max() < 0.1              # where they agree, the long frame stays
     short = follow_flow(bracket(torch.stack([world, there, there]), EV), EV)[0]
     assert (short - bracket(torch.stack([there] * 3), EV)[0])[:, inner].abs().mean() > 0.05          # the short frame keeps what it shows
     noisy = ldr.clone()
     noisy[1] = (noisy[1] + 0.05 * torch.randn(3, 128, 128, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
-    assert (follow_flow(noisy, EV)[2] - ldr[2])[:, 8:30, 8:120].abs().mean() < 0.02        # noise contradicts nothing
+    assert (follow_flow(noisy, EV)[2] - ldr[2])[:, 8:30, 8:120].abs().mean() < 0.02        # noise is not a contradiction
 
 
 LIGHT = Light(torch.tensor([0.0, 2.1, 4.0]), np.eye(13)[0] * 0.1, 1.0, 0.0, np.zeros((3, 3)), 0.0)
@@ -124,8 +124,8 @@ LIGHT = Light(torch.tensor([0.0, 2.1, 4.0]), np.eye(13)[0] * 0.1, 1.0, 0.0, np.z
 
 @pytest.mark.parametrize("light, largest", [(None, 10 ** 6), (LIGHT, 10 ** 6), (None, 4000)])
 def test_a_bracket_as_taken_comes_to_where_the_registered_one_does(light, largest, monkeypatch):
-    """Nothing moved but the camera: along homography and flow the long frame shows what register.warp shows, beyond its rim too."""
-    monkeypatch.setattr(flow, "LARGEST", largest)                               # 4000 pixels: flow is looked for in images of half the size
+    """Only the camera moved: along homography and flow, the long frame shows what register.warp shows, beyond its rim, too."""
+    monkeypatch.setattr(flow, "LARGEST", largest)                               # 4000 pixels: flow is computed in images of half the size
     world = texture(140, 170) ** 2.2 / 40
     ldr = bracket(torch.stack([world[:, 20:120, 20:150]] * 2 + [world[:, 14:114, 29:159]]), EV)
     shift = torch.tensor([[1.0, 0, -9], [0, 1, 6], [0, 0, 1]], dtype=torch.float64)

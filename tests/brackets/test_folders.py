@@ -1,4 +1,4 @@
-"""folders.py: photographs whatever they are called, results of this project whatever they are called, and what is said of those left out."""
+"""folders.py: photographs and results of this project, whatever their names, and what is said about the files left out."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def left_out(folder):
 
 
 def result(folder, name, mark):
-    """The NAME.hdr and NAME.png of a run of infer.py, with a mark or as they were before there were marks."""
+    """Makes the NAME.hdr and NAME.png of a run of infer.py, with a mark or as they were before there were marks."""
     hdr = np.exp(np.random.default_rng(0).uniform(-9, 0, (24, 40, 3))).astype(np.float32)
     write_image(folder / f"{name}.hdr", hdr)
     write_image(folder / f"{name}.png", (T(torch.from_numpy(hdr)) * 255).round().byte().numpy(), mark)
@@ -79,7 +79,7 @@ def test_a_result_that_an_editor_has_saved_without_its_mark_is_no_photograph(tmp
         write_image(drafts / "scene.hdr", np.ones((4, 4, 3), np.float32))
     Image.fromarray(SMOOTH8).save(folder / "scene.jpg")
     assert left_out(folder) == {"made by this project": ["scene.jpg"]}
-    (folder / "scene.hdr").unlink()             # the results were thrown away, and a photograph has this name
+    (folder / "scene.hdr").unlink()             # the results were deleted, and a photograph has this name
     assert left_out(folder) == {} and "scene.jpg" in kept(folder)
 
 
@@ -120,13 +120,13 @@ def test_a_raw_file_beside_its_jpeg_and_a_picture_that_is_not_read_are_left_out(
     (tmp_path / "4.NEF").write_bytes(b"MM\0*\0\0\0\x08" + bytes(40))
     (tmp_path / "5.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     assert kept(tmp_path) == ["1.jpg", "2.jpg", "3.jpg", "4.NEF"]
-    assert left_out(tmp_path) == {"the photograph is there in another file, too": ["1.CR2", "2.CR2", "3.CR2"], "HEIC files are not read": ["5.heic"]}
+    assert left_out(tmp_path) == {"another file holds the same photograph": ["1.CR2", "2.CR2", "3.CR2"], "HEIC files are not read": ["5.heic"]}
 
 
 def test_light_that_is_called_like_a_photograph_is_none(tmp_path):
     write_image(tmp_path / "1.hdr", np.full((4, 4, 3), 0.5, np.float32))
     (tmp_path / "1.hdr").rename(tmp_path / "1.jpg")
-    assert kept(tmp_path) == [] and left_out(tmp_path) == {"linear light, and no photograph": ["1.jpg"]}
+    assert kept(tmp_path) == [] and left_out(tmp_path) == {"linear light, not a photograph": ["1.jpg"]}
 
 
 def test_too_few_photographs_are_counted_with_what_was_left_out(tmp_path):

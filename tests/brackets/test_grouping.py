@@ -1,4 +1,4 @@
-"""grouping.py: which photographs of a folder make a bracket, by times and exposures written by hand."""
+"""grouping.py: which photographs in a folder make a bracket, with times and exposures written by hand."""
 
 import errno
 import io
@@ -42,7 +42,7 @@ def names(groups):
 
 
 def test_brackets_are_cut_by_time_camera_and_size():
-    assert names(group(shots([0, -2, 2, 1, -1, 3], [0, 1, 2, 100, 101, 102]))) == [[0, 1, 2], [3, 4, 5]]        # a pause, though no exposure repeats
+    assert names(group(shots([0, -2, 2, 1, -1, 3], [0, 1, 2, 100, 101, 102]))) == [[0, 1, 2], [3, 4, 5]]        # a pause, although no exposure repeats
     assert names(group(shots([0, -2, 2, 1, -1, 3], [2, 0, 1, 100, 101, 102]))) == [[1, 2, 0], [3, 4, 5]]        # names out of order
     other = ("Canon", "R5", 3000, 2000)
     assert names(group(shots([0, 0, -2, -2, 2, 2], [0, 0, 1, 1, 2, 2], [CAMERA, other] * 3))) == [[1, 3, 5], [0, 2, 4]]
@@ -87,7 +87,7 @@ def test_an_orientation_tag_that_contradicts_the_neighbours_takes_no_photograph_
 
 
 def test_a_bracket_that_was_taken_upright_is_no_part_of_the_one_before_it(tmp_path):
-    for i, ev in enumerate((0, -2, 2, 3, 1, 5)):                                # no exposure comes again
+    for i, ev in enumerate((0, -2, 2, 3, 1, 5)):                                # no exposure repeats
         jpeg(tmp_path / f"{i}.jpg", ev, 10 + i, orientation=6 if i > 2 else 1)
     assert [place.name for place in find_places(tmp_path)[0]] == ["0-2", "3-5"]
 
@@ -100,7 +100,7 @@ def test_a_flat_folder_of_brackets_is_taken_apart_and_a_single_photograph_left_o
         ("IMG_8-IMG_10", ["IMG_8.jpg", "IMG_9.jpg", "IMG_10.jpg"]), ("IMG_11-IMG_13", ["IMG_11.jpg", "IMG_12.jpg", "IMG_13.jpg"])]
     assert [path.name for path in singles] == ["IMG_14.jpg"]
     (tmp_path / "exposure.txt").write_text("0 1 2 3 4 5 6", encoding="utf-8")
-    assert [place.paths for place in find_places(tmp_path)[0]] == [None]        # who writes this file means one bracket
+    assert [place.paths for place in find_places(tmp_path)[0]] == [None]        # whoever writes this file means one bracket
 
 
 def test_folders_of_photographs_are_found_two_levels_deep_and_one_bracket_stays_one(tmp_path):
@@ -110,7 +110,7 @@ def test_folders_of_photographs_are_found_two_levels_deep_and_one_bracket_stays_
     places, singles = find_places(tmp_path)
     assert [(place.name, place.paths) for place in places] == [("a", None), ("c", None), ("d", None)] and not singles
     assert [place.name for place in find_places(tmp_path / "a")[0]] == ["a"]
-    jpeg(tmp_path / "stray.jpg", 0, 10)                                         # one photograph is no bracket
+    jpeg(tmp_path / "stray.jpg", 0, 10)                                         # one photograph is not a bracket
     assert len(find_places(tmp_path)[0]) == 3
     (tmp_path / "empty").mkdir()
     assert [place.folder for place in find_places(tmp_path / "empty")[0]] == [tmp_path / "empty"]
@@ -122,7 +122,7 @@ def test_folders_of_photographs_are_found_two_levels_deep_and_one_bracket_stays_
 
 
 def tree(root, *folders):
-    """Folders with two photographs each."""
+    """Makes folders with two photographs each."""
     for folder in folders:
         for k in range(2):
             jpeg(root / folder / f"{k}.jpg", k, 10 + k)
@@ -130,14 +130,14 @@ def tree(root, *folders):
 
 
 def test_views_of_the_system_are_no_folders_of_photographs(tmp_path, monkeypatch):
-    """/proc is a file system of its own, with no room for files: as such a folder is simulated here, from a device without room."""
+    """/proc is a file system of its own, without space for files. The test simulates such a folder: on another device, without space."""
     tree(tmp_path, "a", "b/c", "proc/d", "b/proc")
     at, room = Path.stat, os.statvfs
     monkeypatch.setattr(Path, "stat", lambda path, **how: os.stat_result([*at(path, **how)[:2], 99 * (path.name == "proc"), *at(path, **how)[3:10]]))
     monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result([*room(path)[:2], 0, *room(path)[3:]]))
-    assert [place.name for place in find_places(tmp_path)[0]] == ["a", "c"]     # those without room of their parent's device stay: some disks do not tell
+    assert [place.name for place in find_places(tmp_path)[0]] == ["a", "c"]     # those without space on their parent's device stay: some disks do not report it
     monkeypatch.setattr(os, "statvfs", room)
-    assert [place.name for place in find_places(tmp_path)[0]] == ["a", "c", "proc", "d"]     # a disk in a folder is looked into
+    assert [place.name for place in find_places(tmp_path)[0]] == ["a", "c", "proc", "d"]     # a disk mounted in a folder is searched
     monkeypatch.delattr(os, "statvfs")                                          # as on Windows
     assert len(find_places(tmp_path)[0]) == 4
 
@@ -162,7 +162,7 @@ def test_a_folder_that_may_not_be_opened_is_named_and_the_others_are_found(tmp_p
 
 
 def test_a_tree_of_too_many_folders_is_refused_with_its_name(tmp_path, monkeypatch):
-    tree(tmp_path, "a", "b/c", "b/d")                                           # four folders are looked into: a, b, c, d
+    tree(tmp_path, "a", "b/c", "b/d")                                           # four folders are searched: a, b, c, d
     monkeypatch.setattr("brackets.scenes.MOST_FOLDERS", 4)
     assert len(find_places(tmp_path)[0]) == 3
     monkeypatch.setattr("brackets.scenes.MOST_FOLDERS", 3)

@@ -1,4 +1,4 @@
-"""The light of a bracket: known curves, gains, clip and black levels are found, whatever moves; what is right already is left alone to the bit."""
+"""light.py: known curves, gains, clip and black levels are found, whatever moves; a bracket that is already right is left alone to the bit."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ REAL = np.array([1.93, .77, .41, .23, .10, 0, -.09, -.14, -.18, -.19, -.19, -.18
 
 
 def scene(height=240, width=320, seed=0):
-    """Linear radiance (3, H, W) in [0, 1]: a dim, textured room and a bright, textured window; smooth shading over three decades."""
+    """Makes linear radiance (3, H, W) in [0, 1]: a dim, textured room and a bright, textured window; smooth shading over three decades."""
     rng, y, x = np.random.default_rng(seed), *np.mgrid[0:height, 0:width]
     waves = sum(np.sin(2 * np.pi * (rng.uniform(-n, n, 3) * x[..., None] / width + rng.uniform(-n, n, 3) * y[..., None] / height) + rng.uniform(0, 6, 3)) / n
                 for n in (1, 2, 3, 5, 8, 13))
@@ -33,7 +33,7 @@ def real_camera(light):
 
 
 def sigmoid(light):
-    """A picture style: sRGB of a curve with a toe and a shoulder."""
+    """A picture style: sRGB after a curve with a toe and a shoulder."""
     return respond(np.float32((light ** 1.3 / (light ** 1.3 + .25 ** 1.3)) * (1 + .25 ** 1.3)), 0.0)
 
 
@@ -42,7 +42,7 @@ CURVES = {"gamma 2.2": lambda light: light ** (1 / 2.2), "sRGB": lambda light: r
 
 def bracket(curve="gamma 2.2", steps=(2.0, 2.0), noise=0.0, black=0.0, clip=1.0, bits=8, quality=0, moving=False, brightness=1.0, colour=None, seed=0,
             size=(240, 320)):
-    """Three frames (3, 3, H, W) as a camera writes them, and their true stops."""
+    """Makes three frames (3, 3, H, W) as a camera writes them, and their true stops."""
     rng, H, ev = np.random.default_rng(seed), scene(*size, seed=seed) * brightness, np.cumsum([0, *steps])
     frames = []
     for i, stops in enumerate(ev):
@@ -57,7 +57,7 @@ def bracket(curve="gamma 2.2", steps=(2.0, 2.0), noise=0.0, black=0.0, clip=1.0,
 
 
 def off(light, curve, black=0.0):
-    """Stops by which the light of coded values from 0.06 up is wrong, without their common scale; light up to 0.9."""
+    """Returns the stops by which the light of coded values from 0.06 up is wrong, without their common scale; light up to 0.9."""
     true = np.geomspace(.002, .9, 80)
     true = true[CURVES[curve](true) > .06]
     v = CURVES[curve](black + (1 - black) * true)
@@ -109,7 +109,7 @@ def test_a_long_frame_that_is_white_leaves_the_gain_of_its_pair_alone():
 
 @pytest.mark.parametrize("count, gain", [(5, 0.0), (20, -1.5)])
 def test_a_gain_needs_more_than_a_few_rows(count, gain):
-    """Rows of gamma 2.2: as stated in the first pair, 1.5 stops less in the second."""
+    """Rows of gamma 2.2: the first pair is as stated, the second is 1.5 stops less."""
     rows = [(pair, 0, (2.0 ** -step * v ** 2.2) ** (1 / 2.2), v, 0.02) for pair, step, n in ((0, 2.0, 40), (1, 0.5, count)) for v in np.linspace(0.3, 0.9, n)]
     fits, preferred = compete(np.array(rows), np.full(len(rows), 2.0), 0.05, 2)
     assert preferred == 0 and fits[0][0][CURVE.stop:] == pytest.approx([0, gain], abs=0.01)
@@ -145,12 +145,12 @@ def test_the_clip_level_is_found_and_what_is_clipped_becomes_white(code, quality
     out, _ = apply(ldr, light)
     clipped, below = scene() * 16 > 1.02, ldr[2] < (code - 3) / 255
     assert (out[2][torch.from_numpy(clipped)] == 1).float().mean() > (0.9 if quality else 0.999)
-    assert (out[2][below] - ldr[2][below]).abs().max() < 1e-3                       # brightness is kept
+    assert (out[2][below] - ldr[2][below]).abs().max() < 1e-3                       # the brightness stays
     assert f"clips at {code} of 255" in in_words(light, ev)
 
 
 def test_a_static_bracket_that_clips_early_is_not_warped():
-    """Before its clip level is known, the long frame looks moved by 0.4 pixels: what is white in it is not white in the reference."""
+    """Before its clip level is known, the long frame seems to have moved by 0.4 pixels: what is white in it is not white in the reference."""
     ldr, ev = bracket(steps=(3.0, 3.0), clip=248 / 255, size=(320, 480))
     prepared = prepare(ldr, ev)
     assert abs(prepared.light.clip * 255 - 248) < 1.5 and torch.equal(prepared.homographies, torch.eye(3, dtype=torch.float64).repeat(3, 1, 1))
@@ -169,7 +169,7 @@ def test_a_white_wall_is_no_clip_level():
 def test_a_smooth_sky_is_no_clip_level_even_where_the_shorter_frame_shows_something_else():
     ldr, _ = bracket(bits=16)
     ldr[1] = ldr[0]
-    ldr[2] = (.84 + .145 * torch.linspace(0, 1, 320) ** .6).expand(3, 240, 320)             # more of it the brighter it is
+    ldr[2] = (.84 + .145 * torch.linspace(0, 1, 320) ** .6).expand(3, 240, 320)             # the brighter, the more of it
     assert find_clip(blocks(ldr)) == 1
 
 

@@ -1,4 +1,4 @@
-"""merge.py: the plain merge against values by hand."""
+"""merge.py: the plain merge against values computed by hand."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from brackets.merge import PLAIN, weighted_merge
 
 
 def bracket_of(hdr, ev=(0.0, 2.0, 4.0)):
-    """A bracket without noise of (3, H, W) radiance."""
+    """Makes a noise-free bracket of (3, H, W) radiance."""
     ev = torch.tensor([ev])
     return (hdr * 2 ** ev[0, :, None, None, None]).clamp(0, 1)[None] ** (1 / 2.2), ev
 

@@ -1,6 +1,6 @@
-"""Files of every kind, damaged at random: what comes out is an image or one sentence, soon and without much memory.
+"""Files of every kind, damaged at random: reading gives an image or one sentence, quickly and without much memory.
 
-    python tests/brackets/test_mutations.py MINUTES SEED    goes on for that long, and names what fails
+    python tests/brackets/test_mutations.py MINUTES SEED    runs for that long, and names what fails
 """
 
 import io
@@ -66,7 +66,7 @@ WHOLE = {
 
 
 def mutated(data, rng):
-    """A file with one or several faults: bytes changed, numbers put to the borders of their types, pieces lost, added, moved, the end cut off."""
+    """Makes a file with one or more faults: bytes changed, numbers set to the limits of their types, pieces lost, added or moved, the end cut off."""
     data = bytearray(data)
     for _ in range(rng.choice([1, 1, 1, 2, 3, 8])):
         if len(data) < 8:
@@ -90,7 +90,7 @@ def mutated(data, rng):
 
 
 def check(path):
-    """Reads a file in every way. Raises: AssertionError where something else comes out than is promised."""
+    """Reads a file in every way. Raises: AssertionError if the outcome is not as promised."""
     for read in (read_exposures,) if path.suffix == ".txt" else (read_image, stored_size_and_orientation, read_exif, mark_of):
         start = time.perf_counter()
         try:
@@ -102,7 +102,7 @@ def check(path):
         assert time.perf_counter() - start < 5, f"{read.__name__} took {time.perf_counter() - start:.0f} s"
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")      # Pillow warns of damaged EXIF
+@pytest.mark.filterwarnings("ignore::UserWarning")      # Pillow warns about damaged EXIF
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_damaged_file_is_an_image_or_one_sentence(tmp_path, name):
     rng = random.Random(name)
@@ -125,7 +125,7 @@ if __name__ == "__main__":
         count += 1
         try:
             check(path)
-            path.unlink()                               # what fails, or ends the process, stays
+            path.unlink()                               # a file that fails, or ends the process, stays
         except Exception as error:
             print(f"{path}: of {name}: {type(error).__name__}: {error}")
     print(f"{count} files")

@@ -1,4 +1,4 @@
-"""ownership.py: what is in a file tells whether an earlier run made it. What the record says is tested in test_plan.py."""
+"""ownership.py: a file's content tells whether an earlier run made it. The record is tested in test_plan.py."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def test_files_of_somebody_may_not(name, tmp_path):
     write_image(tmp_path / "a.png", IMAGE)                      # without the mark
     write_image(tmp_path / "a.hdr", IMAGE / np.float32(255))
     (tmp_path / "log.csv").write_text("step,what\n")
-    with pytest.raises(ValueError, match=f"{name}: is not of an earlier run and would be replaced; move it away, or choose another --out$"):
+    with pytest.raises(ValueError, match=f"{name}: is not from an earlier run and would be replaced; move it away, or choose another --out$"):
         check_replaceable(tmp_path / name, first="step,.*lr")
 
 
@@ -35,10 +35,10 @@ def test_files_of_somebody_may_not(name, tmp_path):
 def test_results_of_infer_are_not_replaced_by_others_not_even_copies_without_their_record(name, tmp_path):
     write_image(tmp_path / "a.png", IMAGE, RESULT)
     write_image(tmp_path / "a.hdr", IMAGE / np.float32(255), RESULT)
-    with pytest.raises(ValueError, match=f"{name}: is not of an earlier run"):
+    with pytest.raises(ValueError, match=f"{name}: is not from an earlier run"):
         check_replaceable(tmp_path / name)
     before = (tmp_path / name).read_bytes()
-    with pytest.raises(ValueError, match=f"{name}: is not of an earlier run"):      # whoever writes a picture looks again
+    with pytest.raises(ValueError, match=f"{name}: is not from an earlier run"):      # writing a picture checks again
         write_image(tmp_path / name, IMAGE if name == "a.png" else IMAGE / np.float32(255), PICTURE)
     assert (tmp_path / name).read_bytes() == before
 
@@ -47,12 +47,12 @@ def test_a_lock_keeps_other_processes_out_until_its_process_ends(tmp_path):
     code = f"from pathlib import Path; from brackets.ownership import lock; held = lock(Path({str(tmp_path / 'x.lock')!r})); print('held', flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "held\n"
-    with pytest.raises(ValueError, match="another run writes there; wait for its end, or choose another --out$"):
+    with pytest.raises(ValueError, match="another run is writing there; wait until it ends, or choose another --out$"):
         lock(tmp_path / "x.lock")
     other.kill()
     other.communicate()
     held = lock(tmp_path / "x.lock", patience=10)
-    assert lock(tmp_path / "x.lock") is held                    # within a process it may be taken again
+    assert lock(tmp_path / "x.lock") is held                    # the same process may take it again
 
 
 def test_what_stands_in_the_place_of_a_lock_is_named(tmp_path):

@@ -1,4 +1,4 @@
-"""png.py: what samples mean is read from the file, and a file that says it is linear is not taken for gamma 2.2."""
+"""png.py: the meaning of samples is read from the file, and a file that says it is linear is not taken for gamma 2.2."""
 
 import io
 import struct

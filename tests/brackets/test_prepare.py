@@ -1,4 +1,4 @@
-"""prepare.py: each step alone and all together, and scenes that are prepared once and kept."""
+"""prepare.py: each step alone and all of them together, and scenes that are prepared once and kept."""
 
 import math
 import shutil
@@ -21,7 +21,7 @@ from synthetic.dataset import AS_TAKEN, FIRST, SyntheticBrackets, SyntheticConfi
 
 
 def bracket_as_taken(size=128, seed=8):
-    """A bracket whose camera and things moved, coded by another gamma: what light.py takes for other exposures."""
+    """Makes a bracket in which camera and objects moved, coded with another gamma, which light.py takes for other exposures."""
     sample = SyntheticBrackets(size, seed=seed, config=SyntheticConfig(static_camera=0.0, steady=0.0, static_scene=0.0, **FIRST, **AS_TAKEN))[0]
     return {**sample, "ldr": sample["ldr"] ** (2.2 / 3)}
 
@@ -62,7 +62,7 @@ def test_a_bracket_is_still_where_neither_the_camera_nor_a_thing_moved():
 def test_exposures_against_the_brightness_of_the_frames_are_reported_with_the_name_of_the_bracket():
     sample = {**bracket_as_taken(), "name": "harbour"}
     sample["ldr"] = sample["ldr"][[2, 1, 0]]
-    cure = "correct the file of the exposures, or write exposure.txt$"
+    cure = "correct the exposure file, or write exposure.txt$"
     with pytest.raises(ValueError, match="^holiday/harbour: frame 2 is darker than frame 1, .*; " + cure):
         prepare(sample["ldr"], sample["ev"], where="holiday/harbour")
     with pytest.raises(ValueError, match="^harbour: frame 2 is darker than frame 1, .*; " + cure):
@@ -168,7 +168,7 @@ def test_a_new_version_or_another_step_prepares_a_cached_scene_anew(tmp_path, mo
 
 def test_folders_of_one_name_are_different_scenes(tmp_path):
     first = kalantari_scene(tmp_path / "EXTRA" / "001")
-    second = shutil.copytree(first, tmp_path / "PAPER" / "001")         # of the same sizes and times
+    second = shutil.copytree(first, tmp_path / "PAPER" / "001")         # with the same sizes and times
     (a, _), (b, _) = cache_scenes([first, second], tmp_path / "cache")
     assert a != b and a.exists() and b.exists()
 
@@ -185,7 +185,7 @@ def test_whichever_of_a_scenes_two_files_is_lost_it_is_made_again(tmp_path):
 
 def test_the_cache_keeps_tiny_radiance_exactly(tmp_path):
     folder = kalantari_scene(tmp_path / "s", truth=False)
-    write_image(folder / "HDRImg.hdr", np.full((24, 40, 3), 2.0 ** -30, np.float32))  # half precision makes it 0
+    write_image(folder / "HDRImg.hdr", np.full((24, 40, 3), 2.0 ** -30, np.float32))  # 0 in half precision
     hdr = patches_of([folder], tmp_path / "cache", patch=8)[0]["hdr"]
     assert hdr.dtype == torch.float32 and (hdr.double() == 2.0 ** -30).all()
 

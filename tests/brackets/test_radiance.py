@@ -19,7 +19,7 @@ def test_radiance_file_holds_rounded_values_and_another_library_reads_the_same(t
     assert np.array_equal(ours, opencv(tmp_path / "a.hdr"))
     brightest = image.max(axis=2, keepdims=True)
     assert (np.abs(ours - image) <= brightest / 256).all()
-    assert abs(((ours - image) / np.maximum(brightest, 1e-9)).mean()) < 2e-4  # cut off instead of rounded: -3e-3
+    assert abs(((ours - image) / np.maximum(brightest, 1e-9)).mean()) < 2e-4  # truncated instead of rounded: -3e-3
     assert not ours[0, 0].any() and np.array_equal(ours[0, 1], (1, 0, 0))
     write_image(tmp_path / "b.hdr", ours)
     assert (tmp_path / "a.hdr").read_bytes() == (tmp_path / "b.hdr").read_bytes()
@@ -45,7 +45,7 @@ def test_radiance_headers_of_many_writers_are_understood(tmp_path, content):
 
 
 def in_order(image, first, second):
-    """The pixels of an image in the order that a size line such as -Y +X says: Y counts upwards, X to the right. Returns: list of pixels."""
+    """Puts the pixels of an image in the order that a size line such as -Y +X states: Y counts upwards, X to the right. Returns: list of pixels."""
     steps = {"-Y": range(len(image)), "+Y": range(len(image))[::-1], "+X": range(image.shape[1]), "-X": range(image.shape[1])[::-1]}
     return [image[y, x] if first[1] == "Y" else image[x, y] for y in steps[first] for x in steps[second]]
 
@@ -55,8 +55,8 @@ def in_order(image, first, second):
 def test_the_first_pixel_may_be_in_any_corner_and_lines_may_be_columns(tmp_path, order, width):
     first, second = order.split()
     image = RNG.integers(0, 256, (10, width, 4), dtype=np.uint8)
-    image[..., 0] |= 128                                                    # no pixel is a run
-    image[..., 3] = 136                                                     # mantissas are the values
+    image[..., 0] |= 128                                                    # so that no pixel is a run
+    image[..., 3] = 136                                                     # so that mantissas are the values
     lengths = {"Y": 10, "X": width}
     pixels = np.array(in_order(image, first, second))
     size = f"{first} {lengths[first[1]]} {second} {lengths[second[1]]}".encode()
@@ -76,7 +76,7 @@ def test_old_runs_repeat_the_pixel_before_and_following_ones_count_by_256(tmp_pa
     assert np.array_equal(read_image(tmp_path / "a.hdr"), np.array(expected, np.float32).reshape(22, 24, 3))
 
 
-NEW = b"\2\2\x75\x30" + bytes(100)        # as a line of 30000 pixels begins
+NEW = b"\2\2\x75\x30" + bytes(100)        # the start of a line of 30000 pixels
 BAD = {
     "xyz": (radiance_file(FLAT, lines=b"#?RADIANCE\nFORMAT=32-bit_rle_xyze\n"), "xyze.*ra_xyze"),
     "no size": (b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n", "no Radiance header"), "zero": (radiance_file(FLAT, size=b"-Y 0 +X 3"), "3x0"),

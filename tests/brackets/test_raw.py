@@ -1,4 +1,4 @@
-"""raw.py: a RAW file becomes linear light at the camera's white balance, the same for every frame. With rawpy, these open real DNG files."""
+"""raw.py: a RAW file becomes linear light with the camera's white balance, the same for every frame. With rawpy, the tests open real DNG files."""
 
 import builtins
 
@@ -15,7 +15,7 @@ LIGHT = np.kron(np.random.default_rng(0).uniform(0.02, 0.4, (8, 12)), np.ones((1
 
 
 def dng(path, light, exposure=None, neutral=(1.0, 1.0, 1.0), orientation=1, colours=(0, 1, 1, 2)):
-    """A DNG of a grey scene: what a sensor with RGGB filters records. light: (H, W) in [0, 1], white is 1; exposure: time, f-number, ISO;
+    """Makes a DNG of a grey scene: what a sensor with RGGB filters records. light: (H, W) in [0, 1], white is 1; exposure: time, f-number, ISO;
     neutral: how bright the camera sees white in R, G, B."""
     codes = np.minimum(light, 1)
     for k, colour in enumerate(colours):
@@ -39,7 +39,7 @@ def rawpy():
 
 
 def middles(image):
-    """The pixels in the middles of the blocks of LIGHT, where demosaicing has one colour."""
+    """Returns the pixels in the middle of each block of LIGHT, where demosaicing sees one colour."""
     return image[8::16, 8::16]
 
 

@@ -1,4 +1,4 @@
-"""register.py against scenes given by a formula, which any camera can photograph exactly, and against OpenCV."""
+"""register.py against scenes given by a formula, which a camera in any place can photograph exactly, and against OpenCV."""
 
 import math
 
@@ -16,7 +16,7 @@ EV = torch.tensor([0.0, 2.0, 4.0])
 
 
 def homography(height, width, shift=(0.0, 0.0), turn=0.0, zoom=1.0, tilt=(0.0, 0.0)):
-    """Pixels to pixels; turned by degrees and tilted about the image's centre, then shifted."""
+    """Makes a homography from pixels to pixels: turned by degrees and tilted about the image's centre, then shifted."""
     c, s = zoom * math.cos(math.radians(turn)), zoom * math.sin(math.radians(turn))
     centre = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])
     half = max(height, width) / 2
@@ -24,7 +24,7 @@ def homography(height, width, shift=(0.0, 0.0), turn=0.0, zoom=1.0, tilt=(0.0, 0
 
 
 def scene(x, y, seed=0, waves=20):
-    """Linear radiance (3, h, w) anywhere: the exponential of waves of 7 to 90 pixels."""
+    """Returns the linear radiance (3, h, w) at any position: the exponential of waves of 7 to 90 pixels."""
     rng = np.random.default_rng(seed)
     total = np.zeros((3, *x.shape), np.float32)
     for _ in range(waves):
@@ -35,14 +35,14 @@ def scene(x, y, seed=0, waves=20):
 
 
 def radiance(height, width, W=None, seed=0):
-    """The scene as a camera sees it that finds the reference's pixel x at W x."""
+    """Shows the scene as seen by a camera that has the reference's pixel x at W x."""
     y, x = np.mgrid[:height, :width].astype(np.float64)
     X, Y, scale = np.einsum("ij,jhw->ihw", np.linalg.inv(np.eye(3) if W is None else W), np.stack([x, y, np.ones_like(x)]))
     return scene((X / scale).astype(np.float32), (Y / scale).astype(np.float32), seed)
 
 
 def photograph(hdr, ev, noise=0.0, seed=1):
-    """Coded (3, H, W) tensor of linear radiance; noise: of the coded values at white."""
+    """Codes linear radiance as a (3, H, W) tensor; noise: of the coded values at white."""
     linear = hdr * 2.0 ** float(ev)
     linear = linear + noise * np.sqrt(np.maximum(linear, 0.02)) * np.random.default_rng(seed).standard_normal(hdr.shape)
     return torch.from_numpy(np.clip(linear, 0, 1) ** (1 / 2.2)).float()
@@ -54,7 +54,7 @@ def bracket(height, width, W_short, W_long, noise=0.0):
 
 
 def corner_error(found, true, height, width):
-    """Largest distance of the four corners, pixels."""
+    """Returns the largest distance between corners, over all four, pixels."""
     corners = np.array([[x, y, 1.0] for x in (0, width - 1) for y in (0, height - 1)]).T
     a, b = np.asarray(found) @ corners, np.asarray(true) @ corners
     return np.hypot(*(a[:2] / a[2] - b[:2] / b[2])).max()
@@ -75,14 +75,14 @@ def test_the_identity_leaves_a_frame_as_it_is():
 
 
 def test_along_homography_and_flow_a_frame_is_interpolated_once():
-    """Moved by half a pixel and by half a pixel back, a frame is blurred twice by two steps, not at all by one."""
+    """A frame is moved by half a pixel and back by half a pixel. Two steps blur it twice; one step does not blur it at all."""
     frame, reference = 0.9 * torch.rand(3, 40, 50, generator=torch.Generator().manual_seed(0)), torch.full((3, 40, 50), 0.2)
     W, still = homography(40, 50, (4.5, -2.5)), torch.eye(3)
     u = torch.tensor([-0.5, 0.5])[:, None, None].expand(2, 40, 50)
     once, twice = warp(frame, W, reference, 0.0, u), warp(warp(frame, W, reference, 0.0), still, reference, 0.0, u)
     assert (once[:, 2:, :46] - frame[:, :38, 4:]).abs().max() < 1e-4
     assert (twice[:, 2:, :46] - frame[:, :38, 4:]).abs().mean() > 0.02
-    assert torch.equal(once[:, :2], reference[:, :2]) and torch.equal(once[:, :, 46:], reference[:, :, 46:])     # outside of the frame
+    assert torch.equal(once[:, :2], reference[:, :2]) and torch.equal(once[:, :, 46:], reference[:, :, 46:])     # outside the frame
 
 
 def test_a_flow_goes_before_the_homography_and_counts_pixels_of_the_reference():
@@ -175,11 +175,11 @@ def test_a_motion_is_believed_only_if_it_fits_better_than_its_opposite():
     assert believable(R, F, homography(120, 160, (2.0, 0.0)))
     assert not believable(R, F, homography(120, 160, (-2.0, 0.0)))
     assert not believable(R, R, np.eye(3))
-    assert not believable(R, R, homography(120, 160, (2.0, 0.0)))       # alike enough, but no better than its opposite
+    assert not believable(R, R, homography(120, 160, (2.0, 0.0)))       # alike enough, but no better than the opposite motion
 
 
 def dark_and_noisy(seed):
-    """A static bracket of a dark, smooth scene, noisy and in 8 bits, (3, 3, 320, 480)."""
+    """Makes a static bracket of a dark, smooth scene, noisy and in 8 bits, (3, 3, 320, 480)."""
     y, x = np.mgrid[:320, :480].astype(np.float32) / 4
     hdr, rng = scene(x, y, seed) / 400, np.random.default_rng(seed)
     noisy = [light + rng.standard_normal(light.shape) * np.sqrt(6e-5 * light + 4e-7) for light in (hdr * 2.0 ** float(ev) for ev in EV)]
@@ -283,7 +283,7 @@ def test_the_warp_agrees_with_opencv():
     theirs = cv2.warpPerspective(frame.permute(1, 2, 0).numpy(), W, (200, 150), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
                                  borderMode=cv2.BORDER_REPLICATE)
     inner = (slice(None), slice(15, -15), slice(15, -15))
-    assert (ours - torch.from_numpy(theirs).permute(2, 0, 1).clamp(0, 1))[inner].abs().max() < 0.02     # its positions: 1/32 pixel
+    assert (ours - torch.from_numpy(theirs).permute(2, 0, 1).clamp(0, 1))[inner].abs().max() < 0.02     # OpenCV rounds positions to 1/32 pixel
 
 
 def test_it_agrees_with_opencvs_ecc():

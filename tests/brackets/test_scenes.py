@@ -1,4 +1,4 @@
-"""scenes.py: every layout, every order of frames and exposures, and what is said of a scene that is broken."""
+"""scenes.py: every layout, every order of frames and exposures, and what is said about a broken scene."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_truth_above_one_is_clipped_and_the_share_is_said_once(tmp_path, capsys)
     truth[:6, :, 1] = 3
     write_image(kalantari_scene(tmp_path / "s", truth=False) / "HDRImg.hdr", truth)
     assert (load_scene(tmp_path / "s")["hdr"] == load_scene(tmp_path / "s")["hdr"].clamp(max=1)).all()
-    assert capsys.readouterr().out == f"{tmp_path / 's' / 'HDRImg.hdr'}: 25 % of the pixels are above 1, up to 3; they are clipped, for white is 1\n"
+    assert capsys.readouterr().out == f"{tmp_path / 's' / 'HDRImg.hdr'}: 25 % of the pixels are above 1, up to 3; they are clipped, because white is 1\n"
 
 
 def test_hu_scene_takes_the_input_images_alone(tmp_path):
@@ -60,7 +60,7 @@ def test_sen_scene_takes_the_three_frames_in_the_middle_in_natural_order(tmp_pat
 
 @pytest.mark.parametrize("suffix", ["tif", "tiff", "TIFF", "png"])
 def test_a_suffix_changes_nothing_about_exposure_txt(tmp_path, suffix):
-    """Stops, in the README's way; times need a unit or the layout, because as numbers they look like stops."""
+    """It holds stops, as in the README. Times need a unit or the layout, because as numbers they look like stops."""
     for k in (1, 2, 3):
         write_image(tmp_path / f"{k}.{suffix}", frame(k))
     for text, stops in (("-2\n0\n+2\n", [0, 2, 4]), ("1\n3\n5\n", [0, 2, 4]), ("1\n4\n16\n", [0, 3, 15]), ("1s\n4s\n16s\n", [0, 2, 4])):
@@ -79,7 +79,7 @@ def test_numbers_that_can_be_no_stops_are_seconds_and_a_line_says_so(tmp_path, c
 
 
 def photographs(folder, *exposures):
-    """JPEGs 1.jpg, 2.jpg, ... whose grey is 10, 20, ...; exposures: (time, f-number, ISO) of each, None for what is missing."""
+    """Makes JPEGs 1.jpg, 2.jpg, ... whose grey is 10, 20, ...; exposures: (time, f-number, ISO) of each, None for what is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     for k, (time, f_number, iso) in enumerate(exposures, start=1):
         (folder / f"{k}.jpg").write_bytes(jpeg_bytes(np.full((16, 24, 3), 10 * k, np.uint8), 6, time, f_number, iso))
@@ -137,7 +137,7 @@ def test_frames_of_different_bit_depths_each_go_by_their_own(tmp_path):
 
 
 def broken(folder, name):
-    """Scenes with one thing wrong."""
+    """Makes scenes with one thing wrong."""
     kalantari_scene(folder, ev={"too few exposures": "0 2", "two frames alike": "0 2 2"}.get(name, "0 2 4"))
     if name == "two frames":
         (folder / "262A0001.tif").unlink()
@@ -168,7 +168,7 @@ def test_a_broken_scene_says_what_is_wrong_and_what_to_do(tmp_path, name, found)
 
 
 def bracket_of(folder, stops, exposures=None):
-    """A scene of several brightnesses photographed with gamma 2.2 as 8-bit PNGs a, b, c, ...; exposures: text of exposure.txt."""
+    """Makes a scene of several brightnesses, photographed with gamma 2.2 as 8-bit PNGs a, b, c, ...; exposures: text of exposure.txt."""
     rng = np.random.default_rng(0)
     light = np.kron(np.exp(rng.uniform(-5, 0, (12, 16, 3))), np.ones((16, 16, 1)))
     for name, ev in zip("abcde", stops):
@@ -179,10 +179,10 @@ def bracket_of(folder, stops, exposures=None):
 
 
 @pytest.mark.parametrize("exposures, why, cure", [
-    (None, "no time in the EXIF of a.png", "write exposure.txt"), ("0 0 0", "0, 0, 0 in exposure.txt are not 0.1 stops apart", "correct exposure.txt"),
-    ("250 60 15", "and within 20 (shutter speeds are written 1/250s)", "correct exposure.txt")])
+    (None, "no time in the EXIF of a.png", "write exposure.txt"), ("0 0 0", "0, 0, 0 in exposure.txt are not at least 0.1 stops apart", "correct exposure.txt"),
+    ("250 60 15", "and within 20 stops (shutter speeds are written 1/250s)", "correct exposure.txt")])
 def test_exposures_that_are_missing_or_absurd_are_estimated_and_a_line_says_so(tmp_path, capsys, exposures, why, cure):
-    sample = load_scene(bracket_of(tmp_path, (4, 0, 2), exposures))        # in any order: the frames themselves tell it
+    sample = load_scene(bracket_of(tmp_path, (4, 0, 2), exposures))        # in any order, which the frames themselves show
     assert (sample["ev"] - torch.tensor([0.0, 2.0, 4.0])).abs().max() < 0.15
     assert sample["ldr"][0].mean() < sample["ldr"][1].mean() < sample["ldr"][2].mean()
     said = capsys.readouterr().out
@@ -198,7 +198,7 @@ def test_where_the_frames_cannot_tell_exposures_the_advice_fits_what_is_there(tm
 
 def test_exposures_of_exif_that_make_no_sense_are_called_exif_s(tmp_path, capsys):
     photographs(tmp_path, *[(1 / 60, 8, 100)] * 3)
-    with pytest.raises(ValueError, match=" in EXIF are not 0.1 stops apart or more, .*; write exposure.txt, one EV"):
+    with pytest.raises(ValueError, match=" in EXIF are not at least 0.1 stops apart .*; write exposure.txt, one EV"):
         load_scene(tmp_path)
 
 
@@ -207,7 +207,7 @@ def test_two_files_of_exposures_must_say_the_same(tmp_path, capsys):
     (tmp_path / "exposures.txt").write_text("-8 -5 -2")
     with pytest.raises(ValueError, match=r"exposures\.txt and exposure\.txt state different exposures; remove the one that is wrong"):
         load_scene(tmp_path)
-    assert load_scene(tmp_path, "sen")["ev"].tolist() == [0, 3, 6] and load_scene(tmp_path, "photos")["ev"].tolist() == [0, 2, 4]    # who names the layout
+    assert load_scene(tmp_path, "sen")["ev"].tolist() == [0, 3, 6] and load_scene(tmp_path, "photos")["ev"].tolist() == [0, 2, 4]    # if the layout is named
     (tmp_path / "exposures.txt").write_text("-8 -6 -4")
     assert load_scene(tmp_path)["ev"].tolist() == [0, 2, 4]
     (tmp_path / "exposure.txt").write_text("1/256 1/64 1/16")                  # seconds
@@ -227,7 +227,7 @@ def test_two_files_of_exposures_that_differ_in_upper_and_lower_case_must_say_the
         load_scene(tmp_path, layout)
     (tmp_path / "Exposure.TXT").write_text("0 2 4")
     assert load_scene(tmp_path, layout)["ev"].tolist() == [0, 2, 4]
-    (tmp_path / "EXPOSURES.txt").write_text("0 3 6")        # of another layout
+    (tmp_path / "EXPOSURES.txt").write_text("0 3 6")        # the name that another layout uses
     if layout == "auto":
         with pytest.raises(ValueError, match=r"EXPOSURES\.txt and Exposure\.TXT state different exposures"):
             load_scene(tmp_path)
@@ -236,7 +236,7 @@ def test_two_files_of_exposures_that_differ_in_upper_and_lower_case_must_say_the
 
 
 def twelve_bits(folder, tags):
-    """A grey of 1000, 2000, 4095 in three TIFFs of 16-bit samples. tags: MaxSampleValue of each, or None."""
+    """Makes three TIFFs of 16-bit samples with a grey of 1000, 2000 and 4095. tags: MaxSampleValue of each, or None."""
     for k, (grey, tag) in enumerate(zip((1000, 2000, 4095), tags)):
         extratags = [(281, "H", 1, tag, True)] if tag else []
         tifffile.imwrite(folder / f"{k}.tif", np.full((24, 40, 3), grey, np.uint16), photometric="rgb", metadata=None, extratags=extratags)
@@ -251,7 +251,7 @@ def test_frames_of_12_bits_in_16_are_as_bright_as_they_say_and_a_line_says_so(tm
 
 
 def test_frames_that_do_not_agree_on_white_are_refused(tmp_path):
-    twelve_bits(tmp_path, (None, 2000, 4095))           # perhaps no more than the largest sample of each: the brightest would then be darkened alone
+    twelve_bits(tmp_path, (None, 2000, 4095))           # perhaps only the largest sample of each: then only the brightest would be darkened
     with pytest.raises(ValueError, match=r"white is 65535 \(0\.tif\), 65535 \(1\.tif\), 4095 \(2\.tif\), as the tag .* leaves open; correct the tags, or"):
         load_scene(tmp_path)
     with pytest.raises(ValueError, match="correct the tags"):
@@ -273,7 +273,7 @@ def test_of_five_frames_without_exposures_the_middle_three_are_taken(tmp_path):
 
 
 def turned(folder, tags, sides=None):
-    """JPEGs with orientation tags. sides: (height, width) of each."""
+    """Makes JPEGs with orientation tags. sides: (height, width) of each."""
     folder.mkdir()
     for k, tag in enumerate(tags, start=1):
         image = np.full((*(sides[k - 1] if sides else (16, 24)), 3), 10 * k, np.uint8)
@@ -285,7 +285,7 @@ def turned(folder, tags, sides=None):
 def test_an_orientation_tag_against_the_others_is_named_and_not_believed(tmp_path, capsys):
     sample = load_scene(turned(tmp_path / "a", (6, 1, 6)))
     assert sample["ldr"].shape == (3, 3, 24, 16) and all(int(frame[0].argmax()) == 15 for frame in sample["ldr"])
-    assert capsys.readouterr().out == f"{tmp_path / 'a'}: the orientation tag of 2.jpg says 1, of the others 6; all are taken to be 6\n"
+    assert capsys.readouterr().out == f"{tmp_path / 'a'}: the orientation tag of 2.jpg says 1, those of the others 6; all are read as 6\n"
     assert load_scene(turned(tmp_path / "b", (1, 1, 3)))["ldr"].flatten(2)[:, 0].argmax(dim=1).tolist() == [0, 0, 0]
 
 

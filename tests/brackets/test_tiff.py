@@ -1,4 +1,4 @@
-"""tiff.py: the picture and not its thumbnail, YCbCr of every subsampling, and files that claim what they do not hold."""
+"""tiff.py: the picture and not its thumbnail, YCbCr with every subsampling, and files that claim more than they hold."""
 
 import io
 import struct
@@ -68,7 +68,7 @@ def test_alpha_says_what_is_seen_and_another_extra_channel_does_not(tmp_path, ki
 
 
 def ycbcr_tiff(luma, across, down, compress=bytes):
-    """A YCbCr TIFF of one chroma, (90, 200): units of across x down Y, one Cb, one Cr, in strips of two rows of units. luma: (H, W) uint8."""
+    """Makes a YCbCr TIFF of one chroma, (90, 200): units of across x down Y, one Cb, one Cr, in strips of two rows of units. luma: (H, W) uint8."""
     height, width = luma.shape
     padded = np.pad(luma, ((0, -height % down), (0, -width % across)), mode="edge")
     strips = []
@@ -110,7 +110,7 @@ def test_ycbcr_as_pillow_writes_it_becomes_rgb(tmp_path, compression):
 
 
 def changed(path, tag, value, kind=None, at=0):
-    """Writes a number over a tag of the first page: over its at-th value, and over its type where kind is given."""
+    """Overwrites a tag of the first page with a number: its at-th value, and its type if kind is given."""
     data = bytearray(path.read_bytes())
     with tifffile.TiffFile(path) as file:
         found = file.pages[0].tags[tag]
@@ -134,7 +134,7 @@ def test_a_missing_strip_is_damage_and_not_black_rows(tmp_path, tag, value, comp
 @pytest.mark.parametrize("settings", [{"rowsperstrip": 8}, {"tile": (16, 16)}], ids=["strips", "tiles"])
 @pytest.mark.parametrize("compression", ["zlib", "lzw", "packbits", "zstd", "lzma"])
 def test_a_strip_with_too_few_rows_is_damage(tmp_path, compression, settings):
-    """In the place of the second strip or tile of flat pixels there is one that has half of its rows."""
+    """The second strip or tile of flat pixels is replaced by one with half of its rows."""
     flat = np.full((32, 48, 3), 7, np.uint8)
     path = tiff(tmp_path / "a.tif", flat, compression=compression, **settings)
     half = {"rowsperstrip": 4} if "rowsperstrip" in settings else {"rowsperstrip": 8}
@@ -175,7 +175,7 @@ def test_a_jpeg_inside_that_claims_to_be_larger_than_its_strip_is_refused_before
     place = data.index(b"\xff\xc0") + 5
     path.write_bytes(data[:place] + b"\x7f\xff\x7f\xff" + data[place + 4:])
     start = time.perf_counter()
-    with pytest.raises(ValueError, match="a JPEG of 32767x32767 pixels stands for 48x32 of it"):
+    with pytest.raises(ValueError, match="a JPEG of 32767x32767 pixels fills a strip or tile of 48x32"):
         read_image(path)
     assert time.perf_counter() - start < 2
 
@@ -211,7 +211,7 @@ def test_a_chain_of_pages_that_bites_its_tail_ends(tmp_path):
 @pytest.mark.parametrize(("tag", "white"), [((4095, 4095, 4095), 4095), (1023, 1023), ((16383,) * 3, 16383), ((4095, 4095, 1023), 65535), (4000, 65535),
                                             (255, 65535), (65535, 65535), ((), 65535)])
 def test_the_tag_max_sample_value_says_what_is_white_where_it_is_the_largest_of_9_to_15_bits(tmp_path, tag, white):
-    """Other values are the largest sample of the image. 12 bits: 1000 of 4095 is 16003.66 of 65535, and 2048 of them is 32775.5."""
+    """Other values are the largest sample of the image. In 12 bits, 1000 of 4095 is 16003.66 of 65535, and 2048 of 4095 is 32775.5."""
     image = np.zeros((4, 5, 3), np.uint16)
     image[0, 0], image[1, 2] = (255, 200, 0), (white, white, white)
     image[2, 3] = (0, min(white, 1000), min(white, 2048))
@@ -228,7 +228,7 @@ def test_a_tag_max_sample_value_without_a_value_says_nothing(tmp_path):
     with tifffile.TiffFile(path) as file:
         place = file.pages[0].tags[281].offset + 4
     data = bytearray(path.read_bytes())
-    data[place:place + 4] = bytes(4)                    # how many values there are
+    data[place:place + 4] = bytes(4)                    # the number of values
     path.write_bytes(data)
     assert (read_image(path) == 7).all()
 

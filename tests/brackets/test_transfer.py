@@ -1,4 +1,4 @@
-"""transfer.py: what profiles say about samples, and linear photographs of every kind are recoded."""
+"""transfer.py: what profiles say about samples, and how linear photographs of every kind are recoded."""
 
 import struct
 import zlib
@@ -16,7 +16,7 @@ RGB16 = np.random.default_rng(0).integers(0, 65536, (9, 14, 3), dtype=np.uint16)
 
 
 def profile(curve, tag=b"rTRC"):
-    """An ICC profile that holds a tone curve alone."""
+    """Makes an ICC profile that holds only a tone curve."""
     return bytes(128) + struct.pack(">I4sII", 1, tag, 144, len(curve)) + curve
 
 
@@ -44,7 +44,7 @@ def test_a_profile_that_says_nothing_changes_nothing(content):
 
 
 def written(path, image, icc):
-    """A photograph with a profile, in the format that the name says."""
+    """Writes a photograph with a profile, in the format that its name says."""
     if path.suffix == ".tif":
         tifffile.imwrite(path, image, photometric="rgb", iccprofile=icc)
     elif path.suffix == ".png16":

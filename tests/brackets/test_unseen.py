@@ -1,4 +1,4 @@
-"""Pixels that a frame does not show, NaN in a bracket: they count as beyond the frame, in registration, light, flow and the result."""
+"""Pixels that a frame does not show are NaN in a bracket: they count as beyond the frame, in registration, light, flow and the result."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def with_rims(ldr, rims=RIMS):
 
 
 def still(height=200, width=300):
-    """A bracket of a scene and camera that did not move, of which nothing is saturated: the longest frame reaches 0.96."""
+    """Makes a bracket in which neither scene nor camera moved and nothing is saturated: the longest frame reaches 0.96."""
     view = test_register.radiance(height, width)
     return torch.stack([test_register.photograph(view / view.max() / 17.5, ev) for ev in EV])
 
@@ -38,14 +38,14 @@ def test_rims_are_filled_as_the_other_frames_show_them_and_nothing_else_changes(
 
 
 def test_black_rims_are_not_the_same_thing():
-    """So the test above can fail: black pixels are believed."""
+    """This shows that the test above can fail: black pixels are believed."""
     ldr = still()
     assert (prepare(with_rims(ldr).nan_to_num(0), EV).ldr - prepare(ldr, EV).ldr).abs().max() > 0.2
 
 
 @pytest.mark.parametrize("height, width, short, long", test_register.MOTIONS)
 def test_motion_is_found_in_what_both_frames_show(height, width, short, long):
-    """Of each frame a third or more is not seen, elsewhere in each: taken for flat or black, that would be wrong by pixels."""
+    """A third or more of each frame is unseen, in a different place each: if it counted as flat or black, the motion would be wrong by pixels."""
     W_short, W_long = homography(height, width, **short), homography(height, width, **long)
     third = width // 3
     ldr = with_rims(test_register.bracket(height, width, W_short, W_long), ((0, third, 0), (third // 2, 0, 60), (0, third, 60)))
@@ -55,7 +55,7 @@ def test_motion_is_found_in_what_both_frames_show(height, width, short, long):
 
 
 def test_rims_at_the_same_place_do_not_hold_a_frame_that_moved():
-    """Black, they would look like a scene that stands still. Half of the picture is not seen."""
+    """As black, they would look like a scene that stands still. Half of the picture is unseen."""
     W = homography(200, 300, (9.0, -4.0))
     ldr = with_rims(test_register.bracket(200, 300, W, None), [(75, 75, 0)] * 3)
     assert corner_error(estimate(ldr[1], ldr[0], 2.0), W, 200, 300) < 0.5
@@ -86,7 +86,7 @@ def test_a_reference_is_filled_from_the_long_frame_or_where_that_is_white_from_t
     ldr[2, :, :, 1:3], ldr[0, :, :, 2], ldr[2, :, :, 3] = 1, torch.nan, torch.nan
     reference = filled_reference(ldr, EV, torch.eye(3).repeat(3, 1, 1))[0, 0]
     from_long, from_short = 0.8 * 2 ** (-2 / 2.2), 0.2 * 2 ** (2 / 2.2)
-    assert np.allclose(reference, [from_long, from_short, 0.5, from_short, 0.5, 0.5])      # where no frame tells, the nearest pixel
+    assert np.allclose(reference, [from_long, from_short, 0.5, from_short, 0.5, 0.5])      # where no frame shows it, the nearest pixel
 
 
 def test_a_short_frame_that_does_not_exist_tells_nothing_of_the_reference():

@@ -1,4 +1,4 @@
-"""wider.py: what frames beyond the three bring to a result, against radiance that is known."""
+"""wider.py: what frames beyond the three add to a result, against known radiance."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ ALL = PrepareConfig()
 
 
 def radiance(height=96, width=128):
-    """A dim patchy ground and a lamp of which 1 is the middle, (3, H, W)."""
+    """Makes a dim patchy ground and a lamp whose middle is 1, (3, H, W)."""
     rng, y, x = np.random.default_rng(0), *np.mgrid[0:height, 0:width]
     patches = np.exp(rng.uniform(np.log(0.002), np.log(0.03), (1, height // 8, width // 8))).repeat(8, 1).repeat(8, 2) * np.array([1, 0.8, 0.6])[:, None, None]
     return torch.from_numpy(np.clip(patches + 1.02 * np.exp(-((x - 90) ** 2 + (y - 40) ** 2) / 250), 0, 1)).float()
@@ -35,7 +35,7 @@ def write_bracket(folder, hdr, evs, coded=lambda frame: frame):
 
 def test_a_shorter_frame_shows_what_was_clipped_and_a_longer_one_what_was_dark():
     hdr = radiance()
-    clipped = hdr.clamp(max=2.0 ** -2) * 4                                      # as a frame at 2 EV knows it, in its own units
+    clipped = hdr.clamp(max=2.0 ** -2) * 4                                      # as a frame at 2 EV shows it, in its own units
     wide = clipped.clone()
     _, ev = put_in(wide, photograph(hdr, 2), 0.0, photograph(hdr, 0), -2.0, ALL)
     lost = hdr > 0.26
@@ -64,7 +64,7 @@ def test_the_step_is_measured_where_both_frames_show_something():
 
 @pytest.mark.parametrize("bend", [0.0, 0.4])
 def test_the_result_is_in_units_of_the_shortest_frame_of_all(tmp_path, bend):
-    """The truth as the three know it stands for the network's result. Where the camera has another curve, it is undone in every frame."""
+    """The truth, as the three frames show it, stands in for the network's result. If the camera has another curve, it is undone in every frame."""
     hdr, curve, codes = radiance(), np.full(13, 0.0), np.linspace(0, 1, 4097)
     curve[0] = bend
     bracket = write_bracket(tmp_path, hdr, (0, 2, 4, 6, 8), lambda frame: torch.from_numpy(np.interp(frame, phi(codes, curve), codes)))

@@ -407,7 +407,7 @@ def test_predictions_are_not_replaced_by_their_own_scores(world, tmp_path):
     with pytest.raises(ValueError, match="--save would replace the files of --predictions"):
         run_evaluate("--data", "folder", "--root", world / "scenes", "--predictions", tmp_path / "other", "--save", "--out", tmp_path)
     (tmp_path / "figure1.png").write_bytes(b"somebody's")
-    with pytest.raises(ValueError, match="figure1.png: is not of an earlier run and would be replaced"):
+    with pytest.raises(ValueError, match="figure1.png: is not from an earlier run and would be replaced"):
         run_evaluate("--data", "folder", "--root", world / "scenes", "--weights", world / "s2.pt", "--out", tmp_path)
     for folder, what in ((tmp_path / "nothing", "no such folder"), (world / "s1.pt", "a file, not a folder")):
         with pytest.raises(FileNotFoundError, match=f"{what}; give a folder with one .hdr file per scene"):

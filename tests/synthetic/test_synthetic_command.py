@@ -56,7 +56,7 @@ def test_photographs_and_results_are_not_replaced_by_a_contact_sheet(command, tm
     with pytest.raises(SystemExit):
         command(*words, "--out", photograph)
     assert photograph.read_bytes() == before
-    assert "1.png: is not of an earlier run and would be replaced; move it away, or choose another --out" in capsys.readouterr().err
+    assert "1.png: is not from an earlier run and would be replaced; move it away, or choose another --out" in capsys.readouterr().err
     for _ in range(2):                              # it replaces its own
         command(*words, "--out", tmp_path / "sheet.png")
 
