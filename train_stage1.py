@@ -58,7 +58,7 @@ def first_network(config):
 
 
 def validation_predictor(network, device, dtype):
-    """Predicts H^ with the prior of the ground truth, padded and cropped. Returns: function (ldr, ev, hdr) -> H^."""
+    """Returns a function (ldr, ev, hdr) -> H^ that uses the prior of the ground truth, and pads and crops."""
     @torch.no_grad()
     def predict(ldr, ev, hdr):
         H, W = hdr.shape[-2:]

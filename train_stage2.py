@@ -113,7 +113,7 @@ def draw_noise(z, T, seed, step, rank, world):
 
 
 def validation_predictors(network, lpenet, device, dtype):
-    """Predicts H^ with the predicted, the true and the mean prior, with the same noise in every validation.
+    """Makes predictors of H^ with the predicted, the true and the mean prior, with the same noise in every validation.
 
     Returns: {name: function (ldr, ev, hdr) -> H^}.
     """

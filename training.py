@@ -40,7 +40,7 @@ class TrainingConfig:
     """Data, optimisation and housekeeping of a training run."""
     data: str = "kalantari"         # kalantari, hu, synthetic (which needs no files) or bank (of python -m synthetic.bank) [paper: Sec. 5.1]
     root: str = ""                  # folder of the data set (default: data/NAME)
-    hdr_dir: str = ""               # folder of .hdr images, panoramas and photographs, for the synthetic set; one file in five is for validation
+    hdr_dir: str = ""               # folder of .hdr images, panoramas and photographs, for the synthetic set; one name in five is for validation
     rendered_dir: str = ""          # folder made by python -m synthetic.rendered for the synthetic set: its train/ and val/
     samples: Count = 22792          # patches in an epoch of the synthetic set [Kalantari's number]
     patch: Sixteens = 128           # side of a training patch, pixels [paper: Sec. 5.1]
