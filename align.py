@@ -1,8 +1,8 @@
 """AM: the alignment module of AHDRNet, which LF-Diff uses twice.
 
 Paper: LF-Diff Sec. 4.1 "we employ an alignment module [41]", and inside Eq. 13. [41] is Yan et al., "Attention-guided
-network for ghost-free high dynamic range imaging", CVPR 2019, Sec. 3.2: each outer frame is weighed, pixel by pixel and
-channel by channel, by how far it agrees with the reference. Nothing is warped.
+network for ghost-free high dynamic range imaging", CVPR 2019, Sec. 3.2: each outer frame is weighted, pixel by pixel and
+channel by channel, by how well it agrees with the reference. Nothing is warped.
 
     paper     code
     X_i       X[:, i - 1]    frame i of the bracket, [L_i, H_i]; frame 2 is the reference
@@ -20,7 +20,7 @@ from common import count_parameters
 
 
 class AttentionMap(nn.Module):
-    """A_i of [41]: how far each feature of frame i agrees with the reference."""
+    """A_i of [41]: how well each feature of frame i agrees with the reference."""
 
     def __init__(self, channels):
         super().__init__()

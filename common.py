@@ -18,7 +18,7 @@ import typing
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-# Before torch, whose import takes a second: Ctrl-C ends it without a traceback, and OpenMP's threads do not spin on a busy machine's cores.
+# Set before torch is imported, which takes a second: Ctrl-C then ends it without a traceback, and OpenMP's threads do not spin on a busy machine.
 os.environ.update({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000", **os.environ})
 sys.excepthook = lambda kind, *rest, before=sys.excepthook: print("stopped", file=sys.stderr) if kind is KeyboardInterrupt else before(kind, *rest)
 
@@ -30,7 +30,7 @@ import tyro
 # --- command line ---------------------------------------------------------------------------------------------------
 
 class Within(typing.NamedTuple):
-    """The range of a field's values, both ends included, as a note on its type; of whole numbers, the multiples of `multiple`."""
+    """The range of a field's values, both ends included, as a note on its type; whole numbers must be multiples of `multiple`."""
     low: float
     high: float
     multiple: int = 1
@@ -42,7 +42,7 @@ Share, Decay, Weight, Positive = (typing.Annotated[float, Within(*ends)] for end
 
 
 def _misfit(value, kind):
-    """What a value should be instead, in words; empty when it is of the kind: a type, tuple[...] of types, or either with a note Within."""
+    """Says what a value should be instead; empty if it fits its kind: a type, tuple[...] of types, or either with a note Within."""
     base, *notes = typing.get_args(kind) if typing.get_origin(kind) is typing.Annotated else (kind,)
     if typing.get_origin(base) is tuple:
         kinds = typing.get_args(base)
@@ -59,14 +59,14 @@ def _misfit(value, kind):
 
 
 def check(config):
-    """Returns a dataclass, if its values are of the types and ranges of its fields. Raises: ValueError for others, for nan and for what is empty."""
+    """Returns a dataclass if its values have the types and ranges of its fields. Raises: ValueError if not, and for nan and empty values."""
     kinds = typing.get_type_hints(type(config), include_extras=True)
     for name, value, default in ((field.name, getattr(config, field.name), field.default) for field in fields(config)):
         if is_dataclass(value):
             check(value)
             continue
         empty = value in ("", ()) and isinstance(default, type(value)) and len(default) > 0
-        if misfit := f"{'a name' if value == '' else 'a value or more'}; left out, it is {default}" if empty else _misfit(value, kinds[name]):
+        if misfit := f"{'a name' if value == '' else 'one value or more'}; if left out, it is {default}" if empty else _misfit(value, kinds[name]):
             shown = (" ".join(map(str, value)) if isinstance(value, tuple) else str(value)) or '""'
             raise ValueError(f"--{name.replace('_', '-')} {shown}: must be {misfit}")
     return config
@@ -88,7 +88,7 @@ def config_from(config_class, saved):
     """Rebuilds a dataclass from the plain dict that asdict() made of it, as checkpoints store it.
 
     A field that is newer than the checkpoint gets the value that means "as before": config_class.BEFORE[name], or else its default.
-    Returns: an instance of config_class. Raises: ValueError for what the dataclass does not know (of a newer version), or a value out of range.
+    Returns: an instance of config_class. Raises: ValueError for fields that the dataclass does not know (from a newer version), or a value out of range.
     """
     types, made = typing.get_type_hints(config_class), dict(getattr(config_class, "BEFORE", {}))
     if not isinstance(saved, dict):
@@ -103,43 +103,43 @@ def config_from(config_class, saved):
 
 
 def in_words(error):
-    """One line for an error that a user can mend: where, what, and what to do; empty for a fault of our own code."""
+    """Returns one line for an error that a user can fix: where, what, and what to do; empty for a bug of ours."""
     first = (str(error).splitlines() or [""])[0]
     if isinstance(error, MemoryError) or any(word in str(error) for word in ("out of memory", "allocate memory", "Insufficient memory", "bad_alloc")):
-        return f"out of memory ({first or 'no more to be had'}); choose a smaller --batch, --tile, --size or image, or --device cpu"
+        return f"out of memory ({first or 'no more available'}); choose a smaller --batch, --tile, --size or image, or --device cpu"
     if isinstance(error, OSError) and error.errno:
         return f"{error.filename or 'standard output'}: {'; '.join(reason_and_cure(error))}"
     return first if isinstance(error, (ValueError, OSError)) else ""
 
 
 def reason_and_cure(error):
-    """What the system found at a file, and what to do. error: OSError. A library whose bytes did not all fit gives no errno."""
-    stands = "a link to what is not there" if os.path.islink(error.filename or "") and not os.path.exists(error.filename) else "a file"
-    reason = f"{stands} stands where a folder should be" if error.errno in (errno.EEXIST, errno.ENOTDIR) else error.strerror or str(error)
+    """Returns what went wrong with a file, and what to do. error: OSError; without errno if a library could not write all its bytes."""
+    stands = "a broken link" if os.path.islink(error.filename or "") and not os.path.exists(error.filename) else "a file"
+    reason = f"{stands} is where a folder should be" if error.errno in (errno.EEXIST, errno.ENOTDIR) else error.strerror or str(error)
     cure = {errno.EACCES: "allow it, or ", **dict.fromkeys((errno.ENOSPC, errno.EFBIG, None), "make room, or ")}.get(error.errno, "")
     return reason, f"{cure}name another file or folder"
 
 
 def run(main):
-    """Runs a script: an expected error becomes one line on stderr and exit code 2, Ctrl-C exit code 130, a closed pipe 141, SIGTERM 143.
+    """Runs a script. An expected error gives one line on stderr and exit code 2; Ctrl-C gives exit code 130, a closed pipe 141, SIGTERM 143.
 
     main: function without arguments. Errors of our own code (AssertionError and the like) keep their traceback.
     """
     for name in ("stdout", "stderr"):
-        setattr(sys, name, stream := getattr(sys, name) or open(os.devnull, "w"))      # a closed one is None
-        if hasattr(stream, "reconfigure"):      # a notebook's has not; a redirected one on Windows knows no μ
+        setattr(sys, name, stream := getattr(sys, name) or open(os.devnull, "w"))      # a closed stream is None
+        if hasattr(stream, "reconfigure"):      # a notebook's stream has not; a redirected one on Windows cannot print μ
             stream.reconfigure(errors="replace")
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))    # so that half a file is cleared away
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))    # so that a half-written file is removed
     try:
         try:
             main()
         finally:
-            sys.stdout.flush()                  # Python does so at its end, too, where no error can be caught
+            sys.stdout.flush()                  # Python also does so at its end, but no error can be caught there
     except Exception as error:
         if isinstance(error, OSError) and error.errno and not error.filename:
-            sys.stdout = open(os.devnull, "w")  # what cannot be written is not tried again
+            sys.stdout = open(os.devnull, "w")  # do not try again what cannot be written
         if isinstance(error, BrokenPipeError):
-            sys.exit(141)                       # `| head` has read enough: silence, as of other tools
+            sys.exit(141)                       # `| head` has read enough: silence, as with other tools
         if not (words := in_words(error)):
             raise
         print(f"error: {words}", file=sys.stderr)
@@ -155,7 +155,7 @@ def run(main):
 # --- device, precision ----------------------------------------------------------------------------------------------
 
 def pick_device(name="auto"):
-    """The device to run on. name: "auto" (CUDA, then Apple's MPS, then CPU) or any torch device such as "cuda:1".
+    """Returns the device to run on. name: "auto" (CUDA, then Apple's MPS, then CPU) or any torch device such as "cuda:1".
 
     Returns: torch.device. Raises: ValueError when the device is not on this machine.
     """
@@ -170,7 +170,7 @@ def pick_device(name="auto"):
 
 
 def pick_precision(name, device):
-    """The number format of convolutions and attention; T, the last convolution and the losses are float32 always.
+    """Returns the number format of convolutions and attention; T, the last convolution and the losses are always float32.
 
     name: "auto" (CUDA: bfloat16 where the GPU has it in hardware, else float16; CPU: bfloat16 where it has that in hardware, else
         float32; MPS: float32), "float32", "bfloat16" or "float16".
@@ -207,22 +207,22 @@ def seed_all(seed):
 # --- files ----------------------------------------------------------------------------------------------------------
 
 def write_atomically(path, write):
-    """Writes a file whole or not at all: a reader sees the old file or the new, never half. Every file of the project is written by it.
+    """Writes a file whole or not at all: a reader sees the old file or the new, never half. The project writes all its files with it.
 
     path: folders are made as needed. A link is replaced by the new file, and the file that it pointed to is left alone.
     write: function that writes to the open binary file it is given.
-    Raises: OSError that names the file, where the disk is full or the folder is closed to us; the old file is then still there.
+    Raises: OSError that names the file, if the disk is full or the folder is not writable; the old file is then still there.
     """
     path = Path(path)
     if path.exists() and not path.is_file():    # a folder; or a device such as /dev/null, which root would lose
-        raise OSError(f"{path}: cannot be written (it is no plain file); name another file")
+        raise OSError(f"{path}: cannot be written (it is not a regular file); name another file")
     temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())             # else a power cut may leave the new name with an empty file
+            os.fsync(file.fileno())             # otherwise a power cut may leave the new name with an empty file
         temporary.replace(path)
     except OSError as error:
         raise type(error)("{}: cannot be written ({}); {}".format(path, *reason_and_cure(error))) from error
@@ -232,5 +232,5 @@ def write_atomically(path, write):
 
 
 def count_parameters(module):
-    """Number of parameters of a module (buffers not counted)."""
+    """Returns the number of parameters of a module (buffers not counted)."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -2,13 +2,13 @@
 
 Symbols, paper -> code:  L_i -> ldr[:, i]   H_i = L_i^2.2 / t_i -> the last three channels of network_input
                          t_i -> 2 ** (ev_i - min ev)   H -> hdr   T(H) -> hdr_mu   mu -> MU
-The paper says H for the truth and for the gamma-corrected inputs; here `hdr` is the truth alone.
+The paper writes H for both the truth and the gamma-corrected inputs; here `hdr` is always the truth.
 
 A sample is a dict of float32 tensors:
     ldr  (3, 3, H, W)  gamma-coded frames in [0, 1]: frame, then RGB channel; exposure rises, frame 1 is the reference
     ev   (3,)          exposures in stops, the shortest is 0
     hdr  (3, H, W)     linear radiance in [0, 1]; 1 is where the shortest exposure clips
-A frame without noise is L_i = clip(H * 2**ev_i, 0, 1) ** (1 / 2.2). Where samples come from: brackets/ (files), synthetic/ (made).
+A frame without noise is L_i = clip(H * 2**ev_i, 0, 1) ** (1 / 2.2). Samples come from brackets/ (files) or synthetic/ (simulated).
 """
 
 import math
@@ -27,7 +27,7 @@ def T(hdr):
     """Compresses radiance by the mu-law, the domain of the losses and of PSNR-mu.
 
     hdr: any shape, linear radiance in [0, 1], any float dtype.
-    Returns: the same shape in [0, 1], float32 always: near 0 the slope is mu / log(1 + mu) = 587, where half precision
+    Returns: the same shape in [0, 1], always float32: near 0 the slope is mu / log(1 + mu) = 587, where half precision
         would cost whole decibels.
     Source: Eq. 6.
     """
@@ -41,9 +41,9 @@ def T_inverse(hdr_mu):
 
 
 def psnr(hdr_hat, hdr):
-    """PSNR-L of linear images in [0, 1]; PSNR-mu when given T(.) of them. Peak 1, nothing clipped or rounded.
+    """PSNR-L of linear images in [0, 1]; PSNR-mu when given T(.) of them. The peak is 1; nothing is clipped or rounded.
 
-    hdr_hat, hdr: the same shape, any. Returns: decibels, float (inf for equal images).
+    hdr_hat, hdr: any shape, the same for both. Returns: decibels, float (inf for equal images).
     """
     mse = (hdr_hat.cpu().double() - hdr.cpu().double()).square().mean()        # on the CPU: MPS has no float64
     return float(-10 * torch.log10(mse))
@@ -61,7 +61,7 @@ def to_radiance(ldr, ev):
 
 
 def network_input(ldr, ev):
-    """Puts each frame beside its gamma-corrected self: X_i = [L_i, H_i].
+    """Puts each frame beside its gamma-corrected version: X_i = [L_i, H_i].
 
     ldr: (B, 3, 3, H, W) gamma-coded in [0, 1]. ev: (B, 3) exposures in stops, any offset.
     Returns: (B, 3, 6, H, W), float32: frame, then R G B of L_i, then R G B of H_i.
@@ -73,14 +73,14 @@ def network_input(ldr, ev):
 # --- training patches -------------------------------------------------------------------------------------------------
 
 class Patches(Dataset):
-    """All patches of some scenes, shuffled anew each epoch, flipped and turned: 22,792 in Kalantari's 74 training scenes.
+    """All patches of a list of scenes, reshuffled each epoch, flipped and rotated: 22,792 in Kalantari's 74 training scenes.
 
     scenes: what brackets.prepare.cache_scenes returns, a list of (path, ev): a .npy file of (H, W) records "ldr" (3, 3) uint16 and
-        "hdr" (3,) float32, and the exposures (3,). patch, stride: pixels [paper: Sec. 5.1]. augment: one of the 8 flips and quarter turns.
-    Sample i depends on (seed, i) alone, so workers, ranks and resumed runs agree. i may run on past the length: i // len is
-    the epoch, and each epoch holds every patch once. For the same reason a plain `for sample in patches` would never end.
+        "hdr" (3,) float32, and the exposures (3,). patch, stride: pixels [paper: Sec. 5.1]. augment: apply one of the 8 flips and quarter turns.
+    Sample i depends only on (seed, i), so workers, ranks and resumed runs agree. i may exceed the length: i // len is
+    the epoch, and each epoch holds every patch once. For the same reason, a plain `for sample in patches` would never end.
     Returns (by index): {"ldr": (3, 3, patch, patch), "ev": (3,), "hdr": (3, patch, patch)}, float32 tensors.
-    Raises: ValueError where there is no scene, or one smaller than a patch.
+    Raises: ValueError if there is no scene, or one is smaller than a patch.
     """
 
     def __init__(self, scenes, patch=128, stride=64, seed=0, augment=True):
@@ -94,12 +94,12 @@ class Patches(Dataset):
             height, width = self._pixels(k).shape
             if min(height, width) < patch:
                 raise ValueError(f"{file}: {width}x{height} pixels; too small for patches of {patch}, choose a smaller --patch")
-            self.grids.append(((height - patch) // stride + 1, (width - patch) // stride + 1))     # patches down and across; a rim is left out
+            self.grids.append(((height - patch) // stride + 1, (width - patch) // stride + 1))     # patches down and across; a border may be left out
         self.first = np.cumsum([0] + [rows * columns for rows, columns in self.grids])  # index of each scene's first patch
 
     @property
     def steps(self):
-        """The range of the exposure steps, in stops, to a tenth of a stop: least and greatest, without the outermost hundredth."""
+        """The smallest and largest exposure step, in stops, to a tenth of a stop, without the outermost 1 % at each end."""
         return tuple(np.quantile(np.diff(self.ev), (0.01, 0.99)).round(1).clip(min=0.1).tolist())
 
     def __getstate__(self):

@@ -27,14 +27,14 @@ class DiffusionConfig:
     S: int = 10                 # DDIM steps, in training and at inference [paper: Sec. 5.1]
     beta_1: float = 5e-4        # beta at t = 1 [assumed A9: DDPM's 1e-4 scaled by 1000/T]
     beta_T: float = 0.1         # beta at t = T [assumed A9: DDPM's 0.02 scaled by 1000/T; leaves abar_T = 3e-5]
-    eta: float = 0.0            # at inference: 0 is deterministic DDIM, 1 is ancestral sampling; training has 0 [assumed A10]
-    predict: str = "v"          # what the U-Net's output is: "v", from which eps follows, or "eps" itself [departs D3]
+    eta: float = 0.0            # at inference: 0 is deterministic DDIM, 1 is ancestral sampling; training uses 0 [assumed A10]
+    predict: str = "v"          # what the U-Net outputs: "v", from which eps follows, or "eps" itself [departs D3]
 
 
 class Schedule:
     """beta, alpha and abar as float64 tensors of T + 1 entries; beta_t rises linearly from beta_1 to beta_T.
 
-    config: DiffusionConfig. Raises: ValueError for T, S or betas that make no schedule."""
+    config: DiffusionConfig. Raises: ValueError if T, S or the betas form no schedule."""
 
     def __init__(self, config):
         if not (1 <= config.S <= config.T <= 100_000 and 0 < config.beta_1 <= config.beta_T < 1 and 0 <= config.eta <= 1):
@@ -49,14 +49,14 @@ class Schedule:
 
 
 def _at(values, t, like):
-    """values[t] shaped to multiply `like`: t is an int, or (B,) and then the result is (B, 1, 1, 1)."""
+    """Returns values[t], shaped to multiply `like`: a scalar if t is an int, (B, 1, 1, 1) if t is (B,)."""
     if isinstance(t, int):
         return values[t].to(like.dtype).to(like.device)
     return values.to(like.dtype).to(like.device)[t].reshape(-1, *[1] * (like.dim() - 1))     # MPS has no float64
 
 
 def diffuse(z_0, t, eps, schedule):
-    """The forward process: a sample of q(z_t | z_0).
+    """The forward process: draws a sample of q(z_t | z_0).
 
     z_0, eps: (B, N, h, w), eps ~ N(0, I); t: int or (B,) int64 in 0 .. T. Returns: z_t (B, N, h, w). Source: Eq. 1, 2, 12.
     """
@@ -74,11 +74,11 @@ def predict_z0(z_t, t, eps_hat, schedule):
 
 
 def noise_from_output(output, z_t, t, schedule):
-    """eps_theta from the U-Net's output. Both (B, N, h, w); t: (B,) int64. Returns: eps_hat (B, N, h, w).
+    """Computes eps_theta from the U-Net's output. Both (B, N, h, w); t: (B,) int64. Returns: eps_hat (B, N, h, w).
 
     With predict="v" the output is v = √ᾱ_t ε - √(1-ᾱ_t) z_0 (Salimans & Ho 2022, Appendix D), so ε = √ᾱ_t v + √(1-ᾱ_t) z_t.
     [departs D3: at t = T, z_0 = (z_T - √(1-ᾱ_T) ε)/√ᾱ_T magnifies an error of ε 180 times, an error of v not at all. The price:
-    the error of ε is √ᾱ_t times that of v, so near T the first term of Eq. 15 hardly teaches, and its second term must]
+    the error of ε is √ᾱ_t times that of v, so near T the first term of Eq. 15 teaches little, and the second must do it]
     """
     if schedule.predict == "eps":
         return output
@@ -106,7 +106,7 @@ def ancestral_step(z_t, t, eps_hat, eps, schedule, variance="beta"):
 def ancestral(denoise, z_T, schedule, generator=None):
     """The sampler that the paper prints: from z_T at t = T to the prior at t = 0 by all T steps of Eq. 14.
 
-    denoise, z_T, generator: as of ddim(). Returns: z_hat (B, N, h, w). Source: Eq. 14; [8] Algorithm 2.
+    denoise, z_T, generator: as in ddim(). Returns: z_hat (B, N, h, w). Source: Eq. 14; [8] Algorithm 2.
     """
     z_t = z_T
     for t in range(schedule.T, 0, -1):
@@ -117,7 +117,7 @@ def ancestral(denoise, z_T, schedule, generator=None):
 
 
 def sampling_times(T, S):
-    """The S times DDIM visits, falling from T; after the last one comes 0 [assumed A10]. Returns: list. Raises: ValueError unless 1 <= S <= T."""
+    """The S times that DDIM visits, falling from T; after the last one comes 0 [assumed A10]. Returns: list. Raises: ValueError unless 1 <= S <= T."""
     if not 1 <= S <= T:
         raise ValueError(f"sampling: found {S} steps; choose 1 to {T}")
     return [round(T * k / S) for k in range(S, 0, -1)]

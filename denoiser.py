@@ -7,7 +7,7 @@ The blocks are those of DDPM ([8], Ho et al. 2020) [assumed A8].
     z_t          z_t      (B, N, h, w) noisy prior, h = H/4
     D            D        (B, N, h, w) condition from the LDR frames
     t            t        (B,) int64 in 1 .. T
-    eps_theta    output   (B, N, h, w): v, from which ddim.noise_from_output makes the noise eps_hat, or eps_hat itself
+    eps_theta    output   (B, N, h, w): v, from which ddim.noise_from_output computes the noise eps_hat, or eps_hat itself
 
     python denoiser.py         prints shapes and parameter counts
 """
@@ -25,11 +25,11 @@ from common import Depth, Eights, Whole, count_parameters
 @dataclass
 class DenoiserConfig:
     """The denoising U-Net."""
-    BEFORE = {"unet_window": 0}                     # what checkpoints that are older than the field mean
+    BEFORE = {"unet_window": 0}                     # values for checkpoints that are older than the field
     unet_width: Eights = 32                         # features of the first level [assumed A8: meets Table 3's +1.63 M]
-    unet_multipliers: tuple[Depth, ...] = (1, 2, 2)  # width of each level over the first [paper: 3 levels | assumed A8]
+    unet_multipliers: tuple[Depth, ...] = (1, 2, 2)  # width of each level relative to the first [paper: 3 levels | assumed A8]
     unet_blocks: Depth = 2                          # residual blocks per level [paper: Sec. 5.1]
-    unet_window: Whole = 8                          # side of the windows of the attention, pixels of the lowest level; 0: none [assumed A8: a patch of 128]
+    unet_window: Whole = 8                          # side of the attention windows, in pixels of the lowest level; 0: none [assumed A8: a patch of 128]
 
 
 def timestep_embedding(t, dim):
@@ -62,14 +62,14 @@ def windows(x, m, n):
 
 
 def unwindows(tokens, m, n, H, W):
-    """The maps that `windows` cut. tokens: (B a b, 1, m n, C). Returns: (B, C, H, W), H = a m, W = b n."""
+    """Undoes `windows`. tokens: (B a b, 1, m n, C). Returns: (B, C, H, W), H = a m, W = b n."""
     return tokens.reshape(-1, H // m, W // n, m, n, tokens.shape[-1]).permute(0, 5, 1, 3, 2, 4).reshape(-1, tokens.shape[-1], H, W)
 
 
 class PixelAttention(nn.Module):
-    """Self-attention over pixels, one head, as in [8]; used at the lowest level only. Pixels attend to those of their own window [assumed A8].
+    """Self-attention over pixels, one head, as in [8]; used at the lowest level only. A pixel attends only to its own window [assumed A8].
 
-    By default a window is as large as a training patch of 128 pixels is at this level, so a large image looks like what was trained on.
+    By default, a window is as large as a training patch of 128 pixels at this level, so large images look like the training patches.
     """
 
     def __init__(self, channels, window=0):
@@ -86,7 +86,7 @@ class PixelAttention(nn.Module):
         (H, W), inside = qkv.shape[-2:], None
         if any(padding):
             inside = windows(nnf.pad(torch.ones(1, 1, h, w, dtype=torch.bool, device=x.device), padding), m, n).transpose(2, 3)
-            inside = inside.repeat(len(x), 1, 1, 1)                 # (B a b, 1, 1, m n): what lies beyond is not looked at
+            inside = inside.repeat(len(x), 1, 1, 1)                 # (B a b, 1, 1, m n): pixels beyond the map are masked out
         Q, K, V = (windows(part, m, n) for part in qkv.chunk(3, dim=1))                     # (B a b, 1, m n, C)
         y = unwindows(nnf.scaled_dot_product_attention(Q, K, V, attn_mask=inside), m, n, H, W)[..., :h, :w]
         return x + self.out(y)

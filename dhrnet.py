@@ -12,7 +12,7 @@ Paper: Sec. 4.1, Fig. 2 (a), Fig. 3, Eq. 7-10.
     [45]             Restormer (Zamir et al., CVPR 2022): MDTA and GDFN
 
 The paper prints matrices as (pixels x channels); we keep PyTorch's (channels, pixels), so its V^ . A is A^T V here.
-Every formula stands here once, as printed. How the same modules run faster on a CPU: beyond/fast.py.
+Every formula stands here once, as printed. beyond/fast.py makes the same modules faster on a CPU.
 
     python dhrnet.py           prints shapes and parameter counts
 """
@@ -34,9 +34,9 @@ class DHRNetConfig:
     channels: Count = 60            # C, features at full resolution [paper: Sec. 5.1]
     frms: tuple[Few, ...] = (3, 3, 3)   # L_1, L_2, L_3: FRMs in each reconstruction block, after its PIM [paper: Sec. 5.1]
     heads: Count = 6                # heads of the self-attention in an FRM; the PIM has one [paper: Sec. 5.1]
-    expansion: Positive = 2.66      # width of the GDFN over C [paper: Sec. 5.1]
+    expansion: Positive = 2.66      # width of the GDFN relative to C [paper: Sec. 5.1]
     pool_frm: Count = 2             # k of Eq. 7 in an FRM [paper: Sec. 5.1]
-    pool_pim: Count = 4             # k of Eq. 7 in a PIM: the size of z [paper: Sec. 5.1]
+    pool_pim: Count = 4             # k of Eq. 7 in a PIM: F_low gets the size of z [paper: Sec. 5.1]
     high_blocks: Depth = 4          # residual blocks on F_high; 1 is the literal reading [assumed A2: meets Table 3]
     upsample: str = "bilinear"      # Upsample of Eq. 7 and 8, "bilinear" or "nearest" [assumed A5]
 
@@ -47,7 +47,7 @@ def upsample(F_low, k, mode="bilinear"):
 
 
 def split_frequencies(F, k, mode="bilinear"):
-    """Splits features into a small smooth map and what it leaves out. F: (B, C, H, W), H and W multiples of k, the kernel of the pooling.
+    """Splits features into a small smooth map and the rest. F: (B, C, H, W), H and W multiples of k, the size of the pooling kernel.
 
     Returns: F_low (B, C, H/k, W/k) and F_high (B, C, H, W), with F = F_high + Upsample(F_low). Source: Eq. 7.
     """
@@ -65,7 +65,7 @@ class ChannelLayerNorm(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, F):
-        """F: (B, C, h, w). Returns: the same shape, of mean 0 and variance 1 over C before the affine part."""
+        """F: (B, C, h, w). Returns: the same shape, with mean 0 and variance 1 over C before the affine part."""
         return self.norm(F.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -125,9 +125,9 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Eq. 9: each of the C feature channels takes its low frequencies from a mixture of the N prior channels.
 
-    A single head: with N = 3 heads each head would hold one key, and Softmax over one key is always 1.
+    It has a single head: with N = 3 heads, each head would hold one key, and Softmax over one key is always 1.
     """
-    SMALLEST_GAMMA = 0.01       # training may not take γ to 0, where Softmax is NaN
+    SMALLEST_GAMMA = 0.01       # keeps γ above 0 in training; at 0, Softmax is NaN
 
     def __init__(self, channels, prior_channels, expansion):
         super().__init__()
@@ -154,7 +154,7 @@ class CrossAttention(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Weighs each channel by a number in (0, 1) computed from all channel means [paper: Sec. 4.1 | assumed A16: squeeze by 4]."""
+    """Multiplies each channel by a number in (0, 1) computed from all channel means [paper: Sec. 4.1 | assumed A16: squeeze by 4]."""
 
     def __init__(self, channels):
         super().__init__()
@@ -199,7 +199,7 @@ class PIM(FRM):
 
 
 class ReconstructionBlock(nn.Module):
-    """One PIM and then N FRMs; the baseline of Table 3 has an FRM in the PIM's place."""
+    """One PIM followed by FRMs; the baseline of Table 3 has an FRM in the PIM's place."""
 
     def __init__(self, config, frms, prior_channels):
         super().__init__()
@@ -223,19 +223,19 @@ class DHRNet(nn.Module):
         if config.upsample not in ("bilinear", "nearest"):
             raise ValueError(f"--upsample {config.upsample}: use bilinear or nearest")
         if (C := config.channels) % config.heads or not 1 <= C * config.expansion <= 2 ** 15:
-            raise ValueError(f"--heads {config.heads}, --expansion {config.expansion:g}: do not fit {C} channels; choose a divisor, a product from 1 to 32768")
+            raise ValueError(f"--heads {config.heads}, --expansion {config.expansion:g}: do not fit {C} channels; use a divisor, and a product of 1 to 32768")
         self.align = AlignmentModule(6, config.channels)
         self.blocks = nn.ModuleList([ReconstructionBlock(config, n, prior_channels) for n in config.frms])
         self.out = nn.Conv2d(config.channels, 3, 3, padding=1)
 
     def refine(self, F, z=None):
-        """The reconstruction blocks. F: (B, C, H, W), z as of forward. Returns: (B, C, H, W)."""
+        """Runs the reconstruction blocks. F: (B, C, H, W), z as in forward. Returns: (B, C, H, W)."""
         for block in self.blocks:
             F = block(F, z)
         return F
 
     def output(self, F, F_0):
-        """The image from refined and aligned features, both (B, C, H, W). Returns: H^ (B, 3, H, W). Source: Eq. 10."""
+        """Makes the image from refined and aligned features, both (B, C, H, W). Returns: H^ (B, 3, H, W). Source: Eq. 10."""
         with torch.autocast(F.device.type, enabled=False):
             # Eq. 10:  Ĥ = Conv3x3(DHRNet(X_i, z))          [assumed A3: F_0 is added; A4: a sigmoid, in float32]
             return torch.sigmoid(self.out(F.float() + F_0.float()))

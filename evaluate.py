@@ -1,23 +1,23 @@
-"""Every number of the paper has a command: Table 1 (five metrics), Table 3 (ablations), Table 4 (sampling steps), Figure 1 (time).
+"""Computes every number of the paper, each by a command: Table 1 (five metrics), Table 3 (ablations), Table 4 (sampling steps), Figure 1 (time).
 
-Paper: Sec. 5. Table 2 is `python -m evaluation.bench`. How it is done: evaluation/scoring.py.
+Paper: Sec. 5. Table 2 is `python -m evaluation.bench`. The work is done in evaluation/scoring.py.
 
     python evaluate.py --data folder --root examples --compare           the example, beside reference frame and weighted merge; half a minute
     python evaluate.py --data kalantari --root DIR                       Table 1, left half (--data hu: right half)
     python evaluate.py --data kalantari --root DIR --table 3             Table 3 from the checkpoints in runs/
     python evaluate.py --data kalantari --root DIR --steps 5 10 20 50 100 --weights runs/stage2/weights.pt      Table 4
     python evaluate.py --data sen --root DIR                             no truth: pictures only
-    python evaluate.py --data kalantari --root DIR --predictions DIR     the .hdr files of any other program, by the same ruler
+    python evaluate.py --data kalantari --root DIR --predictions DIR     the .hdr files of any other program, scored alike
 
 A prediction is DIR/NAME.hdr, or the one .hdr file in DIR/NAME/, for each scene folder NAME: linear radiance in units of the shortest
-exposure. The last part of DIR names the method. Values above 1 are clipped, as the truth's are. An .hdr file has 8-bit mantissas: that costs
-a result of 52 dB up to 0.4 dB, one of 42 dB 0.05.
+exposure. The last part of DIR names the method. Values above 1 are clipped, as in the truth. An .hdr file has 8-bit mantissas: this costs up to
+0.4 dB for a result of 52 dB, and 0.05 dB for one of 42 dB.
 
 Written to --out: scores.csv, scores.md, figure1.png (mean PSNR-μ against median seconds per image), METHOD_worst.png and METHOD_best.png
 (by PSNR-μ), and for scenes without truth, or with --save, METHOD/SCENE.hdr and .png, which --predictions can read.
 
-Seconds are those of the whole inference from frames in memory to the result in memory; files and metrics are not counted. The seconds of the
-diffusion (Table 4) are those of the condition net and S steps. The scores have the time of one pass, the tables the median over the scenes.
+Seconds are for the whole inference, from frames in memory to the result in memory, without files and metrics. The seconds of the diffusion
+(Table 4) are for the condition net and S steps. scores.csv has the time of one pass, the tables have the median over the scenes.
 """
 
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ class EvaluateConfig:
     out: str = "results/evaluate"       # folder for the results
     save: bool = False                  # write every result as .hdr and .png, not only where there is no truth
     hdrvdp2: bool = True                # measure HDR-VDP-2, which takes seconds per image
-    scenes: Whole = 0                   # score the first so many; 0: all (synthetic: 8)
+    scenes: Whole = 0                   # score only the first so many scenes; 0: all (synthetic: 8)
     size: Side = 256                    # side of a synthetic scene, pixels
     hdr_dir: str = ""                   # folder of .hdr images for the synthetic scenes, as in training
     rendered_dir: str = ""              # folder of path-traced brackets for the synthetic scenes, as in training
@@ -56,12 +56,12 @@ class EvaluateConfig:
     register: DisallowNone[bool | None] = None  # give the networks registered frames; None: as each was trained [departs D6]
     response: DisallowNone[bool | None] = None  # ... with tone curve, exposures and clip level corrected; None: as trained [departs D10]
     flow: DisallowNone[bool | None] = None      # ... aligned along optical flow; None: as trained [departs D9]
-    tile: int = 0                       # side of the tiles of a large image, pixels; 0: none up to 3 megapixels, else 1280; -1: never any
+    tile: int = 0                       # side of the tiles of a large image, pixels; 0: no tiles up to 3 megapixels, else 1280; -1: never tiles
     screen: HDRVDP2Config = field(default_factory=HDRVDP2Config)
 
 
 def main():
-    """Settings, methods, scenes, scores, tables."""
+    """Runs the evaluation: settings, methods, scenes, scores, tables."""
     config = parse(EvaluateConfig, description=__doc__)
     check(config)
     device = pick_device(config.device)

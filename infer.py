@@ -1,4 +1,4 @@
-"""From three photographs to one HDR image: the inference of Fig. 2 (c), see lfdiff.reconstruct.
+"""Turns three photographs into one HDR image: the inference of Fig. 2 (c), see lfdiff.reconstruct.
 
 Paper: Sec. 4.3.
 
@@ -7,10 +7,10 @@ Paper: Sec. 4.3.
     python infer.py --scene DIR --samples 8               the mean of 8 samples, and where they differ: NAME_spread.png
     python infer.py --scene DIR --dry-run                 which brackets were found, which frames are used, where results go
 
-DIR holds two or more photographs of one scene and exposure.txt, or EXIF in the photographs; see brackets/scenes.py. It may also hold several
-brackets (brackets/grouping.py). Of more than three frames, the network sees three (brackets/choose.py), and the others are put into its result
-(brackets/wider.py). The frames are prepared like those of the training (brackets/prepare.py). If a ground truth HDRImg.hdr lies beside them, PSNR
-is printed too.
+DIR holds two or more photographs of one scene, with their exposures in exposure.txt or in EXIF; see brackets/scenes.py. It may also hold several
+brackets (brackets/grouping.py). If there are more than three frames, the network sees three (brackets/choose.py), and the others are added to its
+result (brackets/wider.py). The frames are prepared like the training frames (brackets/prepare.py). If the ground truth HDRImg.hdr is beside them,
+PSNR is printed, too.
 """
 
 import time
@@ -39,11 +39,11 @@ class NetworkConfig:
     steps: Whole = 0            # DDIM steps S; 0: as trained [paper: 10]
     sampler: str = "ddim"       # ddim, or ancestral: all T steps of Eq. 14
     seed: Seed = 0              # of the initial noise z_T; the same seed gives the same image
-    samples: Count = 1          # priors to draw, with seeds from --seed on; the result is the mean over them, their spread a picture
+    samples: Count = 1          # priors to draw, with seeds from --seed on; the result is their mean, and a picture shows their spread
     device: str = "auto"        # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"     # auto (bfloat16 where the hardware has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
-    compile: bool = False       # torch.compile the networks: minutes once, pays on a GPU for many images of one size
-    tile: int = 0               # side of the tiles of a large image, pixels; 0: none up to 3 megapixels, else 1280; -1: never any
+    compile: bool = False       # torch.compile the networks: takes minutes once, pays off on a GPU for many images of one size
+    tile: int = 0               # side of the tiles of a large image, pixels; 0: no tiles up to 3 megapixels, else 1280; -1: never tiles
 
 
 @dataclass
@@ -56,16 +56,16 @@ class InferConfig:
 
 
 def reconstruct_scene(job, model, config, device, dtype):
-    """Fig. 2 (c) with all that photographs need before and after it. job: plan.Job; model: of load_weights; config: InferConfig. Returns: Result."""
+    """Runs Fig. 2 (c) and all that photographs need before and after it. job: plan.Job; model: from load_weights; config: InferConfig. Returns: Result."""
     sample, network, start = load_three(job.bracket, job.choice), config.network, time.perf_counter()
     how, (H, W), hdr = model.prepare.overridden(**vars(config.alignment)), sample["ldr"].shape[-2:], sample.get("hdr")
     prepared = prepare(sample["ldr"], sample["ev"], how, job.bracket.folder)
     taken = sample.pop("ldr"), prepared.homographies
-    taken = taken if hdr is not None else shrunk_bracket(*taken)                # a large bracket takes a gigabyte, which is let go
-    registered = stand_in(registered_frames(taken[0], prepared.stated, taken[1], prepared.light), prepared.ev, job.choice)[None]    # what others would merge
+    taken = taken if hdr is not None else shrunk_bracket(*taken)                # a large bracket takes a gigabyte, which is freed
+    registered = stand_in(registered_frames(taken[0], prepared.stated, taken[1], prepared.light), prepared.ev, job.choice)[None]    # what other programs merge
     ldr, ev = stand_in(prepared.ldr, prepared.ev, job.choice)[None].to(device), prepared.ev[None].to(device)        # (1, 3, 3, H, W), (1, 3)
     tile = tile_for(network.tile, H, W)
-    keep_memory(2 ** 26 if tile else 2 ** 30)                                   # with tiles only small blocks are kept, for memory is short
+    keep_memory(2 ** 26 if tile else 2 ** 30)                                   # with tiles, only small blocks are kept, because memory is short
     with autocast(device, dtype):
         hdr_hat, spread = sample_images(model, ldr, ev, range(network.seed, network.seed + network.samples), tile, network.steps or None, network.sampler)
     hdr_hat = with_merge(hdr_hat, ldr, ev, prepared.noise)                      # [departs D14]
@@ -78,7 +78,7 @@ def reconstruct_scene(job, model, config, device, dtype):
 
 
 def main():
-    """Finds the brackets and says what will be done; then reads, prepares and reconstructs one after the other, and writes the results."""
+    """Finds the brackets and prints the plan; then reads, prepares and reconstructs them one after the other, and writes the results."""
     config = parse(InferConfig, description=__doc__)
     if not config.input.scene:
         raise ValueError("--scene: missing; give the folder of a bracket, such as --scene examples/cafe")

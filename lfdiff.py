@@ -1,4 +1,4 @@
-"""LF-Diff: how the components make the two training stages and the inference of Fig. 2, and the variants of Table 3.
+"""LF-Diff: how the components form the two training stages and the inference of Fig. 2, and the variants of Table 3.
 
     Fig. 2 (a)   Stage1          z = LPENet(H),                      H^ = DHRNet(X, z)         trained with Eq. 11
     Fig. 2 (b)   Stage2          z_T from z, S DDIM steps give z^,   H^ = DHRNet(X, z^)        trained with Eq. 11 + Eq. 15
@@ -40,7 +40,7 @@ class LFDiffConfig:
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
 
     def check(self):
-        """Raises: ValueError where the prior, the PIMs and the U-Net would not fit each other on images padded to MULTIPLE."""
+        """Checks the sizes. Raises: ValueError if the prior, the PIMs and the U-Net do not fit each other on images padded to MULTIPLE."""
         k, needed = self.lpenet.unshuffle, self.lpenet.unshuffle * 2 ** (len(self.denoiser.unet_multipliers) - 1)
         if k != self.dhrnet.pool_pim or MULTIPLE % needed or MULTIPLE % self.dhrnet.pool_frm:
             raise ValueError(f"--unshuffle {k}, --pool-pim {self.dhrnet.pool_pim}, --pool-frm {self.dhrnet.pool_frm}, --unet-multipliers: the first two "
@@ -82,19 +82,19 @@ class Stage2(nn.Module):
         self.register_buffer("z_std", torch.ones(1, config.lpenet.prior_channels, 1, 1))
 
     def standardise(self, z_raw):
-        """LPENet's prior (B, N, h, w) -> mean 0, deviation 1 per channel over the training set, float32."""
+        """Shifts and scales LPENet's prior (B, N, h, w) to mean 0, deviation 1 per channel over the training set. Returns: float32."""
         return (z_raw.float() - self.z_mean) / self.z_std
 
     def rebuild(self, X, z):
-        """H^ of Eq. 10 from a standardised prior. X: (B, 3, 6, H, W), z: (B, N, H/4, W/4). Returns: (B, 3, H, W)."""
+        """Computes H^ of Eq. 10 from a standardised prior. X: (B, 3, 6, H, W), z: (B, N, H/4, W/4). Returns: (B, 3, H, W)."""
         return self.dhrnet(X, z * self.z_std + self.z_mean)
 
     def eps_theta(self, z_t, D, t):
-        """The predicted noise. z_t, D: (B, N, h, w), t: (B,) int64 in 1 .. T. Returns: eps_hat (B, N, h, w), float32."""
+        """Predicts the noise. z_t, D: (B, N, h, w), t: (B,) int64 in 1 .. T. Returns: eps_hat (B, N, h, w), float32."""
         return noise_from_output(self.denoiser(z_t, D, t).float(), z_t, t, self.schedule)
 
     def forward(self, X, z, t, eps, eps_T, joint=True):
-        """One training pass of stage 2.
+        """Runs one training pass of stage 2.
 
         X: (B, 3, 6, H, W); z: (B, N, H/4, W/4) standardised prior of the truth; t: (B,) int64 in 1 .. T; eps, eps_T: like z, noise for
         z_t and z_T; joint: False leaves DHRNet out (warm-up and Split).
@@ -110,10 +110,10 @@ class Stage2(nn.Module):
         return self.rebuild(X, z_hat) if joint else None, z_hat, eps_hat
 
     def sample(self, z_T, D, S=None, sampler="ddim", generator=None):
-        """From noise to the prior, by the frames alone.
+        """Samples the prior from noise, given only what the frames show.
 
-        z_T, D: (B, N, H/4, W/4), H and W multiples of 16; S: DDIM steps, default the trained ones; sampler: "ddim", or "ancestral" for all T
-        steps of Eq. 14; generator: on the CPU, of the noise. Returns: z_hat (B, N, H/4, W/4) standardised; without a denoiser D. Source: Sec. 4.3.
+        z_T, D: (B, N, H/4, W/4), H and W multiples of 16; S: DDIM steps, by default as in training; sampler: "ddim", or "ancestral" for all T
+        steps of Eq. 14; generator: of the noise, on the CPU. Returns: z_hat (B, N, H/4, W/4) standardised; D without a denoiser. Source: Sec. 4.3.
         """
         if self.denoiser is None:
             return D
@@ -124,7 +124,7 @@ class Stage2(nn.Module):
 
 
 def pad_to_multiple(image, multiple=MULTIPLE):
-    """Pads (..., H, W) at the right and bottom by reflection, a very small image by repetition. Returns: (..., H', W'), multiples [assumed A15]."""
+    """Pads (..., H, W) at the right and bottom by reflection, or a very small image by repetition. Returns: (..., H', W'), multiples [assumed A15]."""
     H, W = image.shape[-2:]
     down, right = -H % multiple, -W % multiple
     mode = "reflect" if down < H and right < W else "replicate"
@@ -134,27 +134,27 @@ def pad_to_multiple(image, multiple=MULTIPLE):
 
 @torch.no_grad()
 def reconstruct(model, ldr, ev, S=None, sampler="ddim", generator=None):
-    """The inference of Fig. 2 (c): three LDR frames to one HDR image, any size.
+    """The inference of Fig. 2 (c): turns three LDR frames of any size into one HDR image.
 
     model: Stage2, or the baseline Stage1. ldr: (B, 3, 3, H, W) gamma-coded in [0, 1], rising exposure; ev: (B, 3) stops.
     S, sampler, generator: see Stage2.sample. Returns: H^ (B, 3, H, W) linear radiance in [0, 1], units of the shortest exposure, float32.
-    Raises: ValueError for the variant s1, whose prior needs the ground truth.
+    Raises: ValueError for variant s1, whose prior needs the ground truth.
     """
     if model.variant == "s1":
-        raise ValueError("weights: these are of stage 1, whose prior comes from the ground truth; use stage 2's (train_stage2.py)")
+        raise ValueError("weights: these are from stage 1, whose prior comes from the ground truth; use those of stage 2 (train_stage2.py)")
     H, W = ldr.shape[-2:]
     X = network_input(pad_to_multiple(ldr), ev)                         # X_i = [L_i, H_i]   (B, 3, 6, H, W)
     if model.variant == "baseline":
         return model.dhrnet(X)[..., :H, :W]
     D = model.condition(X).float()                                      # Eq. 13             (B, N, H/4, W/4)
-    z_T = torch.randn(D.shape, generator=generator).to(D)               # N(0, I), drawn on the CPU: one seed, one image anywhere
+    z_T = torch.randn(D.shape, generator=generator).to(D)               # N(0, I), drawn on the CPU, so a seed gives one image anywhere
     z_hat = model.sample(z_T, D, S, sampler, generator)                 # Eq. 14, or DDIM    (B, N, H/4, W/4)
     hdr_hat = model.rebuild(X, z_hat)                                   # Eq. 7 to 10        (B, 3, H, W)
     return hdr_hat[..., :H, :W]
 
 
 def build(variant, config):
-    """A fresh model of one of VARIANTS. config: LFDiffConfig. Returns: Stage1 or Stage2. Raises: ValueError for another name."""
+    """Builds an untrained model of one of VARIANTS. config: LFDiffConfig. Returns: Stage1 or Stage2. Raises: ValueError for another name."""
     if variant not in VARIANTS:
         raise ValueError(f"variant {variant!r}: not one of {', '.join(VARIANTS)}; use another file")
     return Stage1(config, variant == "baseline") if variant in ("baseline", "s1") else Stage2(config, variant == "s2_without_dm")

@@ -10,9 +10,9 @@ Paper: Eq. 11 (L_r, Sec. 4.1), Eq. 15 (L_diff, Sec. 4.2).
     eps_t, eps_th   eps, eps_hat    the noise inside z_t, and its prediction: the same eps in both
     z, z^           z, z_hat        prior of the ground truth and predicted prior, standardised [assumed A11]
 
-Norms are means over all elements. Everything here is float32, whatever the networks ran in.
+Norms are means over all elements. Everything here is float32, whatever precision the networks used.
 
-    python loss.py             prints which VGG19 layers phi is made of
+    python loss.py             prints the layers of VGG19, and those that phi uses
 """
 
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ class VGG19Features(nn.Module):
 def reconstruction_loss(hdr_hat, hdr, vgg, lam):
     """L_r. hdr_hat, hdr: (B, 3, H, W) linear in [0, 1]; vgg: VGG19Features, or None for the first term alone; lam: weight of the second.
 
-    Returns: L_r, and its terms {"L1_mu"} or {"L1_mu", "L_phi"}, detached and before their weights; float32 scalars. Source: Eq. 11.
+    Returns: L_r, and its terms {"L1_mu"} or {"L1_mu", "L_phi"}, detached and without their weights; float32 scalars. Source: Eq. 11.
     """
     with torch.autocast(hdr.device.type, enabled=False):
         hdr_mu, hdr_mu_hat = T(hdr), T(hdr_hat)

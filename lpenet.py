@@ -4,7 +4,7 @@ Paper: Sec. 4.1 and Eq. 6 (LPENet), Sec. 4.2 and Eq. 13 (LPENet_DM), Fig. 2.
 
     paper            code
     I_gt, H          hdr          (B, 3, H, W) linear radiance in [0, 1]
-    T(.)             data.T       mu-law; the diffusion length T of ddim.py is another thing
+    T(.)             data.T       mu-law; not the number T of diffusion steps in ddim.py
     k                unshuffle    4: the prior is 4 times smaller on each side
     z                z            (B, N, H/k, W/k), N = 3; not bounded and not normalised here
     D                D            (B, N, H/k, W/k)
@@ -47,7 +47,7 @@ class ResidualBlock(nn.Module):
 
 
 def _trunk(in_channels, config):
-    """What LPENet and LPENet_DM share: all but the width of the first convolution [paper: Sec. 4.2]."""
+    """Returns the layers of LPENet or LPENet_DM, which differ only in the input width of the first convolution [paper: Sec. 4.2]."""
     return nn.Sequential(nn.Conv2d(in_channels, config.prior_width, 3, padding=1),
                          *[ResidualBlock(config.prior_width) for _ in range(config.prior_blocks)],
                          nn.Conv2d(config.prior_width, config.prior_channels, 3, padding=1))

@@ -1,14 +1,14 @@
 """Stage 1: LPENet and DHRNet are trained together; the prior z comes from the ground truth.
 
-Paper: Sec. 4.1, Fig. 2 (a), Eq. 11; settings of Sec. 5.1. The defaults are the paper's; what departs from it stands in one group of flags.
+Paper: Sec. 4.1, Fig. 2 (a), Eq. 11; settings of Sec. 5.1. The defaults are the paper's; all departures from it are in one group of flags.
 
     python train_stage1.py --data kalantari                         the paper's run
     torchrun --nproc-per-node 4 train_stage1.py --data kalantari    the same on four GPUs
-    python train_stage1.py --data kalantari --baseline              Table 3's baseline: no prior, FRMs for PIMs
+    python train_stage1.py --data kalantari --baseline              Table 3's baseline: no prior, FRMs in place of PIMs
     python train_stage1.py --help                                   every setting, with its source
 
-Logged: L_r (Eq. 11) and its terms before their weights, the gradient's norm before clipping, patches per second; at validations PSNR-mu and
-PSNR-L. All under the run's folder: log.csv, log.png, step_N.png, last.pt, best.pt.
+The log has L_r (Eq. 11) and its terms without their weights, the gradient norm before clipping, and patches per second; validations add PSNR-mu
+and PSNR-L. Everything is in the run's folder: log.csv, log.png, step_N.png, last.pt, best.pt.
 """
 
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ from training import Run, TrainingConfig, batches, distributed, open_data, to_de
 class Stage1Config:
     """Stage 1."""
     out: str = ""                   # folder of the run; empty: runs/stage1, or runs/baseline
-    init: str = ""                  # weights.pt or a checkpoint to start from; the flags of the architecture are then the file's; empty: random
+    init: str = ""                  # weights.pt or a checkpoint to start from, which then sets the architecture; empty: random weights
     baseline: bool = False          # train Table 3's baseline instead
     training: TrainingConfig = field(default_factory=TrainingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -43,7 +43,7 @@ class Stage1Config:
 
 
 def first_network(config):
-    """The network to train: random, or --init's. Returns: Stage1.
+    """Makes the network to train, with random weights or those of --init. Returns: Stage1.
 
     Raises: FileNotFoundError, ValueError for a checkpoint without the networks of this stage.
     """
@@ -52,13 +52,13 @@ def first_network(config):
     else:
         saved = load_checkpoint(config.init)
         if (saved["variant"] == "baseline") != config.baseline:
-            raise ValueError(f"{config.init}: holds variant {saved['variant']}; a baseline goes on from a baseline, and only that")
+            raise ValueError(f"{config.init}: holds variant {saved['variant']}; --baseline needs a baseline, and only --baseline can use one")
         network = model_from(saved, config.init, "baseline" if config.baseline else "s1")
     return with_correction(network, config.beyond.correct)
 
 
 def validation_predictor(network, device, dtype):
-    """H^ with the prior of the ground truth, padded and cropped. Returns: function (ldr, ev, hdr) -> H^."""
+    """Returns a function (ldr, ev, hdr) -> H^ that uses the prior of the ground truth, and pads and crops."""
     @torch.no_grad()
     def predict(ldr, ev, hdr):
         H, W = hdr.shape[-2:]
@@ -68,7 +68,7 @@ def validation_predictor(network, device, dtype):
 
 
 def main():
-    """Config, seed, device, data, model, optimiser, resume, loop, save."""
+    """Runs stage 1: config, seed, device, data, model, optimiser, resume, loop, save."""
     config = parse(Stage1Config, description=__doc__)
     settings, loss, beyond = config.training, config.loss, config.beyond
     out = Path(config.out or ("runs/baseline" if config.baseline else "runs/stage1"))

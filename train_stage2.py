@@ -5,15 +5,15 @@ Paper: Sec. 4.2, Fig. 2 (b), Eq. 11-15; settings of Sec. 5.1; Split and w/o DM o
     python train_stage2.py --data kalantari                         the paper's run, after train_stage1.py
     torchrun --nproc-per-node 4 train_stage2.py --data kalantari    the same on four GPUs
     python train_stage2.py --data kalantari --split                 Table 3, Split training: DHRNet stays as stage 1 left it
-    python train_stage2.py --data kalantari --without-dm            Table 3, w/o DM: LPENet_DM gives the prior itself
+    python train_stage2.py --data kalantari --without-dm            Table 3, w/o DM: LPENet_DM predicts the prior itself
 
-LPENet of stage 1 is frozen and gives the target z. The defaults are the paper's, but for two things that it does not state and training needs: the
+LPENet of stage 1 is frozen and gives the target z. The defaults are the paper's, except for two things that it does not state but training needs: the
 U-Net predicts v [departs D3; --predict eps], and for the first `warmup` of the steps the diffusion model trains alone, on Eq. 15 [departs D4, A13;
---warmup 0]. Then all of it trains on Eq. 11 + Eq. 15. What else departs from the paper stands in one group of flags and is off.
+--warmup 0]. Then everything trains on Eq. 11 + Eq. 15. All other departures from the paper are in one group of flags and off.
 
-Logged: L_r and its terms (once joint), L_diff (Eq. 15) and its terms L_eps and L1_z; PSNR at validations with three priors:
+The log has L_r and its terms (once joint), L_diff (Eq. 15) and its terms L_eps and L1_z. Validations add PSNR with three priors:
 the predicted one (what infer.py gives), the true one (LPENet of the truth: the bound) and the mean one (no information: what
-DHRNet does alone). The distance from mean to predicted is what the diffusion contributes.
+DHRNet does alone). The gain from mean to predicted is what the diffusion contributes.
 """
 
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ SCRIPTS = {"s1": "train_stage1.py", "s2": "train_stage2.py", "s2_without_dm": "t
 class Stage2Config:
     """Stage 2. DHRNet's and LPENet's shapes come from stage 1's checkpoint."""
     stage1: str = "runs/stage1/best.pt"     # checkpoint of train_stage1.py
-    init: str = ""                          # weights.pt or a checkpoint of this script to go on from, in place of --stage1 and its architecture
+    init: str = ""                          # weights.pt or a checkpoint of this script to continue from, in place of --stage1 and its architecture
     out: str = ""                           # folder of the run; empty: runs/stage2, runs/stage2_split or runs/stage2_without_dm
     split: bool = False                     # Table 3, Split training: DHRNet is frozen
     without_dm: bool = False                # Table 3, w/o DM: D is the prior
@@ -58,10 +58,10 @@ class Stage2Config:
 
 
 def first_networks(config, device):
-    """The networks to train: stage 1's and a fresh diffusion model, or all of --init's.
+    """Makes the networks to train: stage 1's and a new diffusion model, or all those of --init.
 
     Returns: Stage2 and the frozen LPENet, both on the device.
-    Raises: FileNotFoundError, ValueError for a checkpoint of something else.
+    Raises: FileNotFoundError, ValueError for a checkpoint of another variant.
     """
     path, expected = (config.init, "s2_without_dm" if config.without_dm else "s2") if config.init else (config.stage1, "s1")
     saved = load_checkpoint(path)
@@ -85,7 +85,7 @@ def first_networks(config, device):
 
 @torch.no_grad()
 def measure_prior(lpenet, train_set, config, count, device):
-    """Mean and standard deviation of each channel of z over the first `count` training batches, the same on every rank.
+    """Measures mean and standard deviation of each channel of z over the first `count` training batches, the same on every rank.
 
     Returns: two (1, N, 1, 1) float32 tensors. [assumed A11]
     """
@@ -101,7 +101,7 @@ def measure_prior(lpenet, train_set, config, count, device):
 
 
 def draw_noise(z, T, seed, step, rank, world):
-    """t, eps and eps_T of one step: drawn for the whole batch from (seed, step), of which each rank takes its slice.
+    """Draws t, eps and eps_T of one step from (seed, step). All ranks draw for the whole batch, and each takes its slice.
 
     z: (B, N, h, w) of this rank. Returns: t (B,) int64 in 1 .. T, eps and eps_T (B, N, h, w).
     """
@@ -113,7 +113,7 @@ def draw_noise(z, T, seed, step, rank, world):
 
 
 def validation_predictors(network, lpenet, device, dtype):
-    """H^ with the predicted, the true and the mean prior, each with the same noise in every validation.
+    """Makes predictors of H^ with the predicted, the true and the mean prior, with the same noise in every validation.
 
     Returns: {name: function (ldr, ev, hdr) -> H^}.
     """
@@ -133,7 +133,7 @@ def validation_predictors(network, lpenet, device, dtype):
 
 
 def main():
-    """Config, seed, device, data, model, prior statistics, optimiser, resume, loop, save."""
+    """Runs stage 2: config, seed, device, data, model, prior statistics, optimiser, resume, loop, save."""
     config = parse(Stage2Config, description=__doc__)
     settings, loss, beyond = config.training, config.loss, config.beyond
     out = Path(config.out or "runs/stage2" + ("_split" if config.split else "_without_dm" if config.without_dm else ""))
@@ -152,7 +152,7 @@ def main():
     columns = [*loss_columns(loss, beyond), "L_diff", "L_eps", "L1_z", "grad_norm", "lr", "patches_per_s",
                *(f"val_psnr_{domain}_{prior}" for prior in ("predicted", "true", "mean") for domain in ("mu", "l"))]
     training = Run(config, out, network, {"lpenet": lpenet, "optimiser": optimiser, "scaler": scaler}, steps, columns, rank,
-                   train_set.steps, warmup_steps=int(config.warmup * steps))     # kept in the checkpoint: more --epochs later do not move the warm-up's end
+                   train_set.steps, warmup_steps=int(config.warmup * steps))     # kept in the checkpoint, so more --epochs later do not move the warm-up's end
     schedule = learning_rate(optimiser, settings, beyond, epoch, training.step)
     predictors = validation_predictors(training.average, lpenet, device, dtype)
     model = distributed(network, settings, device, find_unused_parameters=True)

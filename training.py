@@ -2,7 +2,7 @@
 
 A batch is a function of (seed, step): rank r of w processes takes its slice of the samples step * batch .. (step + 1) * batch,
 and sample i is a function of (seed, i). So a resumed run sees what the uninterrupted one would have seen, and several
-processes see together what one sees alone.
+processes together see what one process sees alone.
 """
 
 import copy
@@ -40,11 +40,11 @@ class TrainingConfig:
     """Data, optimisation and housekeeping of a training run."""
     data: str = "kalantari"         # kalantari, hu, synthetic (which needs no files) or bank (of python -m synthetic.bank) [paper: Sec. 5.1]
     root: str = ""                  # folder of the data set (default: data/NAME)
-    hdr_dir: str = ""               # folder of .hdr images, panoramas and photographs, for the synthetic set; one name in five validates
+    hdr_dir: str = ""               # folder of .hdr images, panoramas and photographs, for the synthetic set; one name in five is for validation
     rendered_dir: str = ""          # folder made by python -m synthetic.rendered for the synthetic set: its train/ and val/
     samples: Count = 22792          # patches in an epoch of the synthetic set [Kalantari's number]
     patch: Sixteens = 128           # side of a training patch, pixels [paper: Sec. 5.1]
-    stride: Count = 64              # distance of neighbouring patches, pixels [paper: Sec. 5.1]
+    stride: Count = 64              # distance between neighbouring patches, pixels [paper: Sec. 5.1]
     batch: Count = 64               # patches in a step, all processes together [paper: Sec. 5.1]
     epochs: Count = 300             # passes over the data [paper: Sec. 5.1]
     lr: Positive = 1e-4             # learning rate of Adam [paper: Sec. 5.1]
@@ -52,11 +52,11 @@ class TrainingConfig:
     decay_epochs: Count = 50        # ... after every so many epochs [paper: Sec. 5.1 | A14: reaches 1e-9 by epoch 250]
     clip: Positive = 1.0            # largest norm of the gradient [assumed A13]
     seed: Seed = 0                  # of weights, data and noise
-    val_on: str = "train"           # best.pt is chosen on scenes held back from "train", or on those of "test", whose scores are optimistic then
+    val_on: str = "train"           # best.pt is chosen on scenes held back from "train", or on those of "test", whose scores are then optimistic
     val_scenes: Whole = 5           # validation scenes; 0: all of the test split (synthetic: 16)
     val_every: Count = 1000         # steps between validations
     val_size: Sixteens = 256        # side of a synthetic validation scene, pixels
-    save_every: Count = 200         # steps between checkpoints; validations and a signal to stop make one, too
+    save_every: Count = 200         # steps between checkpoints; validations and a signal to stop write one, too
     log_every: Count = 50           # steps between log lines
     workers: Whole = 2              # processes that load data; 0 loads in the main one
     device: str = "auto"            # auto, cpu, cuda, cuda:1, mps
@@ -68,9 +68,9 @@ class TrainingConfig:
 # --- data -------------------------------------------------------------------------------------------------------------
 
 def check(config, beyond):
-    """Raises: ValueError for a setting out of range. config: TrainingConfig, beyond: BeyondConfig."""
+    """Checks the settings. config: TrainingConfig, beyond: BeyondConfig. Raises: ValueError for a setting out of range."""
     if config.data not in ("kalantari", "hu", "synthetic", "bank"):
-        raise ValueError(f"--data {config.data}: training knows kalantari, hu, synthetic and bank")
+        raise ValueError(f"--data {config.data}: use kalantari, hu, synthetic or bank")
     if config.data == "bank" and not beyond.align:
         raise ValueError("--data bank: its brackets are aligned; add --align")
     if config.val_on not in ("train", "test") or (config.val_on == "train" and config.data in ("kalantari", "hu") and config.val_scenes < 1):
@@ -80,11 +80,11 @@ def check(config, beyond):
 
 
 def open_data(config, beyond):
-    """The training and validation sets by name. config: TrainingConfig, beyond: BeyondConfig.
+    """Opens the training and validation sets by name. config: TrainingConfig, beyond: BeyondConfig.
 
-    Returns: a dataset of training samples {"ldr", "ev", "hdr"}, and a list of whole validation samples, prepared once. A validation scene
-        is never trained on: of Kalantari and Hu some training scenes are held back, of the synthetic set's folders each side has its files.
-    Raises: ValueError for a setting out of range; FileNotFoundError of one line when the data set is not there.
+    Returns: a dataset of training samples {"ldr", "ev", "hdr"}, and a list of whole validation samples, prepared once. No validation scene is
+        trained on: with Kalantari and Hu, some training scenes are held back; with synthetic data, each side has its own files.
+    Raises: ValueError for a setting out of range; FileNotFoundError of one line if the data set is missing.
     """
     check(config, beyond)
     if config.data == "synthetic":
@@ -111,9 +111,9 @@ def open_data(config, beyond):
 
 
 def batches(train_set, config, start, stop, rank=0, world=1):
-    """The batches of steps start .. stop - 1 for one process. Returns: DataLoader of dicts with batch / world samples each.
+    """Makes the batches of steps start .. stop - 1 for one process. Returns: DataLoader of dicts with batch / world samples each.
 
-    Raises: ValueError when the batch does not split evenly.
+    Raises: ValueError if the batch does not split evenly.
     """
     if config.batch % world:
         raise ValueError(f"--batch {config.batch}: does not split over {world} processes; choose a multiple")
@@ -124,14 +124,14 @@ def batches(train_set, config, start, stop, rank=0, world=1):
 
 
 def to_device(sample, device):
-    """A collated sample on the device: ldr (B, 3, 3, H, W), ev (B, 3), hdr (B, 3, H, W)."""
+    """Moves a collated sample to the device. Returns: ldr (B, 3, 3, H, W), ev (B, 3), hdr (B, 3, H, W)."""
     return [sample[name].to(device, non_blocking=True) for name in ("ldr", "ev", "hdr")]
 
 
 # --- around the loop --------------------------------------------------------------------------------------------------
 
 def distributed(network, settings, device, **options):
-    """The network as the loop calls it: compiled with --compile, and in several processes with their mean gradient."""
+    """Returns the network as the loop calls it: compiled if --compile is given, and with averaged gradients if there are several processes."""
     model = torch.compile(network) if settings.compile else network
     if dist.is_initialized():
         model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None, **options)
@@ -140,10 +140,10 @@ def distributed(network, settings, device, **options):
 
 @torch.no_grad()
 def validate(val_set, predictors, device, picture=None):
-    """Mean PSNR of one or more predictors over a validation set.
+    """Measures the mean PSNR of one or more predictors over a validation set.
 
-    predictors: {name: function (ldr, ev, hdr) -> Ĥ (1, 3, H, W)}, of a batch of one on the device.
-    picture: path of a PNG of the first scene (LDRs, output of the first predictor, truth, error), or None.
+    predictors: {name: function (ldr, ev, hdr) -> Ĥ (1, 3, H, W)}, for a batch of one on the device.
+    picture: path for a PNG of the first scene (LDRs, output of the first predictor, truth, error), or None.
     Returns: {name: (PSNR-mu, PSNR-L)} in dB.
     """
     scores = {name: [] for name in predictors}
@@ -158,30 +158,30 @@ def validate(val_set, predictors, device, picture=None):
 
 
 class Run:
-    """What surrounds the loop of a train script: resuming, the running mean of the weights, log, validation, checkpoints.
+    """Everything around the loop of a train script: resuming, the running mean of the weights, log, validation, checkpoints.
 
-    config: of the script; out: folder; network: trained; parts: {name: object with state_dict()} that a checkpoint holds beside it, with
-    "optimiser"; steps: of the whole run; columns: of the log; rank; ev_steps: of the training set; further: for the checkpoint.
+    config: the script's; out: the run's folder; network: the one to train; parts: {name: object with state_dict()} that checkpoints also hold,
+    with "optimiser"; steps: in the whole run; columns: of the log; rank; ev_steps: of the training set; further: values for the checkpoint.
     All randomness is a function of (seed, step), see the header, so a checkpoint needs no more than this.
     """
 
     def __init__(self, config, out, network, parts, steps, columns, rank, ev_steps, **further):
         self.made_of = architecture(network, config.beyond.prepare, ev_steps)
         self.config, self.settings, self.out, self.network, self.last, self.rank = config, config.training, out, network, steps, rank
-        self.average = copy.deepcopy(network).requires_grad_(False) if config.beyond.ema else network      # is validated and saved
+        self.average = copy.deepcopy(network).requires_grad_(False) if config.beyond.ema else network      # validated and saved
         self.parts, self.step, self.best, self.further = {"model": self.average, "trained": network, **parts}, 0, -math.inf, further
         self.job, self.stop = job(), catch_signals()
         if self.settings.resume:
             self.resume(out / "last.pt")
         self.log = Log(out / "log.csv", columns, self.step, write=rank == 0)
         if self.step >= steps and rank == 0:
-            print(f"{out}: has taken its {steps} steps already; give more --epochs to go on")
+            print(f"{out}: has already taken all {steps} steps; to continue, give more --epochs")
         self.bar = tqdm(initial=self.step, total=steps, unit="step", disable=rank > 0 or None, smoothing=0.05)
 
     def resume(self, path):
         """Loads a checkpoint.
 
-        Raises: FileNotFoundError; ValueError when the command line asks for another architecture, loss, data or schedule than the
+        Raises: FileNotFoundError; ValueError if the command line asks for another architecture, loss, data or schedule than the
             checkpoint's. MAY_CHANGE names the settings that may differ.
         """
         saved = load_checkpoint(path)
@@ -201,9 +201,9 @@ class Run:
                                           **self.further, **states})
 
     def finish_step(self, step, terms, val_set, predictors, on_best=lambda: None):
-        """After an optimiser step: running mean, log, validation, checkpoints. All processes call it.
+        """Does what follows an optimiser step: running mean, log, validation, checkpoints. All processes call it.
 
-        terms: detached scalars for the log; predictors: of validate(), whose first chooses best.pt; on_best: called when it is better than ever.
+        terms: detached scalars for the log; predictors: as in validate(), the first chooses best.pt; on_best: called after each new best.pt.
         """
         settings, self.step = self.settings, step
         if self.average is not self.network:
@@ -219,7 +219,7 @@ class Run:
         if validating and self.rank == 0:
             scores = validate(val_set, predictors, next(self.network.parameters()).device, self.out / f"step_{step:06d}.png")
             row.update({f"val_psnr_{domain}_{prior}".rstrip("_"): value for prior, pair in scores.items() for domain, value in zip(("mu", "l"), pair)})
-        self.log.add(row, self.bar)                 # before the checkpoint: a resumed log starts behind the checkpoint's step
+        self.log.add(row, self.bar)                 # before the checkpoint: a resumed log continues after the checkpoint's step
         if scores:
             score = next(iter(scores.values()))[0]
             if score > self.best:
@@ -232,4 +232,4 @@ class Run:
         if step == self.last:
             self.stop.release()
         elif stopped:
-            self.stop.end(stopped, f"stopped at step {step}, which {self.out / 'last.pt'} holds; go on with --resume" if self.rank == 0 else "")
+            self.stop.end(stopped, f"stopped at step {step}, saved in {self.out / 'last.pt'}; continue with --resume" if self.rank == 0 else "")

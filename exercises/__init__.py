@@ -1,1 +1,1 @@
-"""Exercises for readers of the paper: write a formula again, find a bug, predict and measure, walk through Fig. 2. README.md is the way in."""
+"""Exercises for readers of the paper: write a formula again, find a bug, predict and measure, walk through Fig. 2. Start with README.md."""

@@ -1,10 +1,10 @@
-"""The exercises' commands. They change the code of this copy, and keep whatever they replace in .exercises.
+"""The commands of the exercises. They change the code of this copy, and keep whatever they replace in .exercises.
 
     python -m exercises status              how far you are
     python -m exercises start 5             blanks the functions of exercise 5; docstring and `# Eq.` line stay
     python -m exercises check 5             grades it, as `python -m pytest --ex 5` does
     python -m exercises hint 5
-    python -m exercises show 5              draws your result beside the right one, where a picture tells
+    python -m exercises show 5              draws your result above the right one, if the exercise has a picture
     python -m exercises solve 5             brings the original back
     python -m exercises break 3             puts bug 3 somewhere into the code
     python -m exercises check b3 ddim.py 14     is it in this file and equation? And do the tests agree?
@@ -30,7 +30,7 @@ GRADING = tuple(f"tests/exercises/test_exercises_{part}.py" for part in ("1_to_4
 
 
 def pytest(*words, quiet=False):
-    """Runs pytest on this copy. Returns: its exit code and, where quiet, what it printed."""
+    """Runs pytest on this copy. Returns: its exit code and, if quiet, what it printed."""
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *words], cwd=ROOT, capture_output=quiet,
                           text=True, encoding="utf-8")
     if done.returncode not in (0, 1):
@@ -39,7 +39,7 @@ def pytest(*words, quiet=False):
 
 
 def check_syntax(files):
-    """Raises: ValueError where a file does not parse, with its line."""
+    """Checks that files parse. Raises: ValueError with the file and line of a syntax error."""
     for file in files:
         try:
             ast.parse(read(ROOT / file))
@@ -48,7 +48,7 @@ def check_syntax(files):
 
 
 def case_by_hand(task):
-    """Where the first test of an exercise stands, which has the case computed by hand. Returns: "file, line"."""
+    """Finds the first test of an exercise, which has the case computed by hand. Returns: "file, line"."""
     tests = [(file, number) for file in GRADING for number, line in enumerate(read(ROOT / file).split("\n"), start=1)
              if line.startswith(f"def test_ex{task.number}_")]
     return "{}, line {}".format(*tests[0])
@@ -75,7 +75,7 @@ def grade(task):
 
 
 def examine(found, words):
-    """Says whether a bug was named, and whether the test that knows it agrees. Returns: exit code, 0 once it is named or mended."""
+    """Says whether the student has named a bug, and whether its test agrees. Returns: exit code, 0 once the bug is named or mended."""
     if not is_broken(ROOT, found):
         mended = was_planted(ROOT, found) and found.before in read(ROOT / found.file)
         print(f"bug {found.number} is not in the code" + (f" any more. You mended it. {found.story}" if mended
@@ -168,7 +168,7 @@ def again(error):
 
 
 if __name__ == "__main__":
-    for stream in filter(None, (sys.stdout, sys.stderr)):       # a closed one is None; a redirected one on Windows knows no ✓
+    for stream in filter(None, (sys.stdout, sys.stderr)):       # a closed one is None; a redirected one on Windows cannot print ✓
         stream.reconfigure(errors="replace")
     try:
         try:
@@ -177,8 +177,8 @@ if __name__ == "__main__":
             if sys.stdout:
                 sys.stdout.flush()
     except Exception as found:
-        from common import run          # says errors in one line; it loads PyTorch, in seconds, which right commands do not need
+        from common import run          # prints errors in one line; it loads PyTorch, which takes seconds and which right commands do not need
         if isinstance(found, OSError) and not found.filename:
-            sys.stdout = None           # cannot be written, and must not be tried again before run() stands by
+            sys.stdout = None           # it cannot be written, and must not be tried again before run() is there to catch the error
         run(partial(again, found))
     sys.exit(code)

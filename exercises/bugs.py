@@ -1,4 +1,4 @@
-"""Ten bugs, each one line, each a mistake that published code has made. Reading on spoils the hunt; README.md, "Find the bug", says how it goes."""
+"""Ten bugs, each one line, each a mistake that published code has made. Reading on spoils the hunt; see README.md, "Find the bug", for how it works."""
 
 import re
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Bug:
-    """A line that is right, and the same line with a mistake."""
+    """A correct line, and the same line with a mistake."""
     number: int
     file: str
     equations: tuple[str, ...]      # the numbers that name the place: equations, sections, or references of the paper
     before: str
     after: str
     symptom: str                    # what `hint` says
-    story: str                      # what is said once it is found
+    story: str                      # what `check` says once it is found
     test: str                       # the test that must fail
 
 
@@ -25,8 +25,8 @@ BUGS = (
         "tests/test_diffusion.py::test_ddim_ends_at_time_zero"),
     Bug(2, "loss.py", ("11",),
         "L1_mu + lam * L_phi, L_phi.detach()", "L1_mu + L1_mu * L_phi, L_phi.detach()",
-        "Training runs and the image improves. Change --lam and the loss stays as it is.",
-        "Loss times loss in place of λ times loss. The weight then falls as the image gets better, and its gradient has terms that nobody meant.",
+        "Training runs and the image improves. Change --lam and the loss does not change.",
+        "Loss times loss in place of λ times loss. The weight then falls as the image gets better, and the gradient has unintended terms.",
         "tests/test_loss.py::test_eq_11_is_its_two_terms_from_an_independent_vgg19"),
     Bug(3, "brackets/exposures.py", ("4.1",),
         "values.append(float(match[1]) / float(match[2] or 1))", "values.append(int(float(match[1])) / float(match[2] or 1))",
@@ -46,7 +46,7 @@ BUGS = (
     Bug(6, "loss.py", ("11",),
         "x, features = (hdr_mu - self.mean) / self.std, {}", "x, features = (hdr_mu.flip(1) - self.mean) / self.std, {}",
         "Nothing fails and nothing is NaN. Ask what a network trained on ImageNet expects to see.",
-        "BGR is fed to an RGB VGG, a habit of code that reads images with OpenCV. The features are of a picture with blue skin.",
+        "BGR is fed to an RGB VGG, a habit of code that reads images with OpenCV. VGG then sees a picture with blue skin.",
         "tests/test_loss.py::test_first_convolution_sees_red_first_with_imagenet_mean_and_deviation"),
     Bug(7, "dhrnet.py", ("4.1", "5.1", "10"),
         "nn.ModuleList([FRM(config) for _ in range(frms)])", "nn.ModuleList([FRM(config)] * frms)",
@@ -61,7 +61,7 @@ BUGS = (
     Bug(9, "brackets/files.py", ("4.1",),
         "return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)", "return image.astype(np.float32) / np.float32(65535)",
         "The example is as good as before. Ordinary photographs come out almost black.",
-        "An 8-bit photograph is divided by 65535. The range follows from the dtype of the file, never from a habit.",
+        "An 8-bit photograph is divided by 65535. The range follows from the dtype of the file, never from habit.",
         "tests/brackets/test_files.py::test_scaling_goes_by_dtype_and_never_by_the_values"),
     Bug(10, "ddim.py", ("4", "14"),
         "return z + sigma_t * eps if t > 1 else z", "return z + sigma_t * eps if t > 0 else z",
@@ -72,7 +72,7 @@ BUGS = (
 
 
 def bug(number):
-    """The bug of that number. Raises: ValueError where there is none."""
+    """Returns the bug with that number. Raises: ValueError if there is none."""
     if not 1 <= number <= len(BUGS):
         raise ValueError(f"bug {number}: choose 1 to {len(BUGS)}")
     return BUGS[number - 1]

@@ -1,4 +1,4 @@
-"""What the exercises are: which functions are written again, in the order of the paper. README.md shows the same list as a table."""
+"""The list of exercises: which functions are written again, in the order of the paper. README.md shows the same list as a table."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ class Exercise:
     difficulty: int                 # 1 to 5
     importance: int                 # 1 to 5
     hint: str
-    keeps: int = 0                  # statements at the head of its first function that stay: checks of the arguments
+    keeps: int = 0                  # statements at the head of its first function that stay, which check the arguments
 
 
 EXERCISES = (
@@ -39,7 +39,7 @@ EXERCISES = (
              "runs over N. Q̂ and K̂ have unit length over the pixels (A6), V has not. γ divides; clamp it at SMALLEST_GAMMA."),
     Exercise(7, "the attention of the alignment module", ("align.AttentionMap.forward", "align.AlignmentModule.forward"), "AHDRNet [41]", 15, 2, 4,
              "Frame i and the reference are concatenated in this order. LeakyReLU follows the first convolution, a sigmoid the second. The reference is not "
-             "weighed. X.unbind(dim=1) gives the three frames."),
+             "weighted. X.unbind(dim=1) gives the three frames."),
     Exercise(8, "feature refinement (FRM)", ("dhrnet.FRM.forward",), "Eq. 8", 20, 3, 5,
              "Five steps: residual block, split, the two branches, 1x1 convolution of both, channel attention. The input is added at the very end. With a "
              "prior, self.low takes it as its second argument."),
@@ -53,7 +53,7 @@ EXERCISES = (
              "predict_z0 is Eq. 2 solved for z_0. A step goes to that z_0 and then back to the noise level of t_next, with the same ε. With η > 0, a part σ² "
              "of the noise is fresh, and the old noise has that much less."),
     Exercise(12, "the DDIM loop", ("ddim.sampling_times", "ddim.ddim"), "Sec. 4.3; DDIM [27]", 15, 2, 5,
-             "The times are T k / S for k = S to 1, each rounded to the nearest whole number. After the last comes 0, for S steps have S + 1 ends. "
+             "The times are T k / S for k = S to 1, each rounded to the nearest whole number. After the last comes 0, because S steps have S + 1 ends. "
              "denoise wants t as an int64 tensor with one entry per image.", keeps=1),
     Exercise(13, "reconstruction loss", ("loss.reconstruction_loss",), "Eq. 11", 15, 2, 4,
              "Both images pass through T before anything else. A norm is a mean here. vgg gives a list of maps; L_phi is the mean of their norms. The truth's "
@@ -70,18 +70,18 @@ EXERCISES = (
 
 
 def exercise(number):
-    """The exercise of that number. Raises: ValueError where there is none."""
+    """Returns the exercise with that number. Raises: ValueError if there is none."""
     if not 1 <= number <= len(EXERCISES):
         raise ValueError(f"exercise {number}: choose 1 to {len(EXERCISES)}")
     return EXERCISES[number - 1]
 
 
 def keeps(task, name):
-    """How many statements at the head of a function stay."""
+    """Returns how many statements at the head of a function stay."""
     return task.keeps if name == task.functions[0] else 0
 
 
 def place(name):
-    """A function's file and its name within it: "dhrnet.MDTA.forward" -> ("dhrnet.py", "MDTA.forward")."""
+    """Returns a function's file and its name within the file: "dhrnet.MDTA.forward" -> ("dhrnet.py", "MDTA.forward")."""
     module, _, inner = name.partition(".")
     return f"{module}.py", inner

@@ -10,7 +10,7 @@
     python -m exercises.measure spread      where eight samples of the prior differ
     python -m exercises.measure all         everything that predict.md says, in this order
 
-Each takes some minutes on a laptop, all of them less than an hour. exercises/predict.md asks the questions and has the answers.
+Each takes a few minutes on a laptop, and all together less than an hour. exercises/predict.md asks the questions and has the answers.
 """
 
 import math
@@ -48,7 +48,7 @@ class MeasureConfig:
 
 
 def setting(config):
-    """Returns: the model, the prepared frames (1, 3, 3, H, W), exposures (1, 3) and truth (1, 3, H, W) of the scene."""
+    """Returns the model, and the scene's prepared frames (1, 3, 3, H, W), exposures (1, 3) and truth (1, 3, H, W)."""
     model, sample = load_weights(config.weights), load_scene(config.scene)
     if "hdr" not in sample:
         raise ValueError(f"--scene {config.scene}: has no truth for PSNR; put HDRImg.hdr into it")
@@ -57,12 +57,12 @@ def setting(config):
 
 
 def seeded():
-    """The generator of z_T: the same noise for every row."""
+    """Returns the generator of z_T, which gives the same noise for every row."""
     return torch.Generator().manual_seed(0)
 
 
 def row(title, hdr_hat, hdr):
-    """Prints both PSNRs of an image (1, 3, H, W) behind its title."""
+    """Prints both PSNRs of an image (1, 3, H, W) after its title."""
     print(f"{title:<46} {psnr(T(hdr_hat), T(hdr)):>8.2f} {psnr(hdr_hat, hdr):>8.2f}", flush=True)
 
 
@@ -72,7 +72,7 @@ def heading(first=""):
 
 
 def true_prior(config, model, hdr):
-    """LPENet's prior of a truth (1, 3, H, W), standardised. Returns: z (1, N, H'/4, W'/4), H' and W' multiples of 16. Source: Eq. 6."""
+    """Computes LPENet's prior of a truth (1, 3, H, W), standardised. Returns: z (1, N, H'/4, W'/4), H' and W' multiples of 16. Source: Eq. 6."""
     lpenet = fill(LPENet(model.config.lpenet), part_of(load_checkpoint(config.weights), "lpenet", config.weights), config.weights)
     return model.standardise(lpenet(pad_to_multiple(hdr)))
 
@@ -124,7 +124,7 @@ def measure_upsample(config):
 
 
 def measure_leak(config):
-    """The trained network starts at t = T, where z_T is noise, and at the t whose ᾱ_t a schedule with β up to 0.02 would have at its end."""
+    """Prints the result of starting at t = T, where z_T is noise, and at the t whose ᾱ_t a schedule with β up to 0.02 would have at its end."""
     model, ldr, ev, hdr = setting(config)
     H, W = hdr.shape[-2:]
     z, X = true_prior(config, model, hdr), network_input(pad_to_multiple(ldr), ev)
@@ -142,7 +142,7 @@ def measure_leak(config):
 
 
 def measure_stops(config):
-    """Prints the result for brackets with steps of 1 to 6 EV: of the bare network, of infer.py, and of a merge."""
+    """Prints the results of the bare network, of infer.py and of a merge for brackets with steps of 1 to 6 EV."""
     model = load_weights(config.weights)
     ways = {"LF-Diff": lambda ldr, ev: reconstruct(model, ldr, ev, generator=seeded()),
             "LF-Diff, shown a step it knows (D11)": lambda ldr, ev: reconstruct_in_tiles(model, ldr, ev, 0, generator=seeded()),
@@ -171,7 +171,7 @@ def measure_tiles(config):
 
 
 def measure_spread(config):
-    """Prints how far eight samples differ, by what the frames show of a pixel."""
+    """Prints how far eight samples differ, for pixels grouped by what the frames show there."""
     model, ldr, ev, hdr = setting(config)
     mean, spread = sample_images(model, ldr, ev, range(8))
     for name, region in regions(ldr, ev).items():

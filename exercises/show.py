@@ -1,6 +1,6 @@
-"""Pictures of an exercise: the student's result in the upper row, the right one below it. The right one is computed here, without the paper's files.
+"""Draws the pictures of the exercises: the student's result in the upper row, the right one below. The right one is computed here, without the paper's files.
 
-A picture needs no other exercise: what the student's function calls stands in for itself, and of the trained model only the layers are used.
+A picture needs no other exercise: whatever else the student's function calls has a stand-in here, and only the layers of the trained model are used.
 """
 
 import traceback
@@ -21,42 +21,42 @@ from exercises.catalog import ROOT
 
 
 def bracket():
-    """The example at half its size. Returns: ldr (1, 3, 3, 250, 375), ev (1, 3)."""
+    """Loads the example at half its size. Returns: ldr (1, 3, 3, 250, 375), ev (1, 3)."""
     sample = load_scene(ROOT / "examples" / "cafe")
     return nnf.avg_pool2d(sample["ldr"], 2)[None], sample["ev"][None]
 
 
 def input_by_hand(ldr, ev):
-    """X_i of a bracket (1, 3, 3, H, W). Returns: (3, 6, H, W). Source: Sec. 4.1."""
+    """Computes X_i of a bracket (1, 3, 3, H, W). Returns: (3, 6, H, W). Source: Sec. 4.1."""
     t = 2 ** (ev[0] - ev[0].min()).reshape(3, 1, 1, 1)
     return torch.cat([ldr[0], ldr[0] ** 2.2 / t], dim=1)
 
 
 def mu_law_by_hand(hdr):
-    """Eq. 6, so that no picture needs another exercise. hdr: linear in [0, 1], any shape."""
+    """T of Eq. 6, again here so that no picture needs another exercise. hdr: linear in [0, 1], any shape."""
     return torch.log(1 + 5000 * hdr) / np.log(5001)
 
 
 def fill(module, part):
-    """A module with the shipped weights of a part, such as "dhrnet.align". Returns: the module."""
+    """Loads the shipped weights of a part, such as "dhrnet.align", into a module. Returns: the module."""
     module.load_state_dict(part_of(load_checkpoint(SHIPPED), part, SHIPPED))
     return module
 
 
 def channels():
-    """C of the shipped network."""
+    """Returns C of the shipped network."""
     return load_checkpoint(SHIPPED)["config"]["dhrnet"]["channels"]
 
 
 def extracted(ldr, ev):
-    """Features of the three frames, with the shipped AM. Returns: the module, and (3, C, H, W)."""
+    """Computes the features of the three frames with the shipped AM. Returns: the module, and (3, C, H, W)."""
     from align import AlignmentModule
     align = fill(AlignmentModule(6, channels()), "dhrnet.align")
     return align, nnf.leaky_relu(align.extract(input_by_hand(ldr, ev)))
 
 
 def truth_and_prior():
-    """The example's truth and its prior. Returns: LPENet with the shipped weights, H (1, 3, 500, 748), z (1, 3, 125, 187)."""
+    """Loads the example's truth and computes its prior. Returns: LPENet with the shipped weights, H (1, 3, 500, 748), z (1, 3, 125, 187)."""
     from lpenet import LPENet, LPENetConfig
     lpenet = fill(LPENet(config_from(LPENetConfig, load_checkpoint(SHIPPED)["config"]["lpenet"])), "lpenet")
     hdr = load_scene(ROOT / "examples" / "cafe")["hdr"][None, :, :500, :748]
@@ -65,27 +65,27 @@ def truth_and_prior():
 
 
 def weights_of(q, k, scale):
-    """Softmax over the last axis of (q · k) scale, for rows q and k of unit length. Returns: (rows of q, rows of k)."""
+    """Computes Softmax over the last axis of (q · k) scale, with rows q and k scaled to unit length. Returns: (rows of q, rows of k)."""
     unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)
     A = np.exp(unit(q) @ unit(k).T * scale)
     return A / A.sum(axis=-1, keepdims=True)
 
 
 def two_answers(abar, t, z_t):
-    """The exact noise in z_t where z_0 is -1 or 1, equally often. abar: (T + 1,); t: int. Returns: like z_t."""
+    """Computes the expected noise in z_t, exactly, if z_0 is -1 or 1 equally often. abar: (T + 1,); t: int. Returns: like z_t."""
     a = float(abar[t])
     return (z_t - a ** 0.5 * np.tanh(a ** 0.5 * z_t / (1 - a))) / (1 - a) ** 0.5
 
 
 def schedule():
-    """The paper's schedule, as ddim.Schedule has it."""
+    """Returns the default schedule, in the form of ddim.Schedule."""
     beta = np.concatenate([[0], np.linspace(5e-4, 0.1, 200)])
     return SimpleNamespace(T=200, predict="eps", **{name: torch.from_numpy(values) for name, values in
                                                     (("beta", beta), ("alpha", 1 - beta), ("abar", np.cumprod(1 - beta)))})
 
 
 def paths(step, times, draws):
-    """Twelve values of z on their way from t = T to 0. step: function (z_t, t, t_next, eps_hat, eps) -> z_next in NumPy. Returns: (steps + 1, 12)."""
+    """Follows twelve values of z from t = T to 0. step: function (z_t, t, t_next, eps_hat, eps) -> z_next in NumPy. Returns: (steps + 1, 12)."""
     abar, z = schedule().abar.numpy(), [np.linspace(-2, 2, 12)]
     for t, t_next in zip(times, [*times[1:], 0]):
         z.append(step(z[-1], t, t_next, two_answers(abar, t, z[-1]), draws.standard_normal(12)))
@@ -93,12 +93,12 @@ def paths(step, times, draws):
 
 
 def in_torch(step):
-    """A step of the student's, (B, N, h, w) in torch, as `paths` wants it."""
+    """Adapts a student's step, (B, N, h, w) in torch, to what `paths` expects."""
     batch = lambda values: torch.from_numpy(np.asarray(values)).reshape(-1, 1, 1, 1)
     return lambda z_t, t, t_next, eps_hat, eps: step(batch(z_t), t, t_next, batch(eps_hat), batch(eps)).flatten().numpy()
 
 
-# --- the pictures: lists of (title, yours, wanted), images (3, H, W) or (H, W) in [0, 1]. Curves (n,) or (n, curves) have x and its name behind --
+# --- the pictures: lists of (title, yours, wanted), images (3, H, W) or (H, W) in [0, 1]. Curves (n,) or (n, curves) also have x and its name --
 
 def mu_law():
     """The μ-law and its inverse as curves. Source: Eq. 6."""
@@ -108,7 +108,7 @@ def mu_law():
 
 
 def input_radiance():
-    """The three frames in radiance. All show the same brightness, except for what is clipped: a white window becomes grey."""
+    """The three frames as radiance. All show the same brightness, except where they are clipped: a white window becomes grey."""
     from data import to_radiance
     ldr, ev = bracket()
     yours, wanted = to_radiance(ldr, ev)[0], input_by_hand(ldr, ev)[:, 3:]
@@ -140,7 +140,7 @@ def frequencies():
 
 
 def self_attention():
-    """MDTA with Q = K = V = F. Half of 32 channels are a picture with noise, half its mirror image. Each channel finds its like, and the noise averages out."""
+    """MDTA with Q = K = V = F. Of 32 channels, half are a noisy picture, half its mirror image. Each channel finds its own kind, and the noise averages out."""
     from dhrnet import MDTA
     module, image = MDTA(32, heads=1), bracket()[0][0, 1].mean(dim=0)
     image = image - image.mean()
@@ -158,7 +158,7 @@ def self_attention():
 
 
 def cross_attention():
-    """What the prior of the truth adds to the features of the reference, in the channel that gets most. Source: Eq. 9."""
+    """What the prior of the truth adds to the features of the reference, in the channel that changes most. Source: Eq. 9."""
     from dhrnet import CrossAttention
     sample, (_, _, z) = load_scene(ROOT / "examples" / "cafe"), truth_and_prior()
     _, f = extracted(sample["ldr"][None, :, :, :500, :748], sample["ev"][None])
@@ -241,15 +241,15 @@ PICTURES = {1: mu_law, 2: input_radiance, 3: prior_of_truth, 4: frequencies, 5: 
 
 
 def said(yours, wanted):
-    """How far yours is from wanted, in words."""
+    """Says how far yours is from wanted."""
     if yours.shape != wanted.shape:
-        return f"its shape is {yours.shape}, {wanted.shape} is wanted"
+        return f"its shape is {yours.shape}, not {wanted.shape}"
     worst = float(np.abs(yours - wanted).max())
     return "as wanted" if worst < 2e-3 else f"differs by up to {worst:.2g}"
 
 
 def draw(path, shown):
-    """Writes yours above wanted as one PNG. shown: a list as the functions above return it."""
+    """Writes yours above wanted as one PNG. shown: a list as returned by the functions above."""
     from matplotlib.figure import Figure        # 0.3 s to import: only when a picture is drawn
     figure = Figure(figsize=(max(4.5 * len(shown), 9), 6.4), layout="constrained")
     axes = figure.subplots(2, len(shown), squeeze=False)
@@ -271,9 +271,9 @@ def draw(path, shown):
 
 @torch.no_grad()
 def show(number):
-    """Draws an exercise. Returns: the path of the picture. Raises: ValueError where no picture tells, or the function is blank or fails."""
+    """Draws an exercise. Returns: the path of the picture. Raises: ValueError if it has no picture, or the function is blank or fails."""
     if number not in PICTURES:
-        raise ValueError(f"exercise {number}: has no picture; those of {', '.join(map(str, PICTURES))} have one")
+        raise ValueError(f"exercise {number}: has no picture; exercises {', '.join(map(str, PICTURES))} have one")
     path = ROOT / "results" / f"exercise_{number:02d}.png"
     try:
         draw(path, PICTURES[number]())

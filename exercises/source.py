@@ -14,7 +14,7 @@ from exercises.catalog import EXERCISES, keeps, place
 
 KEPT = ".exercises"
 HANDOUT = "exercises/HANDOUT"       # stands in a handout, where git sees it
-LEFT_OUT = (".git", ".exercises", "__pycache__", ".pytest_cache", ".ruff_cache", ".venv*", ".ci")      # of a handout, and at its top level also:
+LEFT_OUT = (".git", ".exercises", "__pycache__", ".pytest_cache", ".ruff_cache", ".venv*", ".ci")      # from a handout; at its top level, also:
 LEFT_OUT_AT_TOP = ("data", "runs", "results")
 
 
@@ -24,8 +24,8 @@ def read(path):
 
 
 def write(path, text):
-    """Writes a file whole or not at all, with the line ends that it had."""
-    from common import write_atomically         # loads PyTorch, in seconds, which reading commands do not need
+    """Writes a file whole or not at all, with the line endings that it had."""
+    from common import write_atomically         # loads PyTorch, which takes seconds and which commands that only read do not need
     newline = "\r\n" if path.exists() and b"\r\n" in path.read_bytes() else "\n"
     write_atomically(path, lambda file: file.write(text.replace("\n", newline).encode()))
 
@@ -57,10 +57,10 @@ def _span_by_indentation(lines, name):
 
 
 def span(text, name):
-    """Where a function stands in a file's text, without its decorators. name: "function" or "Class.method".
+    """Finds a function in a file's text, without its decorators. name: "function" or "Class.method".
 
     Returns: its first line and the line after its last, from 0. A file that does not parse is read by its indentation.
-    Raises: ValueError where the file has no such function.
+    Raises: ValueError if the file has no such function.
     """
     try:
         node = _node(text, name)
@@ -70,19 +70,19 @@ def span(text, name):
 
 
 def function_in(text, name):
-    """The text of a function, from `def` to its last line."""
+    """Returns the text of a function, from `def` to its last line."""
     first, end = span(text, name)
     return "\n".join(text.split("\n")[first:end])
 
 
 def replaced(text, name, function):
-    """The text with another function in that one's place."""
+    """Returns the text with the named function replaced by `function`."""
     lines, (first, end) = text.split("\n"), span(text, name)
     return "\n".join(lines[:first] + function.split("\n") + lines[end:])
 
 
 def blanked(text, name, number, keep=0):
-    """A function without its body: signature, docstring, its first `keep` statements and its `# Eq.` lines stay. Returns: the function's text."""
+    """Removes a function's body, except its docstring, its first `keep` statements and its `# Eq.` lines. Returns: the function's text."""
     node, lines = _node(text, name), text.split("\n")
     head = node.body[:keep + (ast.get_docstring(node) is not None)]
     start = head[-1].end_lineno if head else node.body[0].lineno - 1
@@ -94,12 +94,12 @@ def blanked(text, name, number, keep=0):
 # --- exercises --------------------------------------------------------------------------------------------------------
 
 def folder(root, number):
-    """Returns the folder where an exercise keeps the original functions and yours."""
+    """Returns the folder where the original functions of an exercise and the student's are kept."""
     return root / KEPT / f"{number:02d}"
 
 
 def hide(root):
-    """Makes the folder of what is kept. Git ignores it, for its own .gitignore says so."""
+    """Makes the folder for what is kept, with a .gitignore so that git ignores it."""
     if not (root / KEPT / ".gitignore").exists():
         write(root / KEPT / ".gitignore", "*\n")
 
@@ -115,7 +115,7 @@ def was_started(root, task):
 
 
 def is_open(root, task):
-    """Whether an exercise is being worked on: it was started, and its functions are not the originals."""
+    """Whether an exercise is in progress: it was started, and its functions are not the originals."""
     kept = folder(root, task.number) / "original"
     if not kept.exists():
         return is_handout(root)
@@ -124,9 +124,9 @@ def is_open(root, task):
 
 
 def start(root, task):
-    """Blanks the functions of an exercise. Returns: list of "file, line". Raises: ValueError where it is begun already or cannot be read."""
+    """Blanks the functions of an exercise. Returns: list of "file, line". Raises: ValueError if it is already begun or cannot be read."""
     if is_handout(root):
-        raise ValueError(f"exercise {task.number} is blank in this copy from the beginning; write its body, then `python -m exercises check {task.number}`")
+        raise ValueError(f"exercise {task.number} is already blank in this copy; write its body, then `python -m exercises check {task.number}`")
     if is_open(root, task):
         raise ValueError(f"exercise {task.number}: already begun, and your work on it would be lost; go on with it, or bring the original back with "
                          f"`python -m exercises solve {task.number}`")
@@ -146,10 +146,10 @@ def start(root, task):
 
 
 def solve(root, task):
-    """Brings the originals back and keeps what stood in their place. Returns: the folder with the latter. Raises: ValueError where there is none."""
+    """Brings the originals back and keeps what replaced them. Returns: the folder with what is kept. Raises: ValueError if there is no original."""
     kept = folder(root, task.number) / "original"
     if not kept.exists():
-        raise ValueError(f"exercise {task.number}: " + ("this copy holds no solutions; ask who gave it to you" if is_handout(root)
+        raise ValueError(f"exercise {task.number}: " + ("this copy holds no solutions; ask whoever gave it to you" if is_handout(root)
                                                         else f"not begun here; `python -m exercises start {task.number}` begins it"))
     for name in task.functions:
         file, inner = place(name)
@@ -161,19 +161,19 @@ def solve(root, task):
 
 
 def handout(root, target):
-    """Copies the project with every exercise blank and no original. Raises: ValueError where one is begun here, or the target is not empty."""
+    """Copies the project with every exercise blank and no originals. Raises: ValueError if one is begun here, or the target is not empty."""
     begun = [task.number for task in EXERCISES if is_open(root, task)]
     if begun:
         raise ValueError(f"exercise {begun[0]} is begun here, so its solution would be missing; bring it back with `python -m exercises solve {begun[0]}`")
     target = target.resolve()
     if root in target.parents or target == root or (target.exists() and any(target.iterdir())):
-        raise ValueError(f"{target}: choose a new folder outside of this project")
+        raise ValueError(f"{target}: choose a new folder outside this project")
 
     def left_out(directory, names):
         return shutil.ignore_patterns(*LEFT_OUT)(directory, names) | (set(LEFT_OUT_AT_TOP) & set(names) if directory == str(root) else set())
     try:
         shutil.copytree(root, target, ignore=left_out, dirs_exist_ok=True)
-    except shutil.Error as error:           # of a full disk: one triple for each file, source, copy and reason
+    except shutil.Error as error:           # on a full disk: one triple for each file, of source, copy and reason
         reason = error.args[0][0][2].partition("] ")[2].partition(":")[0] or error.args[0][0][2]
         raise OSError(f"{target}: {len(error.args[0])} files could not be copied ({reason}); delete it, and make room or choose another folder") from None
     for task in EXERCISES:
@@ -190,15 +190,15 @@ def was_planted(root, bug):
 
 
 def is_broken(root, bug):
-    """Whether the bug is in the copy: it was planted, and its wrong line stands there."""
+    """Whether the bug is in the copy: it was planted, and its wrong line is still there."""
     return was_planted(root, bug) and bug.after in read(root / bug.file)
 
 
 def plant(root, bug):
-    """Puts a bug into the copy. Raises: ValueError where its line is not as it was shipped."""
+    """Puts a bug into the copy. Raises: ValueError if its line is not as it was shipped."""
     text = read(root / bug.file)
     if is_broken(root, bug):
-        raise ValueError(f"bug {bug.number} is in already; name it with `python -m exercises check b{bug.number} FILE EQUATION`")
+        raise ValueError(f"bug {bug.number} is already in the code; name it with `python -m exercises check b{bug.number} FILE EQUATION`")
     if text.count(bug.before) != 1:
         raise ValueError(f"bug {bug.number}: its place is not as it was shipped; " + (
             "exercises are blank in this copy, so hunt this bug in the project itself" if is_handout(root)
@@ -209,7 +209,7 @@ def plant(root, bug):
 
 
 def mend(root, bug):
-    """Takes a bug out again; other changes of the file stay. Raises: ValueError where it is not in, or its line was edited."""
+    """Takes a bug out again; other changes to the file stay. Raises: ValueError if it is not in, or its line was edited."""
     text = read(root / bug.file)
     if not was_planted(root, bug):
         raise ValueError(f"bug {bug.number}: not in this copy; put it in with `python -m exercises break {bug.number}`")

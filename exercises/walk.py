@@ -1,4 +1,4 @@
-"""A walk through Fig. 2 (c) and Fig. 3: from three photographs to one image, every step under its name in the paper.
+"""A walk through Fig. 2 (c) and Fig. 3: from three photographs to one image, with every step under its name in the paper.
 
     python -m exercises.walk            prints all shapes and writes docs/walk.png; one to two minutes on a laptop
 
@@ -50,7 +50,7 @@ say("X_i", X, "L_i, and H_i = L_i^2.2 / t_i")
 D = model.condition(X)                                              # (1, 3, H/4, W/4)
 say("D", D, "condition, from the frames alone")
 
-# %% Eq. 14 by DDIM: from noise z_T to the prior in S steps. Before each step the network has an opinion about the end of the way, z_0.
+# %% Eq. 14 by DDIM: from noise z_T to the prior in S steps. Before each step, the network has an opinion on where the way ends, z_0.
 schedule = model.schedule
 z_t = torch.randn(D.shape, generator=torch.Generator().manual_seed(0))
 times = sampling_times(schedule.T, model.config.diffusion.S)        # 200, 180, ..., 20
@@ -62,14 +62,14 @@ for t, t_next in zip(times, [*times[1:], 0]):
     say(f"z_{t_next}", z_t, f"after the step from t = {t}; its noise has deviation {float((1 - schedule.abar[t_next]).sqrt()):.3f}")
 z_hat = z_t
 
-# %% Eq. 6: the prior z that LPENet makes of the truth. At test time nobody has it; here we look how close ẑ came.
+# %% Eq. 6: the prior z that LPENet makes of the truth. At test time nobody has it; here we see how close ẑ came.
 lpenet = LPENet(model.config.lpenet)
 lpenet.load_state_dict(part_of(load_checkpoint(WEIGHTS), "lpenet", WEIGHTS))
 z = model.standardise(lpenet(hdr))
 say("z", z, "prior of the truth, standardised [assumed A11]")
 say("z_hat - z", z_hat - z, f"mean distance {float((z_hat - z).abs().mean()):.3f}")
 
-# %% AM: attention A_1 and A_3 weigh the features of the outer frames. The reference enters as it is.
+# %% AM: the attention maps A_1 and A_3 weight the features of the outer frames. The reference enters as it is.
 align = model.dhrnet.align
 f_1, f_2, f_3 = (nnf.leaky_relu(align.extract(X[:, i])) for i in range(3))
 A_1, A_3 = align.attention_1(f_1, f_2), align.attention_3(f_3, f_2)
@@ -93,7 +93,7 @@ F_hat = cross.attend(F_low, prior)
 say("A", A, f"Softmax(K Q / γ), γ = {float(cross.gamma):.3f}; each column adds up to 1")
 say("F_hat", F_hat - F_low, "W_c V A: what the prior adds to F_low")
 
-# %% Fig. 3 (a), Eq. 8: residual blocks refine F_high, and both branches are joined. In an FRM, self-attention (SA) stands in the place of Eq. 9.
+# %% Fig. 3 (a), Eq. 8: residual blocks refine F_high, and both branches are joined. In an FRM, self-attention (SA) replaces Eq. 9.
 RB_high = pim.high(F_high)                                          # (1, C, H, W)
 F_prime = torch.cat([RB_high, upsample(pim.low(F_low, prior), pim.k, pim.mode)], dim=1)         # (1, 2C, H, W)
 merged = pim.merge(F_prime)                                         # 1x1 convolution   (1, C, H, W)
@@ -107,26 +107,26 @@ hdr_hat = model.rebuild(X, z_hat)
 say("H_hat", hdr_hat, f"PSNR-μ {psnr(T(hdr_hat), T(hdr)):.2f} dB, PSNR-L {psnr(hdr_hat, hdr):.2f} dB (with the padding)")
 
 
-# %% One page with all of it.
+# %% One page with everything.
 def rgb(image):
-    """(1, 3, H, W) as matplotlib shows it."""
+    """Converts an image (1, 3, H, W) to the layout that matplotlib shows."""
     return image[0].clamp(0, 1).permute(1, 2, 0).numpy()
 
 
 def latent(z):
-    """A prior (1, 3, h, w) as a picture."""
+    """Converts a prior (1, 3, h, w) to a picture."""
     return rgb(0.5 + z / 5)                                         # -2.5 to 2.5 becomes black to white; N = 3 channels as R, G, B
 
 
 def feature(F, c):
-    """One channel, from its 1 % to its 99 % quantile."""
+    """Converts one channel to a picture, from its 1 % to its 99 % quantile."""
     values = F[0, c].flatten().sort().values
     low, high = values[len(values) // 100], values[-len(values) // 100]
     return ((F[0, c] - low) / (high - low + 1e-9)).clamp(0, 1).numpy()
 
 
 def standardised(D):
-    """Mean 0 and deviation 1 in each channel, as z has them."""
+    """Shifts and scales each channel to mean 0 and deviation 1, as z has them."""
     return (D - D.mean((2, 3), keepdim=True)) / D.std((2, 3), keepdim=True)
 
 

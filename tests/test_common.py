@@ -148,9 +148,9 @@ def test_a_value_is_of_its_type_and_in_its_range(name, right, wrong):
             check(Ranged(**{name: value}))
     with pytest.raises(ValueError, match="--share 2: must be a number from 0 to 1"):
         check(Ranged(share=2))
-    with pytest.raises(ValueError, match='^--folder "": must be a name; left out, it is runs/x$'):     # else the files would go into the current folder
+    with pytest.raises(ValueError, match='^--folder "": must be a name; if left out, it is runs/x$'):     # else the files would go into the current folder
         parse(Ranged, ["--folder", ""])
-    with pytest.raises(ValueError, match=r'^--some "": must be a value or more; left out, it is \(1, 2\)$'):     # a flag without its values
+    with pytest.raises(ValueError, match=r'^--some "": must be one value or more; if left out, it is \(1, 2\)$'):     # a flag without its values
         parse(Ranged, ["--some"])
 
 
@@ -259,12 +259,12 @@ def test_a_closed_stdout_is_no_error():
 
 def test_the_cure_fits_what_stopped_the_writing(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"cannot be written \(a file stands where a folder should be\); name another file or folder$"):
+    with pytest.raises(OSError, match=r"cannot be written \(a file is where a folder should be\); name another file or folder$"):
         write_atomically(tmp_path / "file" / "a.png", lambda file: None)
     for link, target in (("dangling", "nowhere"), ("to a file", "file")):
         (tmp_path / link).symlink_to(target)
-        found = "a link to what is not there" if link == "dangling" else "a file"
-        with pytest.raises(OSError, match=rf"cannot be written \({found} stands where a folder should be\); name another file or folder$"):
+        found = "a broken link" if link == "dangling" else "a file"
+        with pytest.raises(OSError, match=rf"cannot be written \({found} is where a folder should be\); name another file or folder$"):
             write_atomically(tmp_path / link / "a.png", lambda file: None)
     for number, cure in ((errno.ENOSPC, "make room, or name"), (errno.EACCES, "allow it, or name"), (errno.EIO, "name")):
         assert reason_and_cure(OSError(number, "why")) == ("why", f"{cure} another file or folder")
@@ -275,7 +275,7 @@ def test_the_cure_fits_what_stopped_the_writing(tmp_path):
 def test_a_device_or_a_folder_is_never_replaced_by_a_file(tmp_path):
     os.mkfifo(tmp_path / "device")
     for path in (tmp_path / "device", tmp_path, Path("")):
-        with pytest.raises(OSError, match="cannot be written .it is no plain file.; name another file"):
+        with pytest.raises(OSError, match="cannot be written .it is not a regular file.; name another file"):
             write_atomically(path, lambda file: file.write(b"a"))
     assert stat.S_ISFIFO((tmp_path / "device").stat().st_mode) and len(list(tmp_path.iterdir())) == 1
 

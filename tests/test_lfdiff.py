@@ -190,7 +190,7 @@ def test_inference_pads_and_crops_without_moving_the_image():
 
 
 def test_stage_1_is_refused_at_inference():
-    with pytest.raises(ValueError, match="stage 1, .*; use stage 2's"):
+    with pytest.raises(ValueError, match="stage 1, .*; use those of stage 2"):
         reconstruct(fresh("s1"), *bracket(1, 16, 16)[:2])
 
 

@@ -121,7 +121,7 @@ def test_a_damaged_record_counts_as_none(tmp_path):
 def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path):
     (tmp_path / "file").write_text("no folder")
     for out in (tmp_path / "file", tmp_path / "file" / "deeper"):
-        with pytest.raises(OSError, match="cannot be written .a file stands where a folder should be.; name another file or folder$"):
+        with pytest.raises(OSError, match="cannot be written .a file is where a folder should be.; name another file or folder$"):
             check_writable(out)
     assert "cannot be written" in one_line("infer.py", "--scene", scene(tmp_path / "pool"), "--out", tmp_path / "file")
     plan(tmp_path / "pool", tmp_path / "new", dry_run=True)

@@ -74,7 +74,7 @@ def test_an_architecture_that_cannot_be_is_refused_before_anything_is_built(part
 
 
 @pytest.mark.parametrize(("part", "setting", "words"), [
-    ("prepare", {"register": 1}, r"\(register 1: must be of type bool\)"), ("denoiser", {"unet_multipliers": ()}, r"\(unet-multipliers .*; left out.*\)"),
+    ("prepare", {"register": 1}, r"\(register 1: must be of type bool\)"), ("denoiser", {"unet_multipliers": ()}, r"\(unet-multipliers .*; if left out.*\)"),
     ("dhrnet", {"heads": 5}, r"\(heads 5, expansion .*\)"), ("dhrnet", {"pool_pim": 2}, r"\(unshuffle 4, pool-pim 2, .*\)")])
 def test_a_setting_of_a_file_is_not_reported_as_a_flag_of_the_command_line(part, setting, words, tmp_path):
     """Nobody gave such a flag, so leaving it out is no cure."""
