@@ -68,7 +68,7 @@ def instead_of(wanted, path):
     """Says what is at a path instead of what is wanted there. wanted: what it should be, such as "file" or "folder"."""
     if Path(path).exists():
         return f"a {'folder' if Path(path).is_dir() else 'file' if Path(path).is_file() else 'pipe or device'}, not a {wanted}"
-    return f"a link to what is not there, not a {wanted}" if Path(path).is_symlink() else f"no such {wanted}"
+    return f"a broken link, not a {wanted}" if Path(path).is_symlink() else f"no such {wanted}"
 
 
 def check_folder(path, cure):

@@ -46,7 +46,7 @@ def test_what_stands_in_the_place_of_an_exposure_file_is_named(tmp_path):
         read_exposures(path)
     path.rmdir()
     path.symlink_to(tmp_path / "gone")
-    with pytest.raises(FileNotFoundError, match=r"exposure\.txt: a link to what is not there, not a file; "):
+    with pytest.raises(FileNotFoundError, match=r"exposure\.txt: a broken link, not a file; "):
         read_exposures(path)
 
 
