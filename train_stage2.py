@@ -12,8 +12,8 @@ U-Net predicts v [departs D3; --predict eps], and for the first `warmup` of the 
 --warmup 0]. Then everything trains on Eq. 11 + Eq. 15. All other departures from the paper are in one group of flags and off.
 
 The log has L_r and its terms (once joint), L_diff (Eq. 15) and its terms L_eps and L1_z. Validations add PSNR with three priors:
-the predicted one (what infer.py gives), the true one (LPENet of the truth: the bound) and the mean one (no information: what
-DHRNet does alone). The gain from mean to predicted is what the diffusion contributes.
+the predicted one (what infer.py gives), the true one (LPENet of the truth: the bound) and the mean one (no information). The gap between
+mean and predicted shows how much DHRNet relies on its prior. What a prior is worth, only train_stage1.py --baseline tells.
 """
 
 from dataclasses import dataclass, field
