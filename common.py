@@ -127,7 +127,7 @@ def run(main):
     """
     for name in ("stdout", "stderr"):
         setattr(sys, name, stream := getattr(sys, name) or open(os.devnull, "w"))      # a closed stream is None
-        if hasattr(stream, "reconfigure"):      # a notebook's stream has not; a redirected one on Windows cannot print μ
+        if hasattr(stream, "reconfigure"):      # a notebook's stream cannot do this; a redirected one on Windows cannot print μ
             stream.reconfigure(errors="replace")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))    # so that a half-written file is removed
     try:

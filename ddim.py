@@ -34,7 +34,7 @@ class DiffusionConfig:
 class Schedule:
     """beta, alpha and abar as float64 tensors of T + 1 entries; beta_t rises linearly from beta_1 to beta_T.
 
-    config: DiffusionConfig. Raises: ValueError if T, S or the betas form no schedule."""
+    config: DiffusionConfig. Raises: ValueError for settings that do not make a schedule."""
 
     def __init__(self, config):
         if not (1 <= config.S <= config.T <= 100_000 and 0 < config.beta_1 <= config.beta_T < 1 and 0 <= config.eta <= 1):
@@ -56,7 +56,7 @@ def _at(values, t, like):
 
 
 def diffuse(z_0, t, eps, schedule):
-    """The forward process: draws a sample of q(z_t | z_0).
+    """The forward process: makes a sample of q(z_t | z_0) from the noise eps.
 
     z_0, eps: (B, N, h, w), eps ~ N(0, I); t: int or (B,) int64 in 0 .. T. Returns: z_t (B, N, h, w). Source: Eq. 1, 2, 12.
     """

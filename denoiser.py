@@ -69,7 +69,7 @@ def unwindows(tokens, m, n, H, W):
 class PixelAttention(nn.Module):
     """Self-attention over pixels, one head, as in [8]; used at the lowest level only. A pixel attends only to its own window [assumed A8].
 
-    By default, a window is as large as a training patch of 128 pixels at this level, so large images look like the training patches.
+    By default, a window is as large as a training patch of 128 pixels at this level, so each window of a large image looks like a training patch.
     """
 
     def __init__(self, channels, window=0):

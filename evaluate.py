@@ -7,7 +7,7 @@ Paper: Sec. 5. Table 2 is `python -m evaluation.bench`. The work is done in eval
     python evaluate.py --data kalantari --root DIR --table 3             Table 3 from the checkpoints in runs/
     python evaluate.py --data kalantari --root DIR --steps 5 10 20 50 100 --weights runs/stage2/weights.pt      Table 4
     python evaluate.py --data sen --root DIR                             no truth: pictures only
-    python evaluate.py --data kalantari --root DIR --predictions DIR     the .hdr files of any other program, scored alike
+    python evaluate.py --data kalantari --root DIR --predictions DIR     the .hdr files of any other program, scored the same way
 
 A prediction is DIR/NAME.hdr, or the one .hdr file in DIR/NAME/, for each scene folder NAME: linear radiance in units of the shortest
 exposure. The last part of DIR names the method. Values above 1 are clipped, as in the truth. An .hdr file has 8-bit mantissas: this costs up to

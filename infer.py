@@ -39,7 +39,7 @@ class NetworkConfig:
     steps: Whole = 0            # DDIM steps S; 0: as trained [paper: 10]
     sampler: str = "ddim"       # ddim, or ancestral: all T steps of Eq. 14
     seed: Seed = 0              # of the initial noise z_T; the same seed gives the same image
-    samples: Count = 1          # priors to draw, with seeds from --seed on; the result is their mean, and a picture shows their spread
+    samples: Count = 1          # priors to draw, with seeds from --seed on; the result is the mean of their images, and a picture shows the spread
     device: str = "auto"        # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"     # auto (bfloat16 where the hardware has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
     compile: bool = False       # torch.compile the networks: takes minutes once, pays off on a GPU for many images of one size

@@ -147,7 +147,7 @@ def reconstruct(model, ldr, ev, S=None, sampler="ddim", generator=None):
     if model.variant == "baseline":
         return model.dhrnet(X)[..., :H, :W]
     D = model.condition(X).float()                                      # Eq. 13             (B, N, H/4, W/4)
-    z_T = torch.randn(D.shape, generator=generator).to(D)               # N(0, I), drawn on the CPU, so a seed gives one image anywhere
+    z_T = torch.randn(D.shape, generator=generator).to(D)               # N(0, I), drawn on the CPU, so a seed gives the same image anywhere
     z_hat = model.sample(z_T, D, S, sampler, generator)                 # Eq. 14, or DDIM    (B, N, H/4, W/4)
     hdr_hat = model.rebuild(X, z_hat)                                   # Eq. 7 to 10        (B, 3, H, W)
     return hdr_hat[..., :H, :W]

@@ -9,11 +9,11 @@ Paper: Sec. 4.2, Fig. 2 (b), Eq. 11-15; settings of Sec. 5.1; Split and w/o DM o
 
 LPENet of stage 1 is frozen and gives the target z. The defaults are the paper's, except for two things that it does not state but training needs: the
 U-Net predicts v [departs D3; --predict eps], and for the first `warmup` of the steps the diffusion model trains alone, on Eq. 15 [departs D4, A13;
---warmup 0]. Then everything trains on Eq. 11 + Eq. 15. All other departures from the paper are in one group of flags and off.
+--warmup 0]. Then it and DHRNet train together on Eq. 11 + Eq. 15. All other departures from the paper are in one group of flags and off.
 
 The log has L_r and its terms (once joint), L_diff (Eq. 15) and its terms L_eps and L1_z. Validations add PSNR with three priors:
-the predicted one (what infer.py gives), the true one (LPENet of the truth: the bound) and the mean one (no information). The gap between
-mean and predicted shows how much DHRNet relies on its prior. What a prior is worth, only train_stage1.py --baseline tells.
+the predicted one (as in infer.py), the true one (LPENet of the truth: the bound) and the mean one (no information). The gap between
+mean and predicted shows how much DHRNet relies on its prior. Only train_stage1.py --baseline shows what a prior is worth.
 """
 
 from dataclasses import dataclass, field

@@ -161,7 +161,7 @@ class Run:
     """Everything around the loop of a train script: resuming, the running mean of the weights, log, validation, checkpoints.
 
     config: the script's; out: the run's folder; network: the one to train; parts: {name: object with state_dict()} that checkpoints also hold,
-    with "optimiser"; steps: in the whole run; columns: of the log; rank; ev_steps: of the training set; further: values for the checkpoint.
+    "optimiser" among them; steps: in the whole run; columns: of the log; rank; ev_steps: of the training set; further: values for the checkpoint.
     All randomness is a function of (seed, step), see the header, so a checkpoint needs no more than this.
     """
 

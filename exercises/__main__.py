@@ -177,7 +177,7 @@ if __name__ == "__main__":
             if sys.stdout:
                 sys.stdout.flush()
     except Exception as found:
-        from common import run          # prints errors in one line; it loads PyTorch, which takes seconds and which right commands do not need
+        from common import run          # prints errors in one line; imported only here, because loading PyTorch takes seconds
         if isinstance(found, OSError) and not found.filename:
             sys.stdout = None           # it cannot be written, and must not be tried again before run() is there to catch the error
         run(partial(again, found))

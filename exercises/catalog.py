@@ -36,7 +36,7 @@ EXERCISES = (
              "one number for each head. Softmax runs over the keys, and self.out comes last."),
     Exercise(6, "cross-attention with the prior", ("dhrnet.CrossAttention.attend",), "Eq. 9", 30, 4, 5,
              "Give each matrix its shape first: Q (B, C, hw), K and V (B, N, hw). K Qᵀ is (B, N, C). Each of the C features chooses among N keys, so Softmax "
-             "runs over N. Q̂ and K̂ have unit length over the pixels (A6), V has not. γ divides; clamp it at SMALLEST_GAMMA."),
+             "runs over N. Q̂ and K̂ have unit length over the pixels (A6), V does not. γ divides; clamp it at SMALLEST_GAMMA."),
     Exercise(7, "the attention of the alignment module", ("align.AttentionMap.forward", "align.AlignmentModule.forward"), "AHDRNet [41]", 15, 2, 4,
              "Frame i and the reference are concatenated in this order. LeakyReLU follows the first convolution, a sigmoid the second. The reference is not "
              "weighted. X.unbind(dim=1) gives the three frames."),
@@ -57,7 +57,7 @@ EXERCISES = (
              "denoise wants t as an int64 tensor with one entry per image.", keeps=1),
     Exercise(13, "reconstruction loss", ("loss.reconstruction_loss",), "Eq. 11", 15, 2, 4,
              "Both images pass through T before anything else. A norm is a mean here. vgg gives a list of maps; L_phi is the mean of their norms. The truth's "
-             "features need no gradient. The second result is a dict of detached terms before their weights."),
+             "features need no gradient. The second result is a dict of detached terms without their weights."),
     Exercise(14, "diffusion loss", ("loss.diffusion_loss",), "Eq. 15", 10, 1, 5,
              "One norm is squared, the other is not. Without a diffusion model there is no noise, and the second term remains."),
     Exercise(15, "a pass of stage 2", ("lfdiff.Stage2.forward",), "Fig. 2 (b), Sec. 4.2", 25, 4, 5,

@@ -33,7 +33,7 @@ def input_by_hand(ldr, ev):
 
 
 def mu_law_by_hand(hdr):
-    """T of Eq. 6, again here so that no picture needs another exercise. hdr: linear in [0, 1], any shape."""
+    """Computes T of Eq. 6 here, too, so that no picture needs another exercise. hdr: linear in [0, 1], any shape."""
     return torch.log(1 + 5000 * hdr) / np.log(5001)
 
 
@@ -158,7 +158,7 @@ def self_attention():
 
 
 def cross_attention():
-    """What the prior of the truth adds to the features of the reference, in the channel that changes most. Source: Eq. 9."""
+    """What the prior of the truth adds to the features of the reference, in the channel where it varies most. Source: Eq. 9."""
     from dhrnet import CrossAttention
     sample, (_, _, z) = load_scene(ROOT / "examples" / "cafe"), truth_and_prior()
     _, f = extracted(sample["ldr"][None, :, :, :500, :748], sample["ev"][None])

@@ -13,7 +13,7 @@ import shutil
 from exercises.catalog import EXERCISES, keeps, place
 
 KEPT = ".exercises"
-HANDOUT = "exercises/HANDOUT"       # stands in a handout, where git sees it
+HANDOUT = "exercises/HANDOUT"       # this file marks a handout, and git sees it
 LEFT_OUT = (".git", ".exercises", "__pycache__", ".pytest_cache", ".ruff_cache", ".venv*", ".ci")      # from a handout; at its top level, also:
 LEFT_OUT_AT_TOP = ("data", "runs", "results")
 
@@ -94,7 +94,7 @@ def blanked(text, name, number, keep=0):
 # --- exercises --------------------------------------------------------------------------------------------------------
 
 def folder(root, number):
-    """Returns the folder where the original functions of an exercise and the student's are kept."""
+    """Returns the folder that keeps the original functions of an exercise, and the student's."""
     return root / KEPT / f"{number:02d}"
 
 
@@ -146,7 +146,7 @@ def start(root, task):
 
 
 def solve(root, task):
-    """Brings the originals back and keeps what replaced them. Returns: the folder with what is kept. Raises: ValueError if there is no original."""
+    """Brings the originals back and keeps the student's functions. Returns: the folder with these. Raises: ValueError if there is no original."""
     kept = folder(root, task.number) / "original"
     if not kept.exists():
         raise ValueError(f"exercise {task.number}: " + ("this copy holds no solutions; ask whoever gave it to you" if is_handout(root)

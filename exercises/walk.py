@@ -50,7 +50,7 @@ say("X_i", X, "L_i, and H_i = L_i^2.2 / t_i")
 D = model.condition(X)                                              # (1, 3, H/4, W/4)
 say("D", D, "condition, from the frames alone")
 
-# %% Eq. 14 by DDIM: from noise z_T to the prior in S steps. Before each step, the network has an opinion on where the way ends, z_0.
+# %% Eq. 14 by DDIM: from noise z_T to the prior in S steps. Before each step, the network already has an estimate of the end, z_0.
 schedule = model.schedule
 z_t = torch.randn(D.shape, generator=torch.Generator().manual_seed(0))
 times = sampling_times(schedule.T, model.config.diffusion.S)        # 200, 180, ..., 20
@@ -126,7 +126,7 @@ def feature(F, c):
 
 
 def standardised(D):
-    """Shifts and scales each channel to mean 0 and deviation 1, as z has them."""
+    """Shifts and scales each channel to mean 0 and deviation 1, as in z."""
     return (D - D.mean((2, 3), keepdim=True)) / D.std((2, 3), keepdim=True)
 
 
