@@ -7,7 +7,7 @@ at p and at 16 places d around it, and of Ĥ_10:
     Ĥ(p) = (Σ_i,d e^(s_i,d) w_i(p + d) H_i(p + d) + e^(s_10) Ĥ_10(p)) / (Σ_i,d e^(s_i,d) w_i(p + d) + e^(s_10))
 w_i are the merge's weights, separate for each channel. The 52 scores s are the same for all channels; two convolutions compute them from the features and
 from what the frames and Ĥ_10 show at p. The places around p let the network average noise away where there are no contours, and fetch what the
-alignment has misplaced a little.
+alignment has slightly misplaced.
 Sources: residual learning of [DnCNN, Zhang et al. 2017]; the weights of [Kalantari 2017]; kernels for each pixel of [KPN, Mildenhall et al. 2018].
 """
 

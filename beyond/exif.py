@@ -1,4 +1,4 @@
-"""Makes the EXIF and colour profile of a result: what the reference photograph says about when, with what and how it was taken, and its colours.
+"""Makes the EXIF and colour profile of a result: what the reference photograph says about when, with what and how it was taken, and about its colours.
 
 It leaves out the orientation and the size, which no longer apply, the thumbnail and the maker's notes. For privacy it leaves out GPS, serial numbers
 and comments, too; artist and copyright stay. `exiftool -TagsFromFile PHOTO -gps:all NAME.jpg` adds the place.
@@ -58,7 +58,7 @@ def profile_of(path):
 
 
 def exif_for_result(path, width, height, profile=b""):
-    """Makes the EXIF of a result. path: of the reference photograph; profile: of profile_of. Returns: bytes of the segment, with the mark of marks.py."""
+    """Makes the EXIF of a result. path: of the reference photograph; profile: from profile_of. Returns: bytes of the segment, with the mark of marks.py."""
     for taken in (exif_of(path), Image.Exif()):         # the empty one, if the photograph has values that do not fit their tags
         exif, details = Image.Exif(), taken.get_ifd(EXIF_IFD)
         for tag in KEPT:

@@ -12,7 +12,7 @@ processor waits for memory most of the time. Five measures help:
     a mean of means     Pooling by four first is ten times as fast as one mean over the image (channel attention).
     kept memory         The C library keeps freed memory for the next map (keep_memory). Fresh pages cost as much as several passes over them.
 
-The fast forms are subclasses that add no parameters, so changing the classes of its modules is all that a model needs.
+The fast forms are subclasses that add no parameters, so it is enough to change the classes of a model's modules.
 """
 
 import ctypes
@@ -34,7 +34,7 @@ STRIP_BYTES = 32 * 2 ** 20       # of the widest map inside a strip
 
 
 def strip_rows(*maps, channels=None):
-    """Returns the rows in a strip of (B, ..., H, W) maps, counted in the lowest map; all rows if strips do not pay. channels: see by_strips."""
+    """Returns how many rows a strip of (B, ..., H, W) maps has, counted in the lowest map; all rows if strips do not pay off. channels: see by_strips."""
     height, x = min(x.shape[-2] for x in maps), maps[0]
     if torch.is_grad_enabled() or x.device.type != "cpu" or len(x) > 1:
         return height
@@ -120,7 +120,7 @@ class FastConditionNet(ConditionNet):
     """AM_DM and LPENet_DM in strips."""
 
     def halo(self):
-        """Rows of D that one row depends on, on each side: 4 in AM_DM, the rest in LPENet_DM."""
+        """Returns how many rows on each side a row of D depends on: 4 in AM_DM, the rest in LPENet_DM."""
         return 4 + sum(2 if isinstance(layer, ResidualBlock) else 1 for layer in self.trunk)
 
     def forward(self, X):

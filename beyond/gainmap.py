@@ -56,7 +56,7 @@ def gain_map_jpeg(picture, hdr, exif=b"", profile=b"", quality=95):
     """Encodes an ordinary picture and the radiance that it shows.
 
     picture: (H, W, 3) uint8 with the curve of sRGB; hdr: (H, W, 3) linear radiance >= 0, float32, any unit; exif: bytes of the EXIF segment;
-    profile: bytes of the ICC profile whose primaries both have, none for sRGB.
+    profile: bytes of the ICC profile whose primaries both have, b"" for sRGB.
     Returns: bytes of the file; white, the radiance, in the unit of hdr, that a reader returns as 1.
     """
     usual = _jpeg(picture, quality, exif, profile)
@@ -94,7 +94,7 @@ def _index(first, second, offset):
 
 
 def _joined(usual, second):
-    """Joins both JPEGs in one file."""
+    """Joins both JPEGs into one file."""
     xmp = XMP + (DESCRIPTION % (DIRECTORY % len(second))).encode()
     iso = ISO + struct.pack(">HH", 0, 0)
     make = lambda index: _with_segments(usual, [(0xE1, xmp), (0xE2, iso), (0xE2, index)])

@@ -28,7 +28,7 @@ def plain_results(ldr, ev):
 
 @torch.no_grad()
 def sample_images(model, ldr, ev, seeds, tile=0, S=None, sampler="ddim"):
-    """Computes results from one prior for each seed, and their mean and standard deviation after T.
+    """Computes one result for each seed, each from its own prior: their mean, and their standard deviation after T.
 
     model, ldr, ev, tile, S, sampler: see tiles.reconstruct_in_tiles; batch of one. seeds: list of int.
     Returns: mean (1, 3, H, W) linear radiance, float32; spread (1, 1, H, W), root mean square over the channels of the standard
@@ -62,7 +62,7 @@ def regions(ldr, ev, white=0.98, darker=0.7):
 
 
 def spread_in_words(spread, ldr, ev):
-    """Says the mean spread in each of regions(), one line each. spread: (1, 1, H, W); ldr, ev: as there."""
+    """Lists the mean spread in each of regions(), one line each. spread: (1, 1, H, W); ldr, ev: as there."""
     means = {title: (float(spread[region].mean()) if region.any() else float("nan"), 100 * region.float().mean()) for title, region in regions(ldr, ev).items()}
     return "\n".join(f"  {title:<43} {mean:.5f}   ({share:.1f} % of the pixels)" for title, (mean, share) in means.items())
 
@@ -106,7 +106,7 @@ def drawn_height(width, image):
 def save_panel(path, panels, columns=3, width=4.0, mark=PICTURE):
     """Writes titled pictures side by side as one PNG.
 
-    panels: list of (title, image), image (3, H, W) in [0, 1] (clipped), all of one size; width: of one picture, inches; mark: of marks.py.
+    panels: list of (title, image), image (3, H, W) in [0, 1] (clipped), all of one size; width: of one picture, inches; mark: from marks.py.
     """
     from matplotlib.figure import Figure    # 0.3 s to import: only when a picture is drawn
     rows = -(-len(panels) // columns)

@@ -54,14 +54,14 @@ def identity(path):
 
 
 def files_of(job, ends):
-    """Lists the files of a job's results. ends: of outputs.endings."""
+    """Lists the files of a job's results. ends: from outputs.endings."""
     return [job.stem.with_name(job.stem.name + end) for end in ends]
 
 
 def name_results(job, out, ends, record, inputs, run):
     """Gives a job its stem, and claims the names of its files in the record.
 
-    out: folder; ends: of outputs.endings; record: of ownership.open_record; inputs: {identity: path} of all photographs and truths; run: of this_run.
+    out: folder; ends: from outputs.endings; record: from ownership.open_record; inputs: {identity: path} of all photographs and truths; run: from this_run.
     Raises: ValueError if a result with the bracket's own name would replace one of the inputs.
     """
     names = [job.bracket.name]
@@ -81,7 +81,7 @@ def name_results(job, out, ends, record, inputs, run):
 def make_plan(config, out, ends, known):
     """Finds the brackets and settles what is done with each.
 
-    config: InputConfig; out: folder of the results; ends: of outputs.endings; known: range of the steps that the weights know, stops, or None.
+    config: InputConfig; out: folder of the results; ends: from outputs.endings; known: range of the steps that the weights know, stops, or None.
     Returns: list of Job; {name: what is wrong} of brackets that cannot be used.
     Raises: FileNotFoundError, ValueError, OSError if nothing can be done at all; with a single bracket, whatever is wrong with it.
     """
@@ -149,7 +149,7 @@ def finish(job, ends, work, write):
 def work_off(jobs, failed, ends, work, write):
     """Does all jobs. A job that fails does not stop the others, unless it is the only one.
 
-    failed: of make_plan; ends: of outputs.endings; work: function (job) that makes a result; write: function (stem, result) that writes its files
+    failed: from make_plan; ends: from outputs.endings; work: function (job) that makes a result; write: function (stem, result) that writes its files
     and returns the lines to print. Raises: ValueError at the end if some failed.
     """
     failed, waiting, alone = dict(failed), list(jobs), len(jobs) + len(failed) == 1

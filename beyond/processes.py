@@ -1,4 +1,4 @@
-"""Handles the processes of a training run, torchrun's and its restarts', and the signals that stop them: Ctrl-C, a cluster's SIGTERM."""
+"""Handles the processes of a training run, also under torchrun and after its restarts, and the signals that stop them: Ctrl-C, a cluster's SIGTERM."""
 
 import datetime
 import importlib
@@ -37,8 +37,8 @@ def start_processes(device_name="auto"):
     device = pick_device(device_name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # DistributedDataParallel imports this module, and its default arguments keep a group that exists at the first import. Gloo's threads would then outlive
-    # destroy_process_group. If one ends its work while Python shuts down, it aborts the process: a finished run would be reported as failed.
+    # DistributedDataParallel imports the module below, whose default arguments keep a group that exists at its first import. Gloo's threads would then
+    # outlive destroy_process_group. If one ends its work while Python shuts down, it aborts the process: a finished run would be reported as failed.
     importlib.import_module("torch.distributed.nn.functional")
     patience = datetime.timedelta(hours=2)      # rank 0 validates while the others wait
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=patience)

@@ -17,7 +17,7 @@ WHITE = 0.97            # coded value from which a frame counts as saturated; fr
 def nearest_steps(known, ev):
     """Finds the steps at which to show a bracket. known: the least and the greatest step of training, stops, or None; ev: (3,) stops.
 
-    Returns: two steps, stops; None if the bracket's own steps are known, or the range is not.
+    Returns: two steps, stops; None if the bracket's own steps lie in that range, or the range is None.
     """
     taken = ev[1:] - ev[:-1]
     nearest = taken.clamp(*known) if known else taken
@@ -49,7 +49,7 @@ def show_at(steps, ldr, ev):
 def scale_back(hdr_hat, shown, shown_ev, ldr, ev):
     """Converts a result to units of the bracket's own shortest exposure.
 
-    hdr_hat: (1, 3, H, W) in units of the shortest exposure that was shown; shown, shown_ev: of show_at; ldr, ev: the bracket itself.
+    hdr_hat: (1, 3, H, W) in units of the shortest exposure that was shown; shown, shown_ev: from show_at; ldr, ev: the bracket itself.
     Returns: (1, 3, H, W) linear radiance in [0, 1].
     """
     hdr = (hdr_hat * 2 ** float(shown_ev[0, 1] - ev[0, 1])).clamp(max=1)

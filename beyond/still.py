@@ -19,7 +19,7 @@ EVEN = 0.006        # noise of the frames at which a merge is as good as the shi
 def with_merge(hdr_hat, ldr, ev, noise):
     """Mixes a merge into the network's image. Infinite noise, which stands for a bracket that is not still, leaves the image as it is.
 
-    hdr_hat: (1, 3, H, W) of the network, linear; ldr: (1, 3, 3, H, W) coded in [0, 1]; ev: (1, 3) stops; noise: of prepare.Prepared.
+    hdr_hat: (1, 3, H, W) of the network, linear; ldr: (1, 3, 3, H, W) coded in [0, 1]; ev: (1, 3) stops; noise: as in prepare.Prepared.
     Returns: as hdr_hat.
     """
     share = 1 / (1 + (noise / EVEN) ** 2)

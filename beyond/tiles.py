@@ -1,4 +1,4 @@
-"""Reconstructs large images: Fig. 2 (c) with the last step, DHRNet, tile by tile, so that the tile bounds the memory.
+"""Reconstructs large images: Fig. 2 (c) with the last step, DHRNet, tile by tile, so that the size of a tile bounds the memory.
 
 All tiles share one prior, so neighbouring tiles agree. DHRNet's attentions pool over a tile instead of the image: docs/speed.md says what that
 changes.

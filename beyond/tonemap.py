@@ -1,4 +1,4 @@
-"""Makes a picture for a screen: radiance becomes 8 bits that a person would keep, without blown-out windows or black corners.
+"""Makes a picture for a screen, one that a person would keep: radiance becomes 8 bits, without blown-out windows or black corners.
 
 Radiance is exposed several times, from the exposure that shows the brightest part to one that shows the darker half, and OpenCV fuses these
 exposures (exposure fusion; Mertens, Kautz and Van Reeth, Pacific Graphics 2007): at each pixel, the exposures that show it at
@@ -11,10 +11,10 @@ import numpy as np
 LUMINANCE = np.float32([0.2126, 0.7152, 0.0722])    # of linear RGB with the primaries of sRGB; near enough for others
 STEP = 2.0              # most stops between two exposures
 BRIGHTEST = 0.995       # quantile of the luminance that the shortest exposure shows at half of white
-LONGEST = 2.0           # value at which the longest exposure would show the geometric mean, 1 is white: what is darker than the mean is seen
+LONGEST = 2.0           # value at which the longest exposure would show the geometric mean, 1 is white; so what is darker than the mean is seen
 SHOULDER = 0.8          # code values above it are compressed to stay below 1
 LARGE = 4_000_000       # pixels; fusion takes 150 bytes per pixel, so a larger image is fused at a smaller size
-WINDOW, FLAT = 5, 1e-4  # of the guided filter, at the smaller size: pixels; variance of code values below which there is no detail
+WINDOW, FLAT = 5, 1e-4  # of the guided filter, at the smaller size: pixels; variance, relative to the squared mean, that is no detail
 
 
 def exposures(hdr):
@@ -28,7 +28,7 @@ def exposures(hdr):
 
 
 def fuse(coded, factors):
-    """Fuses exposures. coded: (H, W, 3) radiance to the power 1/2.2, float32; factors: of exposures(). Returns: (H, W, 3), about in [0, 1]."""
+    """Fuses exposures. coded: (H, W, 3) radiance to the power 1/2.2, float32; factors: from exposures(). Returns: (H, W, 3), about in [0, 1]."""
     frames = [cv2.convertScaleAbs(coded, alpha=255 * factor ** (1 / 2.2)) for factor in factors]     # rounds and clips as a camera does
     return cv2.createMergeMertens(contrast_weight=0, saturation_weight=0, exposure_weight=1).process(frames)
 

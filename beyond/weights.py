@@ -35,7 +35,7 @@ def architecture(model, prepare, steps=None):
 def save_weights(path, model, prepare, notes, lpenet=None, steps=None):
     """Writes a file of weights, in float16.
 
-    prepare, steps: as of architecture(); notes: dict of plain values; lpenet: of stage 1. Inference does not need it, but with it training can
+    prepare, steps: as in architecture(); notes: dict of plain values; lpenet: of stage 1. Inference does not need it, but with it training can
     start from the file (--init).
     """
     states = {name: {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
@@ -64,7 +64,7 @@ def in_a_file(path, error):
 def model_from(checkpoint, path, variant=None):
     """Builds a model of the architecture that a checkpoint describes, with its weights.
 
-    path: of the file, for messages; variant: one other than the checkpoint's; the checkpoint must hold its networks.
+    path: of the file, for messages; variant: to build instead of the checkpoint's; the checkpoint must hold its networks.
     Returns: Stage1 or Stage2, float32, on the CPU. Raises: ValueError that names what does not fit. No memory is taken until everything fits.
     """
     try:

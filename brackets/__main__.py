@@ -2,7 +2,7 @@
 
     python -m brackets DIR
 
-For a folder with several brackets, it lists them. Which frames are used depends on the weights; here these are the shipped ones.
+For a folder with several brackets, it lists them. Which frames are used depends on the weights; this command assumes the shipped ones.
 """
 
 from dataclasses import dataclass

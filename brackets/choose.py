@@ -3,9 +3,9 @@
 The reference is the frame whose moment the result shows. The network also sees one shorter and one longer frame, at exposure steps that its
 weights know. Frames beyond these three are put into the result afterwards (wider.py). On synthetic brackets of 7 and 9 frames, with earlier
 weights, the narrower of two such triples gave better results than the wider one, because what the network need not rebuild stays as photographed.
-A missing short frame is black and a missing long frame is white, so that nothing about the camera is inferred from them. After the
-alignment, the reference takes their place, exposed as they would be. PSNR-mu / PSNR-L of the shipped weights on 16 synthetic scenes with motion,
-by what takes the place of the missing frame:
+A missing short frame is black and a missing long frame is white, so that nothing about the camera is inferred from it. After the
+alignment, the reference takes its place, exposed as it would be. PSNR-mu / PSNR-L of the shipped weights on 16 synthetic scenes with motion,
+by what takes the place of the missing frame ("its exposure" is the missing frame's):
                                                                           the longer frame is the reference     the shorter one is
     the reference at its exposure                                         41.5 / 38.3                           46.7 / 41.5
     the other frame at its exposure                                       39.2 / 38.2                           45.7 / 37.0
@@ -26,7 +26,7 @@ from brackets.scenes import LEAST, read_frames
 
 KNOWN = 2.0, 3.0            # range of exposure steps in the paper's data, stops: used for weights that do not state their own
 SHOWN = 0.05, 0.95          # a pixel shows something if its coded value lies between these
-BETTER = 0.1                # share of the pixels that a frame must show in addition to be preferred to one nearer the middle, if there are three or more
+BETTER = 0.1                # a frame must show this much more, as a share of the pixels, to be preferred to one nearer the middle, if there are three or more
 SAMPLED = 1_000_000         # pixels sampled per photograph
 
 
@@ -63,7 +63,7 @@ def share_shown(path):
 def pick_reference(bracket, known=None):
     """Returns the index of the frame near the middle that shows most. An even number of frames has two near the middle; an odd number from 5 on, three.
 
-    A frame whose exposure steps are less familiar than the middle frame's is skipped. known: least and greatest step that the weights know, or None.
+    A frame whose steps to the others are further from known ones than the middle frame's is skipped. known: as in choose.
     """
     n = len(bracket.paths)
     if n == 3:

@@ -30,7 +30,7 @@ from data import GAMMA
 KNOTS = np.array([0, 0.08, 0.16, 0.26, 0.38, 0.52, 0.66, 0.8, 0.92, 1.0])   # coded values at which r is given
 GRID = np.linspace(math.log(0.004), 0, 400)     # ln of coded values at which phi is computed
 GAIN = 0.05                     # standard deviation of true exposures from stated ones, stops, where a curve is fitted as well
-BLACK, LEAST_BLACK, MOST_BLACK = 0.003, 5e-4, 0.03  # standard deviation of the black level, its least and most plausible value; light
+BLACK, LEAST_BLACK, MOST_BLACK = 0.003, 5e-4, 0.03  # standard deviation of the black level, and its smallest and largest plausible value; light
 TYPICAL = np.array([0.02, 0.7, 1.0])    # c_1, c_2, c_3 of cameras: sRGB after a picture style
 SPREAD = np.array([0.02, 0.35, 0.2])    # their standard deviations
 CAUCHY = 2.0                    # residual, in standard deviations, from which it loses weight
@@ -57,7 +57,7 @@ def _integral(values):
 
 
 def at(values, v):
-    """Interpolates values at GRID, (400,) or (400, n), at coded values v (m,)."""
+    """Interpolates values given at GRID, (400,) or (400, n), at coded values v (m,)."""
     x = np.clip((np.log(np.maximum(v, 1e-9)) - GRID[0]) / (GRID[1] - GRID[0]), 0, len(GRID) - 1)
     low = np.minimum(x.astype(int), len(GRID) - 2)
     t = (x - low).reshape(-1, *[1] * (values.ndim - 1))
@@ -131,10 +131,10 @@ def start_at(curve, gains):
 
 
 def compete(rows, steps, deviation, gains):
-    """Fits the three models to rows. rows: of light.comparagram; steps: (n,) stops of each row, as stated; deviation: see GAIN;
+    """Fits the three models to rows. rows: from light.comparagram; steps: (n,) stops of each row, as stated; deviation: see GAIN;
     gains: how many pairs of neighbouring frames there are. A pair with fewer than FEW rows keeps a gain of 0.
 
-    Returns: [(theta, cost) of gamma 2.2, of sRGB, of any curve], each without a black level if that explains little; the index of the preferred one.
+    Returns: [(theta, cost) of gamma 2.2, of sRGB, of any curve], each with a black level only if it helps clearly; the index of the preferred one.
     """
     gain = CURVE.stop + np.flatnonzero(np.bincount(rows[:, 0].astype(int), minlength=gains) >= FEW)
     fits = []

@@ -132,7 +132,7 @@ def read_exif(path):
 def exif_exposures(paths):
     """Computes exposures from the EXIF of photographs: log2(time * ISO/100 / f_number^2), or the exposure bias if times are missing.
 
-    f_number or ISO is left out if no photograph has it: with an old lens or a phone it did not change.
+    f_number or ISO is left out if no photograph has it, as with an old lens or a phone: it did not change.
     Returns: (n,) float64 stops, of which only differences are meaningful, and ""; or None, and what is missing in which photograph.
     Raises: as read_exif.
     """

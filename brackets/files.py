@@ -1,6 +1,6 @@
 """Reads and writes image files.
 
-Some library calls return wrong pixels without an error. These were tried and are right:
+Some library calls return wrong pixels without an error. The calls below were tried and are right:
     16-bit PNG    imagecodecs; imageio with Pillow returns 8 bits
     .hdr          imagecodecs after our own reading of the header (radiance.py); imageio.imwrite("x.hdr") would write a TIFF
     TIFF          tifffile, with imagecodecs for LZW, after a check of what the file holds (tiff.py)
@@ -28,7 +28,7 @@ from brackets.transfer import coded_for_display, of_profile
 from common import write_atomically
 
 WRITTEN = {".tif": "uint8 uint16 float32", ".tiff": "uint8 uint16 float32", ".png": "uint8 uint16", ".jpg": "uint8", ".jpeg": "uint8", ".hdr": "float32"}
-OPAQUE = 0.99       # alpha, at most 1, from which a pixel counts as seen: a half-transparent edge is half of something else
+OPAQUE = 0.99       # alpha, on a scale from 0 to 1, from which a pixel counts as seen: a half-transparent edge is half of something else
 
 Image.MAX_IMAGE_PIXELS = None       # Pillow would warn about photographs of 90 megapixels; check_size has our own limit
 
@@ -115,7 +115,7 @@ def read_image(path):
     path: a JPEG, PNG, TIFF, WebP, RAW or Radiance file. Its content decides which, not its name, but a file named .hdr must be Radiance.
     Grey becomes three equal channels, alpha is dropped, the orientation tag is applied, and the largest of several pages is taken. Of a colour
     profile only the tone curve is applied, and only if it is not a display's (transfer.py). EXPOSURE of an .hdr is not applied.
-    Returns: (H, W, 3) RGB, uint8 or uint16 coded for a display, or float32: linear for an .hdr, coded with gamma 2.2 for other linear files.
+    Returns: (H, W, 3) RGB, uint8 or uint16 coded for a display, or float32: linear for an .hdr, otherwise as stored or recoded to gamma 2.2.
     Raises: FileNotFoundError; ValueError for a file that cannot be opened, is not an image, is of a kind that is not read, is too large, or is damaged.
     """
     stored = read_stored(path)
@@ -153,7 +153,7 @@ def write_image(path, image, mark="", quality=95):
 
     path: .tif/.tiff (uint8, uint16, float32), .png (uint8, uint16), .jpg/.jpeg (uint8) or .hdr (float32 >= 0; the three
         channels share one exponent, so the error is up to 1/256 of the pixel's brightest channel).
-    image: (H, W, 3) RGB. mark: "", or one of marks.py. A file marked as a PICTURE replaces only pictures. quality: of a JPEG.
+    image: (H, W, 3) RGB. mark: "", or one of marks.py. A file marked as a PICTURE replaces only files with that mark. quality: of a JPEG.
     Raises: ValueError for another shape, dtype or suffix, for NaN, infinite or negative values in an .hdr, and for a file that must not be replaced.
     """
     path, image = Path(path), np.ascontiguousarray(image)

@@ -127,7 +127,7 @@ def follow_flow(ldr, ev, homographies=None, light=None):
     taken; by default, the bracket must be registered and in the right light.
     Where the long frame then still contradicts the reference, the reference takes its place, exposed as the long frame is: clip(H_2 t_3,
     0, 1)^(1/2.2). The short frame keeps what it shows: beside a highlight, even the wrong place is informative.
-    Returns: the same shape. In the reference, only the light is corrected; so too in all frames of a bracket smaller than SMALLEST pixels a side.
+    Returns: the same shape, without NaN. Flow does not change the reference, nor any frame of a bracket smaller than SMALLEST pixels a side.
     """
     aligned, ev = (ldr.clone(), ev) if light is None else apply(ldr, light)
     homographies = torch.eye(3).expand(3, 3, 3) if homographies is None else homographies

@@ -29,7 +29,7 @@ def named(folder, name):
 
 
 def is_pseudo(folder):
-    """Whether a folder is a view of the system rather than a place for files, such as /proc: a file system of its own without space. Windows has none."""
+    """Whether a folder is, like /proc, a view of the system and not a place for files: a file system of its own, with no space. Windows has no such folders."""
     try:
         return folder.stat().st_dev != folder.parent.stat().st_dev and os.statvfs(folder).f_blocks == 0
     except (AttributeError, OSError):

@@ -84,7 +84,7 @@ def cut_run(ev):
 
 
 def as_neighbours_lie(shots):
-    """Rotates a photograph like its neighbours if its orientation tag alone differs from theirs; scenes.py reports such a tag and ignores it.
+    """Gives a photograph the shown size of its neighbours if only its orientation tag differs from theirs; scenes.py reports such a tag and ignores it.
 
     shots: list of Shot, in the order in which one camera took them. Returns: list of Shot.
     """
@@ -117,7 +117,7 @@ def group(shots):
 
 
 def in_folder(folder):
-    """Finds the brackets in one folder's photographs. Returns: list of lists of paths, a list of one is a single photograph; None if all are one bracket."""
+    """Finds the brackets among a folder's photographs. Returns: list of lists of paths, one path for a single photograph; None if they count as one."""
     paths = photographs(folder)[0]
     if len(paths) < 4 or has_exposure_file(folder):
         return None

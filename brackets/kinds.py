@@ -72,7 +72,7 @@ def instead_of(wanted, path):
 
 
 def check_folder(path, cure):
-    """Checks that a folder can be opened; Path.glob would only find nothing. Raises: FileNotFoundError, with the cure, if it is missing; OSError."""
+    """Checks that a folder can be opened, because Path.glob would silently find nothing. Raises: FileNotFoundError with the cure if it is missing; OSError."""
     if not Path(path).is_dir():
         raise FileNotFoundError(f"{path}: {instead_of('folder', path)}; {cure}")
     next(Path(path).iterdir(), None)

@@ -5,7 +5,7 @@ Frame i shows light H in channel c as the coded value v. With phi, what gamma 2.
     phi(v)^2.2 = black + (1 - black) H 2^(ev_i + gain_i + colour_ic)                                   up to v = clip, where it saturates
 Registered frames show which values belong together (comparagram: Mann and Picard 1995): rows of v_i, v_j for neighbouring frames, trimmed
 means of light over the blocks of one v_j, which leave out what moved. From these rows, curve.py finds phi, black and the gains. If gamma
-2.2 at the stated exposures explains the rows, the frames are left alone to the bit. docs/light.md has the measurements.
+2.2 at the stated exposures explains the rows, the frames stay the same, bit for bit. docs/light.md has the measurements.
 """
 
 import math
@@ -52,7 +52,7 @@ def _blocks(ldr):
 def find_clip(blocks):
     """Finds the coded value at which frames saturate: near white, very many flat blocks have it and hardly any block is brighter.
 
-    blocks: of _blocks. Returns: float; 1 if nothing saturates, or only at white.
+    blocks: from _blocks. Returns: float; 1 if nothing saturates, or only at white.
     """
     pair = blocks[1:]
     codes = 255 * pair.mean(dim=-1)                                                 # (2, 3, n): reference and long frame
@@ -71,7 +71,7 @@ def find_clip(blocks):
 def comparagram(blocks, clip=1.0, curve=None):
     """Finds which values of neighbouring frames belong together.
 
-    blocks: of _blocks; clip: of find_clip; curve: the best estimate so far, as in Light: means are taken of light.
+    blocks: from _blocks; clip: from find_clip; curve: the best estimate so far, as in Light, because the means are of light.
     Returns: (n, 5) float64: pair (0: short and reference, 1: reference and long), channel, v_i, v_j, deviation of the residual.
     """
     values = np.linspace(0, 1, 1025)
@@ -154,7 +154,7 @@ def estimate(ldr, ev, where="light"):
     """Estimates how a bracket's files relate to its light.
 
     ldr: (3, 3, H, W) coded in [0, 1], registered; ev: (3,) stops, rising, as stated; where: the bracket's place, for the message.
-    Returns: Light; None if the frames have gamma 2.2 at the stated exposures, or too little is seen: then they must be left alone to the bit.
+    Returns: Light; None if the frames have gamma 2.2 at the stated exposures, or too little is seen: then they must stay the same, bit for bit.
     Raises: ValueError if a frame is darker than one that is stated to be exposed less.
     """
     if min(ldr.shape[2:]) < BLOCK:
@@ -210,7 +210,7 @@ def _table(light, frame, channel):
 def apply(ldr, light, frames=(0, 1, 2)):
     """Recodes frames to gamma 2.2, saturated at 1 and black at 0.
 
-    ldr: (3, 3, H, W) coded in [0, 1], of any memory format; light: of estimate; frames: which frame of the bracket each one is, or is like.
+    ldr: (3, 3, H, W) coded in [0, 1], of any memory format; light: from estimate; frames: which frame of the bracket each one is, or is like.
     Returns: a new tensor of the same shape in [0, 1], and the true exposures (3,), stops from the shortest. The brightness stays that of the files:
         phi(1) = 1, and what saturates becomes white at its clip level.
     """
@@ -227,7 +227,7 @@ def apply(ldr, light, frames=(0, 1, 2)):
 
 
 def implausible(light, ev):
-    """Lists in words what is hard to believe about a Light; mostly empty. ev: (3,) stops as stated."""
+    """Lists in words what is hard to believe about a Light; usually nothing. ev: (3,) stops as stated."""
     off = np.diff(light.ev.numpy()) - np.diff(np.asarray(ev, np.float64))
     found = [f"the step between frames {i + 1} and {i + 2} is {abs(step):.1f} EV {'more' if step > 0 else 'less'} than stated"
              for i, step in enumerate(off) if abs(step) > 0.5]

@@ -1,7 +1,7 @@
 """Marks the files that this project makes, so that a result stored beside its photographs is not taken for one of them.
 
 The mark stands where programs write their own name: in the tag Software (0x0131) of EXIF and TIFF, in a text chunk "Software" of PNG, and in the
-header of a Radiance file. write_image(..., mark=RESULT) and save_figure write it. In other JPEG and TIFF files, set that tag to a mark.
+header of a Radiance file. write_image(..., mark=RESULT) and save_figure write it. Code that writes JPEG or TIFF files by itself sets that tag.
 """
 
 import re

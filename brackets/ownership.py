@@ -33,7 +33,7 @@ NO_LOCKS = {getattr(errno, name, None) for name in ("ENOLCK", "ENOSYS", "ENOTSUP
 
 
 def check_writable(out, flag="--out"):
-    """Checks that the folder of the results can be written to, and makes it if it does not exist. flag: that names it. Raises: OSError."""
+    """Checks that the folder of the results can be written to, and makes it if it does not exist. flag: the option that names it. Raises: OSError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -43,11 +43,11 @@ def check_writable(out, flag="--out"):
 
 
 def lock(path, patience=0.0):
-    """Keeps out other processes that ask for the same lock. The lock ends with the process at the latest, however that ends. The same process may
+    """Keeps out other processes that ask for the same lock. The lock ends with the process at the latest, however it ends. The same process may
     take it again.
 
     path: of the lock, an empty file; patience: seconds to wait for another process.
-    Returns: the lock, which release() or the end of its last reference gives back.
+    Returns: the lock, held until release() is called or the last reference to it is gone.
     Raises: ValueError if another process holds it; OSError if it cannot be made.
     """
     held = FileLock(path, is_singleton=True)
@@ -152,7 +152,7 @@ def is_at_work(out, run):
 def claim(paths, key, record, run):
     """Claims the names of a bracket's results in the record, if each is free, or belongs to the bracket and its file is as it was written.
 
-    run: of this_run, or "" if nothing will be written. Returns: whether they are claimed.
+    run: from this_run, or "" if nothing will be written. Returns: whether they are claimed.
     """
     for path in paths:
         owner, content, by = record.get(folded(path.name), (key, "", ""))

@@ -30,7 +30,7 @@ def _chunks(data):
 
 
 def _exponent(chunks):
-    """Returns the exponent from light to samples, or None if none is stated. chunks: of _chunks. Raises: Unsupported for HDR and implausible exponents."""
+    """Returns the exponent from light to samples, or None if none is stated. chunks: from _chunks. Raises: Unsupported for HDR and for implausible curves."""
     if b"cICP" in chunks:
         transfer = chunks[b"cICP"][1]
         if transfer not in SDR + (8,):
@@ -51,11 +51,11 @@ def _exponent(chunks):
 
 
 def png_exif(path, chunks=None):
-    """Reads the EXIF of a PNG. chunks: of _chunks, to avoid reading the file again. Returns: Pillow's Exif."""
+    """Reads the EXIF of a PNG. chunks: from _chunks, to avoid reading the file again. Returns: Pillow's Exif."""
     chunks = _chunks(path.read_bytes()) if chunks is None else chunks
     if b"eXIf" not in chunks:
         with Image.open(path) as image:             # some writers put EXIF into a text chunk
-            return Image.Image.getexif(image)       # PngImageFile.getexif would decode all pixels to look behind them
+            return Image.Image.getexif(image)       # PngImageFile.getexif would decode all pixels to look for EXIF after them
     exif = Image.Exif()
     exif.load(chunks[b"eXIf"])
     return exif

@@ -1,7 +1,7 @@
 """Reads and writes Radiance files (.hdr), which hold linear light as three mantissas and a common exponent.
 
 imagecodecs handles the usual files. It takes XYZ for RGB, and does not know CRLF, long lines, the older run lengths or other orders of pixels.
-Those are handled here. Source: Ward, "Real pixels", Graphics Gems II, 1991, and the manual page of Radiance's file formats.
+Those are handled here; XYZ is refused. Source: Ward, "Real pixels", Graphics Gems II, 1991, and the manual page of Radiance's file formats.
 """
 
 import math
@@ -42,7 +42,7 @@ def read_radiance(path):
 
 
 def _with_old_runs(data, count):
-    """Decodes four-byte pixels in which (1, 1, 1, n) repeats the previous pixel n times; in a row, the k-th counts 256^k. Returns: (count, 3) float32."""
+    """Decodes four-byte pixels, where (1, 1, 1, n) repeats the last pixel n times; the k-th in a row (from 0), n 256^k times. Returns: (count, 3) float32."""
     stored = np.frombuffer(data, np.uint8)[:len(data) // 4 * 4].reshape(-1, 4)
     run, place = (stored[:, :3] == 1).all(axis=1), np.arange(len(stored))
     source = np.maximum.accumulate(np.where(run, -1, place))                # the pixel that is shown: the last one that is not a run
@@ -56,7 +56,7 @@ def _with_old_runs(data, count):
 
 
 def radiance_bytes(image, mark=""):
-    """Encodes an image as a Radiance file. image: (H, W, 3) float32 >= 0; mark: of marks.py, for the header. Returns: bytes."""
+    """Encodes an image as a Radiance file. image: (H, W, 3) float32 >= 0; mark: from marks.py, for the header. Returns: bytes."""
     # The codec truncates the 8-bit mantissas, which is 0.3 % too dark on average. Adding half a step makes it round.
     brightest = image.max(axis=2, keepdims=True)
     exponent = np.frexp(brightest * np.float32(512 / 511))[1]               # a mantissa that rounds up to 1 takes the next exponent

@@ -1,4 +1,4 @@
-"""Reads cameras' RAW files through LibRaw, if the package rawpy is installed (pip install -r requirements-raw.txt).
+"""Reads the RAW files of cameras through LibRaw, if the package rawpy is installed (pip install -r requirements-raw.txt).
 
 They become linear light in 16 bits: demosaiced, with the camera's white balance, in sRGB's primaries, without any brightening and with the same
 white level in all frames. Coded with gamma 2.2, they are what the network expects, so no tone curve has to be found.

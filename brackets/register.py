@@ -33,7 +33,7 @@ WINDOW = 15             # side of the neighbourhood whose mean and contrast are 
 FLOOR = 0.06            # contrast below which nothing is amplified: noise, quantisation; coded values
 SEEN = 0.2              # |n| from which a pixel shows something
 TUKEY = 4.685           # residuals above this many deviations have no weight [usual: 95 % efficiency on Gaussian noise]
-LIMIT = 4.0             # at which the last check truncates the squares that it compares
+LIMIT = 4.0             # the last check truncates the squares that it compares at this value
 BLOCK = 8               # side of the blocks of the last check, pixels
 SMALLEST = 64           # side below which an image is left alone: with few blocks, another scene could match by chance
 STILL = 0.3             # a frame is left alone if no corner moves more than this, pixels
@@ -235,7 +235,7 @@ def warp(frame, homography, reference, stops, u=None):
         a flow (2, H, W), offsets in pixels right and down, applied before the homography. One interpolation does both, because two would blur.
     Returns: (3, H, W) float32 in [0, 1], as between_pixels() finds it. Outside the frame, or where it is NaN, the result shows the
         reference, exposed as the frame is: clip(H_2 t_i, 0, 1)^(1/2.2), which leaves no ghost. Where the reference is saturated, that
-        is only a lower bound, and the nearest value inside the frame is taken if it is higher. With the identity and no flow, the frame itself.
+        is only a lower bound, and the nearest value inside the frame is taken if it is higher. With the identity, no flow and no NaN, the frame itself.
     """
     whole = all_seen(frame)
     if u is None and whole and (np.asarray(homography) == np.eye(3)).all():
@@ -284,7 +284,7 @@ def filled_reference(ldr, ev, homographies):
 
 
 def onto_reference(ldr, ev, homographies):
-    """Warps the outer frames of a bracket onto the reference, and fills what a frame does not show. Arguments: as filled_reference; ldr is changed.
+    """Warps the outer frames of a bracket onto the reference, and fills what a frame does not show. Arguments: as filled_reference; ldr is changed in place.
 
     Returns: ldr.
     """

@@ -40,8 +40,8 @@ WHERE_TO_GET = {  # data set: (what find_scenes looks for, the page of its autho
 
 
 BY_FILE = "hu", "sen", "kalantari"      # layouts recognised by the name of the exposure file; tursun's has kalantari's name, see _exposures_in
-LEAST, MOST = 0.1, 20.0     # plausible exposures: least step between neighbours, and most from the shortest to the longest, stops
-MOST_FOLDERS = 20_000       # that are searched for photographs: whoever has more has named a whole disk
+LEAST, MOST = 0.1, 20.0     # plausible exposures: least step between neighbours, and greatest range from the shortest to the longest, stops
+MOST_FOLDERS = 20_000       # most folders that are searched for photographs: with more, a whole disk was probably named
 NUMBER = {2: "two", 3: "three"}
 SEEN = 1_000_000            # pixels per photograph from which exposures are estimated
 

@@ -105,7 +105,7 @@ def _check(page, size):
         page.parent.filehandle.seek(offset)
         size_inside = _jpeg_size(page.parent.filehandle.read(min(count, 2 ** 16)))
         if math.prod(size_inside) > (across + 16) * (down + 16):
-            raise ValueError(f"a JPEG of {size_inside[1]}x{size_inside[0]} pixels fills a strip or tile of {across}x{down}")
+            raise ValueError(f"a JPEG of {size_inside[1]}x{size_inside[0]} pixels is stored for a strip or tile of {across}x{down}")
 
 
 def _jpeg_size(data):

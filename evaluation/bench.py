@@ -144,7 +144,7 @@ def place(model, device, plain):
         torch.cuda.set_device(device)
     if plain:
         return model.to(device, memory_format=torch.contiguous_format)
-    keep_memory()                                                   # after loading, as in infer.py: memory used for loading is given back
+    keep_memory()                                                   # after loading, as in infer.py, so that memory used for loading is given back
     return speed_up(model).to(device, memory_format=torch.channels_last)
 
 

@@ -4,7 +4,7 @@ Paper: Mantiuk, Kim, Rempel, Heidrich, HDR-VDP-2, ACM Transactions on Graphics 3
 Perreira Da Silva, Le Callet, HDR-VDP-2.2, Journal of Electronic Imaging 24(1), 2015. Q is that of the authors' release 2.2.2.
 Its constants are in this file and in hdrvdp2.json, whose licence covers both: Copyright (c) 2011, Rafal Mantiuk (text in hdrvdp2.json).
 
-Besides PyTorch, it needs only this file and hdrvdp2.json. The command line also needs brackets/files.py, to read image files:
+Apart from PyTorch, only this file and hdrvdp2.json are needed. The command line also needs brackets/files.py, to read image files:
 
     python -m evaluation.hdrvdp2 test.hdr reference.hdr
     python -m evaluation.hdrvdp2 test.png reference.png --diagonal 24 --resolution 1920 1200 --distance 0.5
@@ -19,11 +19,11 @@ Besides PyTorch, it needs only this file and hdrvdp2.json. The command line also
     D               D       difference in one band, in units of the detection threshold
 
 Q depends on the display as much as on the images: the same pair at 24" and 0.5 m or at 30" and 0.55 m can differ by more than a point.
-So print `settings` beside every Q. Linear radiance in [0, 1] has no absolute scale. The evaluation scripts published with deghosting papers
-pass it to sRGB-display unchanged. The defaults here do the same, to be comparable, although this treats linear values as gamma-coded ones.
+So print `settings` beside every Q. Linear radiance in [0, 1] has no absolute scale. Evaluation scripts published with deghosting papers pass
+it to sRGB-display unchanged. The defaults here do the same, to be comparable, although this treats linear values as gamma-coded ones.
 With rgb-bt.709 and a peak in cd/m2 the light is right, and Q comes out different.
-Everything is float64, but the filters of the pyramid run in float32 unless double=True. This changes Q by less than 5e-5. It saves memory,
-and time on GPUs that are slow in float64.
+Everything is float64, but the filters of the pyramid run in float32 unless double=True. With float32, Q changes by less than 5e-5. It saves
+memory, and time on GPUs that are slow in float64.
 """
 
 import argparse
@@ -109,7 +109,7 @@ def interpolate(x, xs, ys):
 
 
 def resize(x, h, w):
-    """Bicubic resizing (a = -0.5) with antialiasing and a half-sample symmetric border, the way MATLAB's imresize does it.
+    """Resizes by bicubic interpolation (a = -0.5) with antialiasing and a half-sample symmetric border, the way MATLAB's imresize does it.
 
     x: (..., H, W). Returns: (..., h, w); not clamped, so values may overshoot.
     """
@@ -381,13 +381,13 @@ def _check(name, image, encoding):
 
 @torch.no_grad()
 def hdrvdp2(test, reference, encoding="sRGB-display", ppd=23.787357547725868, double=False):
-    """HDR-VDP-2.2's quality score Q of a test image against a reference.
+    """Computes HDR-VDP-2.2's quality score Q of a test image against a reference.
 
     test, reference: (3, H, W) or (1, 3, H, W) RGB, floating point, H and W at least 17, on one device, where Q is computed (on the CPU for MPS).
     encoding: "sRGB-display" for values in [0, 1], or "rgb-bt.709" for linear light in cd/m2.
     ppd: pixels per degree; the default is a 30" screen of 1500 x 1000 pixels at 0.55 m. double: filter the pyramid in float64 too.
     Returns: Q, float: 100 for equal images, lower the more they differ (there is no lower bound).
-    Raises: ValueError for images of different or too small sizes, NaN, infinite or negative values, an unknown encoding.
+    Raises: ValueError for images that differ in size or are too small, NaN, infinite or negative values, an unknown encoding.
     Source: HDR-VDP-2 and HDR-VDP-2.2, see the top of this file.
     Cost: 350 bytes per pixel on top of the images (0.5 GB at 1000 x 1500, 8 GB at 6000 x 4000), 400 with double; measured on one CPU core,
         3.3 s at 1000 x 1500 and 26 s at 2000 x 3000, no more with double.
@@ -419,7 +419,7 @@ def hdrvdp2(test, reference, encoding="sRGB-display", ppd=23.787357547725868, do
             following = next(bands)
             M_following = mutual_mask(following)
         rho, bn = 2.0 ** -b * ppd / 2, 2.0 ** b
-        N = 1.0 if b == n + 1 else neural_noise(log_La, rho, *band.shape[2:])           # the base band already includes it
+        N = 1.0 if b == n + 1 else neural_noise(log_La, rho, *band.shape[2:])           # the base band already includes the sensitivity
         xn = neighbour_mask(M, M_before, M_following if b < n else None, bn)            # the base band does not mask others
         seen = resize(changed, *band.shape[2:])
         # 7. Pooling: each band and orientation lowers Q by the logarithm of its mean difference, weighted by the band's frequency.

@@ -33,12 +33,12 @@ def _blur(x):
 
 @torch.no_grad()
 def ssim(image_hat, image):
-    """Structural similarity: Gaussian window 11x11 of deviation 1.5, valid region, C1 = (0.01 * 255)^2, C2 = (0.03 * 255)^2.
+    """Computes the structural similarity: Gaussian window 11x11 of deviation 1.5, valid region, C1 = (0.01 * 255)^2, C2 = (0.03 * 255)^2.
 
     image_hat, image: (3, H, W) or (1, 3, H, W) of one size, H and W at least 11; clipped to [0, 1] and multiplied by 255, not rounded.
     Returns: float, the mean over pixels and channels; 1 for equal images. Computed in float64, because a variance is a small difference
         between two means, and one channel at a time, which takes 120 bytes per pixel.
-    Raises: ValueError for images of different or too small sizes.
+    Raises: ValueError for images that differ in size or are too small.
     Source: Wang et al., Image quality assessment: from error visibility to structural similarity, 2004.
     """
     if image_hat.shape != image.shape or image.numel() != 3 * image.shape[-2] * image.shape[-1] or min(image.shape[-2:]) < WINDOW:

@@ -30,7 +30,7 @@ def parts_of_dhrnet(model):
 
 
 def mark_stages(model, mark, inside=True):
-    """Makes reconstruct(model, ...) call mark(name) at the end of each stage. inside: also of those within DHRNet (not where it is compiled)."""
+    """Makes reconstruct(model, ...) call mark(name) at the end of each stage. inside: also of the stages within DHRNet (not if it is compiled)."""
     starts = [(model.condition, "network input"), (model.denoiser, "DDIM arithmetic"), (model.dhrnet, "DDIM arithmetic")]
     ends = [(part, name) for name, part in parts_of_dhrnet(model).items() if inside]
     ends += [(model.condition, "condition net"), (model.denoiser, "denoiser"), (model.dhrnet, "output")]

@@ -79,7 +79,7 @@ def last_scores(folder):
         rows = list(csv.DictReader(file))
     try:
         return {name.removeprefix("val_psnr_"): float(value) for row in rows[-1:] for name, value in row.items() if name.startswith("val_psnr_") and value}
-    except (AttributeError, TypeError, ValueError) as error:        # more or fewer cells than columns, or cells that are no numbers
+    except (AttributeError, TypeError, ValueError) as error:        # more or fewer cells than columns, or cells that are not numbers
         raise ValueError(f"{path}: damaged ({error}); delete the run and train it again") from None
 
 

@@ -3,7 +3,7 @@
     python examples/operators.py --images results/cafe.hdr DIR/0014.npy --out docs/pictures.jpg       a column per image, a row per operator
 
 An image is a Radiance file, or a render of `python -m synthetic.rendered`, whose second frame is taken. It is clipped at the level
-that makes one pixel in 500 white, as the shortest photograph of a bracket does.
+that makes one pixel in 500 white, as in the shortest photograph of a bracket.
 """
 
 import sys

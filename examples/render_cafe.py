@@ -844,7 +844,7 @@ def render(scene, spp, seed, depth):
 
 
 def street_things(rng):
-    """Makes houses, pavements, trees and walkers of the street behind the window. Returns a list of (mesh, Surface)."""
+    """Makes houses, pavements, trees and walkers in the street behind the window. Returns a list of (mesh, Surface)."""
     things = []
 
     def add(mesh, surface):

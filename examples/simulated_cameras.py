@@ -1,4 +1,4 @@
-"""Measures how exactly brackets/light.py finds the light of simulated cameras: the numbers of docs/light.md.
+"""Measures how accurately brackets/light.py finds the light of simulated cameras: the numbers of docs/light.md.
 
     python examples/simulated_cameras.py                        200 cameras, about two minutes on one core
     python examples/simulated_cameras.py --hdr-dir DIR          every other scene is a view into one of DIR's .hdr images

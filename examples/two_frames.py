@@ -48,7 +48,7 @@ def stand_ins(ldr, ev, missing):
 def results(sample, missing, reconstruct, config):
     """Computes the results of one scene without one of its frames, and the truth, in units of the shortest frame that is left.
 
-    sample: of load_scene; reconstruct: function (ldr, ev) -> (1, 3, H, W); config: PrepareConfig. Returns: {title: (1, 3, H, W)}; (1, 3, H, W).
+    sample: from load_scene; reconstruct: function (ldr, ev) -> (1, 3, H, W); config: PrepareConfig. Returns: {title: (1, 3, H, W)}; (1, 3, H, W).
     """
     ldr, step = sample["ldr"].clone(), float(sample["ev"][2 - missing] - sample["ev"][1])
     ev, scale = torch.tensor([0, 1, 2.0]) * abs(step), 2.0 ** (abs(step) * (missing == 0))

@@ -33,7 +33,7 @@ class Config:
     rendered_dir: str = ""  # folder made by python -m synthetic.rendered
     split: str = "all"  # files that the brackets are made from: train, val or all; val draws training's validation scenes
     ruler: str = ""  # val or test: draw the scenes of that half of the ruler, see ruler.py
-    first: bool = False  # draw brackets like those that the shipped weights were trained on, with steps of 2 and 3 stops
+    first: bool = False  # draw brackets like those that earlier weights were trained on, with steps of 2 and 3 stops
     out: str = "synthetic.png"  # contact sheet to write
     export: str = ""  # write the brackets into this folder, as unaligned photographs, instead of a sheet
 

@@ -90,7 +90,7 @@ class SyntheticConfig:
     iso: tuple[float, ...] = (50.0, 12800.0)  # sensitivity, log-uniform
     full_well: float = 30000.0  # electrons at the sensor's white level, ISO 100
     read_noise: tuple[float, ...] = (1.5, 6.0)  # electrons
-    correlated_noise: float = 0.3  # probability that noise is smoothed over neighbours, as demosaicing does; its variance stays
+    correlated_noise: float = 0.3  # probability that noise is smoothed over neighbours, as demosaicing does; its variance stays the same
     sensor_bits: tuple[int, ...] = (12, 14)  # bits of the sensor's linear values; one of them is drawn; 0: not quantised
     response: tuple[float, ...] = (0.5, 0.2, 0.3)  # probabilities of gamma 2.2, sRGB's curve and a picture style; otherwise it is another gamma
     response_spread: float = 0.04  # standard deviation of that gamma's logarithm around that of 2.2

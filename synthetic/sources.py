@@ -182,7 +182,7 @@ def photographed_object(rng, radius, images):
 
 
 def open_render(path):
-    """Maps a render into memory. Returns: (3, 3, H, W), floating point. Raises: FileNotFoundError; ValueError for a file that is damaged or no render."""
+    """Maps a render into memory. Returns: (3, 3, H, W), floating point. Raises: FileNotFoundError; ValueError for a damaged file or one of another kind."""
     frames = read_array(path)
     if frames.ndim != 4 or frames.shape[:2] != (3, 3) or frames.dtype.kind != "f":
         raise ValueError(f"{path}: holds {frames.dtype} of shape {frames.shape}, not (3, 3, height, width) of radiance; remove it")

@@ -1,7 +1,7 @@
 """Shapes and procedural textures for the synthetic brackets: tiles with structure at all scales, and their sampling at any pitch.
 
 Units: texels of a tile, pixels of the canvas where a comment says so. Arrays are numpy, (H, W) or (C, H, W), float32.
-world.py makes scenes of them.
+world.py makes scenes from them.
 """
 
 import functools
@@ -155,7 +155,7 @@ def texture_bank():
 
 
 def pyramid(tile):
-    """Normalises a tile to mean 0 and deviation 1. Returns: it in three resolutions, with the first row and column repeated at the end."""
+    """Normalises a tile to mean 0 and deviation 1. Returns: three resolutions of it, the first row and column repeated at the end for wrapping."""
     tile = np.clip((tile - tile.mean()) / tile.std(), -3, 3)
     level, levels = torch.from_numpy(tile).float()[None, None], []
     for _ in range(3):
@@ -167,7 +167,7 @@ def pyramid(tile):
 def texture_field(rng, name, height, width, pitch, tilt=0.0, angle=0.0):
     """Lays a texture over a canvas.
 
-    name: of the texture_bank(); pitch: texels per pixel in the middle; tilt: change of the pitch towards top and bottom, as on a
+    name: a key of texture_bank(); pitch: texels per pixel in the middle; tilt: change of the pitch towards top and bottom, as on a
     receding floor, in (-1, 1); angle: radians.
     Returns: (height, width) float32, of about mean 0 and deviation 1.
     """

@@ -8,7 +8,7 @@
 The last one stops after nine minutes; run it again to continue. STATE holds the checkpoints of both stages in files of at most 15 MiB. On another
 machine, which has its own --out, training continues from STATE once the renders and the bank have been made there.
 
-DIR holds .hdr images, subfolders included. Ours are 42 panoramas of Poly Haven (CC0, 1024x512) and 10 OpenEXR images (BSD). `pip install mitsuba pyoidn`
+DIR holds .hdr images, subfolders included. Ours are 42 panoramas from Poly Haven (CC0, 1024x512) and 10 OpenEXR images (BSD). `pip install mitsuba pyoidn`
 is needed for the renders. Everything is written under --out; renders, bank and rulers take 5.4 GB.
 
 On two cores of an AMD EPYC (AVX512-BF16), it took four and a half hours: 0.7 for the renders, 0.6 for the bank, 1.0 for stage 1, 1.8 for stage 2 beside other

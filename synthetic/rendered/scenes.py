@@ -251,7 +251,7 @@ def exterior(rng, images):
 
 
 def turned_panorama(rng, panorama, outwards):
-    """Turns the panorama to a random side, divides it by its median and clips it at SUN.
+    """Turns the panorama by a random angle, mirrors it at random, divides it by its median and clips it at SUN.
 
     panorama: (n, 2n, 3); outwards: direction (x, y) out of the window, or None. Behind a window only the half that can be seen is kept.
     Returns: (n, 2n, 3) float32.

@@ -1,4 +1,4 @@
-"""light.py: known curves, gains, clip and black levels are found, whatever moves; a bracket that is already right is left alone to the bit."""
+"""light.py: known curves, gains, clip and black levels are found, whatever moves; a bracket that is already right stays the same, bit for bit."""
 
 import numpy as np
 import pytest
