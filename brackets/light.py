@@ -280,12 +280,12 @@ def estimate_exposures(frames):
     rows = np.array(rows).reshape(-1, 5)
     pair = rows[:, 0].astype(int)
     if any((pair == k).sum() < ENOUGH for k in range(len(frames) - 1)):
-        raise ValueError("light: the frames share too little to tell their exposures from; write them into exposure.txt")
+        raise ValueError("light: the frames overlap too little to estimate their exposures; write them into exposure.txt")
     first = np.array([np.median(GAMMA * np.log2(rows[pair == k, 3] / rows[pair == k, 2])) for k in range(len(frames) - 1)])
     fits, best = compete(rows, first[pair], 10.0, len(frames) - 1)
     steps = first + fits[best][0][CURVE.stop:]
     if steps.min() < 0.1:
-        raise ValueError("light: two frames are equally bright, so their exposures cannot be told; give frames of different exposure")
+        raise ValueError("light: two frames are equally bright, so their exposures cannot be estimated; give frames of different exposure")
     ev = np.empty(len(frames), np.float32)
     ev[order] = np.concatenate([[0], np.cumsum(steps)])
     return ev

@@ -175,7 +175,7 @@ def _estimated_exposures(frames, why, cure):
     try:
         ev = estimate_exposures(shown)
     except ValueError as error:
-        raise ValueError(f"{frames[0].parent}: {why}, and they cannot be told from the frames ({error}); "
+        raise ValueError(f"{frames[0].parent}: {why}, and they cannot be estimated from the frames ({error}); "
                          f"{cure}, one EV per line, or times such as 1/60s" + ", or give each bracket its own folder" * (len(frames) > 3)) from None
     print(f"{frames[0].parent}: {why}; estimated from the frames: {', '.join(f'{e:+.2g}' for e in ev)} EV. To settle them, {cure}.")
     return ev

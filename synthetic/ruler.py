@@ -1,7 +1,7 @@
 """The ruler: scenes for choosing and comparing weights. They cover all that training draws, but use files that training never sees.
 
     python -m synthetic --ruler val --count 72 --export data/ruler/val --hdr-dir DIR --rendered-dir R        72 scenes to choose by
-    python -m synthetic --ruler test --count 72 --export data/ruler/test --hdr-dir DIR --rendered-dir R      72 more, to be scored once, at the end
+    python -m synthetic --ruler test --count 72 --export data/ruler/test --hdr-dir DIR --rendered-dir R      72 more, for the final score
 
     kind        scenes of 72
     static      24          nothing moves, ISO 50 to 200, exact exposures, gamma 2.2 or sRGB, no JPEG

@@ -274,5 +274,5 @@ def test_missing_exposures_are_estimated_from_frames_in_any_order_though_the_cam
     assert found[1] == 0 and abs(found[0] / 4 - 1) < within and abs(found[2] / 2 - 1) < within
     with pytest.raises(ValueError, match="equally bright"):
         estimate_exposures([ldr[1], ldr[1], ldr[0]])
-    with pytest.raises(ValueError, match="share too little"):
+    with pytest.raises(ValueError, match="overlap too little"):
         estimate_exposures([ldr[0] * 0, ldr[1], ldr[2]])

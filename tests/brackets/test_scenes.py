@@ -158,7 +158,7 @@ def broken(folder, name):
 
 
 @pytest.mark.parametrize("name, found", [
-    ("two frames", "found 2 photographs"), ("too few exposures", "2 exposures for 3 photographs"), ("two frames alike", "cannot be told from the frames"),
+    ("two frames", "found 2 photographs"), ("too few exposures", "2 exposures for 3 photographs"), ("two frames alike", "cannot be estimated from the frames"),
     ("sizes", "24x40"), ("truth size", "HDRImg.hdr 20x12"), ("float range", "1.5"),
     ("damaged", "262A0003.tif"), ("text as jpg", "262A0004.jpg")])
 def test_a_broken_scene_says_what_is_wrong_and_what_to_do(tmp_path, name, found):
@@ -192,7 +192,7 @@ def test_exposures_that_are_missing_or_absurd_are_estimated_and_a_line_says_so(t
 @pytest.mark.parametrize("exposures, cure", [("0 0 0", "correct exposure.txt, one EV per line"), (None, "write exposure.txt, one EV per line")])
 def test_where_the_frames_cannot_tell_exposures_the_advice_fits_what_is_there(tmp_path, exposures, cure):
     bracket_of(tmp_path, (1, 1, 1), exposures)
-    with pytest.raises(ValueError, match=rf"cannot be told from the frames \(.*\); {cure}, or times such as 1/60s$"):
+    with pytest.raises(ValueError, match=rf"cannot be estimated from the frames \(.*\); {cure}, or times such as 1/60s$"):
         load_scene(tmp_path)
 
 
