@@ -28,16 +28,9 @@ START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}          # markers in
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)    # what it logs about a damaged file is raised as an error here
 
 
-def pages_of(tiff):
-    """Yields the pages of a TiffFile and those below them (SubIFDs), at most MOST_PAGES of each."""
-    for page in islice(tiff.pages, MOST_PAGES):
-        yield page
-        yield from islice(page.pages or (), MOST_PAGES)
-
-
 def picture_of(tiff):
     """Returns the page that holds the picture: the largest that is neither a thumbnail nor a mask, the first of equals. RAW pages take precedence."""
-    pages = list(pages_of(tiff))
+    pages = [page for top in islice(tiff.pages, MOST_PAGES) for page in (top, *islice(top.pages or (), MOST_PAGES))]     # and their SubIFDs
     if not pages:
         raise ValueError("it holds no image")
     whole = [page for page in pages if page.photometric in RAW] or [page for page in pages if not page.subfiletype & REDUCED_OR_MASK] or pages
