@@ -139,7 +139,7 @@ def finish(job, ends, work, write):
             said = write(folder / job.stem.name, result)
     except BaseException:
         with contextlib.suppress(OSError, ValueError):      # the earlier error is the one to report
-            disclaim(files, job.key)
+            disclaim(files)
         raise
     said += f"\nwrote {', '.join([str(files[0]), *(path.name for path in files[1:])])}"
     others = [path.name for path in files_of(job, ALL) if path not in files and path.is_file()]
@@ -166,7 +166,7 @@ def work_off(jobs, failed, ends, work, write):
     finally:
         with contextlib.suppress(OSError, ValueError):
             for job in waiting:
-                disclaim(files_of(job, ends), job.key)
+                disclaim(files_of(job, ends))
     total = len(jobs) + len([name for name in failed if name not in {job.source for job in jobs}])
     if total > 1:
         print(f"{total - len(failed)} of {total} brackets done")

@@ -42,7 +42,7 @@ def print_files(bracket, choice, sample):
         saturated, unseen = (100 * where.float().mean() for where in (frame.amax(dim=0) >= 1, frame[0].isnan()))
         print(f"  {path.name:24s} {kind_of(path):5s} {read_stored(path).pixels.dtype!s:8s} +{stops:.2f} EV  mean {frame.nanmean():.3f}, "
               f"{saturated:.1f} % saturated" + (f", {unseen:.1f} % transparent" if unseen else "")
-              + (f"; {use_of(bracket, choice, i)}" if len(bracket.paths) != 3 else ""))
+              + (f"; {use_of(choice, i)}" if len(bracket.paths) != 3 else ""))
     if bracket.truth:
         print(f"  {bracket.truth.name:24s} {kind_of(bracket.truth)} float32  truth      mean {sample['hdr'].mean():.4f}, "
               f"largest {read_image(bracket.truth).max():.4f} before clipping at 1")

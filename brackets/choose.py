@@ -139,7 +139,7 @@ def stand_in(ldr, ev, choice):
     return ldr
 
 
-def use_of(bracket, choice, i):
+def use_of(choice, i):
     """Says what frame i is used for."""
     short, reference, long = choice.three
     if i in choice.beyond:
@@ -155,5 +155,5 @@ def missing_in_words(choice):
 
 def in_words(bracket, choice):
     """Returns a line for each frame: its number, name, exposure and use."""
-    lines = [f"  {i + 1:<2} {path.name:24s} +{stops:.2f} EV  {use_of(bracket, choice, i)}" for i, (path, stops) in enumerate(zip(bracket.paths, bracket.ev))]
+    lines = [f"  {i + 1:<2} {path.name:24s} +{stops:.2f} EV  {use_of(choice, i)}" for i, (path, stops) in enumerate(zip(bracket.paths, bracket.ev))]
     return "\n".join(filter(None, [*lines, missing_in_words(choice)]))
