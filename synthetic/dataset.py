@@ -42,6 +42,7 @@ SOURCES = ("procedural", "photographed", "rendered")
 VALIDATION_SEED = 1_000_000  # seed of the validation scenes, the same for every run
 FIRST = {"ev_steps": (2.0, 3.0), "saturated_fraction": (0.03, 0.35), "iso": (100.0, 6400.0), "response": (0.6, 0.2, 0.0), "misstated": 0.0,
          "clipped_early": 0.0, "raised_black": 0.0}  # settings of the 36 and 72 scenes that all weights were scored on
+MOVES = {"patches": False, "static_camera": 0.0, "steady": 0.0, "static_scene": 0.0, "rendered_objects": 1.0}  # a whole photograph; something moves
 AS_TAKEN = {"registered": 0.0, "followed": 0.0, "context": 0.0}  # settings for brackets as the camera takes them, not aligned
 
 
@@ -300,8 +301,7 @@ def validation_set(size, count, hdr_dir=None, rendered_dir=None):
     path of its own, and frames are left as taken. Exposure steps are 2 or 3 stops, so that scores can be compared with earlier ones.
     Arguments and Returns: as for SyntheticBrackets; count: number of scenes.
     """
-    config = SyntheticConfig(patches=False, static_camera=0.0, steady=0.0, static_scene=0.0, rendered_objects=1.0, **FIRST, **AS_TAKEN)
-    return SyntheticBrackets(size, VALIDATION_SEED, count, hdr_dir, rendered_dir, "val", config)
+    return SyntheticBrackets(size, VALIDATION_SEED, count, hdr_dir, rendered_dir, "val", SyntheticConfig(**MOVES, **FIRST, **AS_TAKEN))
 
 
 # --- as files ---------------------------------------------------------------------------------------------------------
