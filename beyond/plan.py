@@ -93,9 +93,9 @@ def make_plan(config, out, ends, known):
     for place in places:
         sources.setdefault(str(place.folder.resolve() / (place.name if place.paths else "")), place)
 
-    def attempt(source, step):
+    def attempt(source, step, *arguments):
         try:
-            step()
+            step(*arguments)
         except (ValueError, OSError, MemoryError) as error:
             if len(sources) == 1:
                 raise
@@ -107,12 +107,12 @@ def make_plan(config, out, ends, known):
         jobs.append(Job(bracket, choose(bracket.ev, reference, known), source, key_of(source, bracket.paths)))
 
     for source, place in sources.items():
-        attempt(source, lambda place=place, source=source: find(place, source))
+        attempt(source, find, place, source)
     inputs = {identity(path): path for job in jobs for path in (*job.bracket.paths, job.bracket.truth) if path}
     with contextlib.nullcontext(read_record(out)) if config.dry_run else open_record(out) as record:
         run = "" if config.dry_run else this_run(out.resolve())
         for job in jobs:
-            attempt(job.source, lambda job=job: name_results(job, out, ends, record, inputs, run))
+            attempt(job.source, name_results, job, out, ends, record, inputs, run)
     jobs = [job for job in jobs if job.source not in failed]
     if len(sources) > 1 or config.dry_run or len(jobs[0].bracket.paths) != 3:
         print(plan_in_words(root, jobs, failed, singles))
