@@ -69,7 +69,7 @@ def _in_16_bits(image, white, colours):
 
 
 def _check(page, size):
-    """Raises: ValueError if a page claims more than its file holds; Unsupported, TooLarge. size: of the file, bytes."""
+    """Raises: ValueError if a page claims more than its file holds; Unsupported. size: of the file, bytes."""
     kind, bits, width, height = page.photometric, page.bitspersample, page.imagewidth, page.imagelength
     if kind not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR):
         raise Unsupported(f"its colours are {getattr(kind, 'name', kind)}, not RGB or grey; save it again as RGB")
@@ -151,7 +151,7 @@ def read_tiff(path):
     """Reads the picture of a TIFF as it is stored.
 
     Returns: (H, W, 1 or 3) uint8, uint16 or float32; alpha (H, W) of the same type, or None; orientation as the tag says; a note, or "".
-    Raises: ValueError if it is damaged; Unsupported, TooLarge, OSError.
+    Raises: ValueError if it is damaged; Unsupported, OSError.
     """
     with tifffile.TiffFile(path) as tiff:
         page = picture_of(tiff)
