@@ -51,10 +51,7 @@ def has_exposure_file(folder):
 
 
 def _guess_layout(folder):
-    for layout in BY_FILE:
-        if named(folder, LAYOUTS[layout][0]):
-            return layout
-    return "photos"
+    return next((layout for layout in BY_FILE if named(folder, LAYOUTS[layout][0])), "photos")
 
 
 @dataclass
