@@ -152,14 +152,14 @@ def work_off(jobs, failed, ends, work, write):
     failed: of make_plan; ends: of outputs.endings; work: function (job) that makes a result; write: function (stem, result) that writes its files
     and returns the lines to print. Raises: ValueError at the end if some failed.
     """
-    failed, waiting, alone = dict(failed), list(jobs), len(jobs) + len(failed) == 1
+    failed, waiting, total = dict(failed), list(jobs), len(jobs) + len(failed)
     try:
-        for job in tqdm(jobs, unit="bracket", disable=True if alone else None):
+        for job in tqdm(jobs, unit="bracket", disable=True if total == 1 else None):
             waiting.pop(0)
             try:
                 tqdm.write(finish(job, ends, work, write))
             except Exception as error:
-                if alone or not (words := words_for(error)):
+                if total == 1 or not (words := words_for(error)):
                     raise
                 failed[job.source] = words
                 tqdm.write(f"error: {words if isinstance(error, (ValueError, OSError)) else f'{job.bracket.name}: {words}'}", file=sys.stderr)
@@ -167,7 +167,6 @@ def work_off(jobs, failed, ends, work, write):
         with contextlib.suppress(OSError, ValueError):
             for job in waiting:
                 disclaim(files_of(job, ends))
-    total = len(jobs) + len([name for name in failed if name not in {job.source for job in jobs}])
     if total > 1:
         print(f"{total - len(failed)} of {total} brackets done")
     if failed:
