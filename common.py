@@ -72,16 +72,16 @@ def check(config):
     return config
 
 
-def parse(config_class, argv=None, description="", default=None):
+def parse(config_class, argv=None, description=""):
     """Reads a dataclass from the command line.
 
     config_class: a dataclass whose fields are plain values, tuples of them, or dataclasses of such fields, whose flags are flattened.
-    argv: list of words, default sys.argv[1:]; description: its first line heads --help; default: an instance whose values are the defaults.
+    argv: list of words, default sys.argv[1:]; description: its first line heads --help.
     Returns: an instance of config_class. Raises: SystemExit with code 2 and a message for a wrong flag; ValueError for a value out of range.
     """
     spec = sys.modules["__main__"].__spec__     # of `python -m`
     prog = f"python -m {spec.name.removesuffix('.__main__')}" if spec else f"python {Path(sys.argv[0]).name}"
-    return check(tyro.cli(tyro.conf.OmitArgPrefixes[config_class], prog=prog, args=argv, description=description.split("\n")[0], default=default))
+    return check(tyro.cli(tyro.conf.OmitArgPrefixes[config_class], prog=prog, args=argv, description=description.split("\n")[0]))
 
 
 def config_from(config_class, saved):

@@ -23,9 +23,9 @@ Seconds are for the whole inference, from frames in memory to the result in memo
 from dataclasses import dataclass, field
 
 from common import Count, Seed, Side, Whole, parse, pick_device, pick_precision, run
-from tyro.conf import DisallowNone
 
 from brackets.merge import PLAIN
+from brackets.prepare import AlignmentConfig
 from evaluation.hdrvdp2 import HDRVDP2Config
 from evaluation.report import write_report
 from evaluation.scoring import MERGES, check, evaluate, open_scenes, plain_method, prediction_methods, table3_runs, weights_methods
@@ -53,10 +53,8 @@ class EvaluateConfig:
     seed: Seed = 0                      # of the initial noise z_T, the same for each image
     device: str = "auto"                # auto, cpu, cuda, cuda:1, mps
     precision: str = "auto"             # auto (bfloat16 where the hardware has it; else float16 on CUDA, float32 elsewhere), float32, bfloat16, float16
-    register: DisallowNone[bool | None] = None  # give the networks registered frames; None: as each was trained [departs D6]
-    response: DisallowNone[bool | None] = None  # ... with tone curve, exposures and clip level corrected; None: as trained [departs D10]
-    flow: DisallowNone[bool | None] = None      # ... aligned along optical flow; None: as trained [departs D9]
     tile: int = 0                       # side of the tiles of a large image, pixels; 0: no tiles up to 3 megapixels, else 1280; -1: never tiles
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     screen: HDRVDP2Config = field(default_factory=HDRVDP2Config)
 
 

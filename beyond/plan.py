@@ -93,9 +93,9 @@ def make_plan(config, out, ends, known):
     for place in places:
         sources.setdefault(str(place.folder.resolve() / (place.name if place.paths else "")), place)
 
-    def attempt(source, step):
+    def attempt(source, step, *arguments):
         try:
-            step()
+            step(*arguments)
         except (ValueError, OSError, MemoryError) as error:
             if len(sources) == 1:
                 raise
@@ -107,12 +107,12 @@ def make_plan(config, out, ends, known):
         jobs.append(Job(bracket, choose(bracket.ev, reference, known), source, key_of(source, bracket.paths)))
 
     for source, place in sources.items():
-        attempt(source, lambda place=place, source=source: find(place, source))
+        attempt(source, find, place, source)
     inputs = {identity(path): path for job in jobs for path in (*job.bracket.paths, job.bracket.truth) if path}
     with contextlib.nullcontext(read_record(out)) if config.dry_run else open_record(out) as record:
         run = "" if config.dry_run else this_run(out.resolve())
         for job in jobs:
-            attempt(job.source, lambda job=job: name_results(job, out, ends, record, inputs, run))
+            attempt(job.source, name_results, job, out, ends, record, inputs, run)
     jobs = [job for job in jobs if job.source not in failed]
     if len(sources) > 1 or config.dry_run or len(jobs[0].bracket.paths) != 3:
         print(plan_in_words(root, jobs, failed, singles))
@@ -139,7 +139,7 @@ def finish(job, ends, work, write):
             said = write(folder / job.stem.name, result)
     except BaseException:
         with contextlib.suppress(OSError, ValueError):      # the earlier error is the one to report
-            disclaim(files, job.key)
+            disclaim(files)
         raise
     said += f"\nwrote {', '.join([str(files[0]), *(path.name for path in files[1:])])}"
     others = [path.name for path in files_of(job, ALL) if path not in files and path.is_file()]
@@ -152,22 +152,21 @@ def work_off(jobs, failed, ends, work, write):
     failed: from make_plan; ends: from outputs.endings; work: function (job) that makes a result; write: function (stem, result) that writes its files
     and returns the lines to print. Raises: ValueError at the end if some failed.
     """
-    failed, waiting, alone = dict(failed), list(jobs), len(jobs) + len(failed) == 1
+    failed, waiting, total = dict(failed), list(jobs), len(jobs) + len(failed)
     try:
-        for job in tqdm(jobs, unit="bracket", disable=True if alone else None):
+        for job in tqdm(jobs, unit="bracket", disable=True if total == 1 else None):
             waiting.pop(0)
             try:
                 tqdm.write(finish(job, ends, work, write))
             except Exception as error:
-                if alone or not (words := words_for(error)):
+                if total == 1 or not (words := words_for(error)):
                     raise
                 failed[job.source] = words
                 tqdm.write(f"error: {words if isinstance(error, (ValueError, OSError)) else f'{job.bracket.name}: {words}'}", file=sys.stderr)
     finally:
         with contextlib.suppress(OSError, ValueError):
             for job in waiting:
-                disclaim(files_of(job, ends), job.key)
-    total = len(jobs) + len([name for name in failed if name not in {job.source for job in jobs}])
+                disclaim(files_of(job, ends))
     if total > 1:
         print(f"{total - len(failed)} of {total} brackets done")
     if failed:

@@ -63,7 +63,7 @@ def steps_shown(model, S, sampler):
             hook.remove()
 
 
-def rebuild_in_tiles(rebuild, ldr, z, tile, overlap=OVERLAP):
+def rebuild_in_tiles(rebuild, ldr, z, tile):
     """Computes Eq. 10 tile by tile, with one prior for the whole image.
 
     rebuild: function (ldr, z) -> H^ of a part of the image; ldr: (B, 3, 3, H, W); z: (B, N, H/4, W/4) or None; H, W multiples of 16.
@@ -72,7 +72,7 @@ def rebuild_in_tiles(rebuild, ldr, z, tile, overlap=OVERLAP):
     H, W = ldr.shape[-2:]
     height, width, k = min(tile, H), min(tile, W), 1 if z is None else W // z.shape[-1]
     hdr_hat = ldr.new_zeros(len(ldr), 3, H, W)
-    rows, columns = tile_ramps(H, height, overlap), tile_ramps(W, width, overlap)
+    rows, columns = tile_ramps(H, height, OVERLAP), tile_ramps(W, width, OVERLAP)
     with bar_of(len(rows) * len(columns), "tile") as bar:
         for (top, down), (left, across) in itertools.product(rows, columns):
             y, x = slice(top, top + height), slice(left, left + width)

@@ -19,7 +19,7 @@ from brackets.choose import choose, in_words, load_three, missing_in_words, pick
 from brackets.curve import phi
 from brackets.files import read_image, read_stored
 from brackets.flow import SMALLEST, find_flow
-from brackets.grouping import find_places
+from brackets.grouping import Place, find_places
 from brackets.kinds import kind_of
 from brackets.prepare import PrepareConfig, prepare
 from brackets.register import in_words as motion_in_words
@@ -42,7 +42,7 @@ def print_files(bracket, choice, sample):
         saturated, unseen = (100 * where.float().mean() for where in (frame.amax(dim=0) >= 1, frame[0].isnan()))
         print(f"  {path.name:24s} {kind_of(path):5s} {read_stored(path).pixels.dtype!s:8s} +{stops:.2f} EV  mean {frame.nanmean():.3f}, "
               f"{saturated:.1f} % saturated" + (f", {unseen:.1f} % transparent" if unseen else "")
-              + (f"; {use_of(bracket, choice, i)}" if len(bracket.paths) != 3 else ""))
+              + (f"; {use_of(choice, i)}" if len(bracket.paths) != 3 else ""))
     if bracket.truth:
         print(f"  {bracket.truth.name:24s} {kind_of(bracket.truth)} float32  truth      mean {sample['hdr'].mean():.4f}, "
               f"largest {read_image(bracket.truth).max():.4f} before clipping at 1")
@@ -79,17 +79,16 @@ def main():
     config = parse(Config, description=__doc__)
     if not config.folder:
         raise ValueError("FOLDER: missing; give the folder of a bracket, such as examples/cafe")
-    known, places = load_checkpoint(SHIPPED).get("steps"), []
-    if config.layout == "auto":
-        places, singles = find_places(Path(config.folder))
-    for place in places if len(places) > 1 else ():
-        bracket = find_bracket(place.folder, only=place.paths, name=place.name)
-        print(f"{bracket.name}\n{in_words(bracket, choose(bracket.ev, pick_reference(bracket, known), known))}")
+    known, folder = load_checkpoint(SHIPPED).get("steps"), Path(config.folder)
+    places, singles = find_places(folder) if config.layout == "auto" else ([Place(folder, "", None)], [])
+    for place in places:
+        bracket = find_bracket(place.folder, config.layout, place.paths, place.name)
+        choice = choose(bracket.ev, pick_reference(bracket, known), known)
+        if len(places) > 1:
+            print(f"{bracket.name}\n{in_words(bracket, choice)}")
     if len(places) > 1:
         print(*(f"{path.name}: left out, it belongs to no bracket" for path in singles), sep="\n", end="\n" * bool(singles))
         return
-    bracket = find_bracket(config.folder, config.layout) if not places else find_bracket(places[0].folder, only=places[0].paths, name=places[0].name)
-    choice = choose(bracket.ev, pick_reference(bracket, known), known)
     sample = load_three(bracket, choice)
     print_files(bracket, choice, sample)
     print_motion(prepare(sample["ldr"], sample["ev"], PrepareConfig(flow=False), bracket.folder), choice.three)

@@ -79,11 +79,6 @@ def pick_reference(bracket, known=None):
     return best
 
 
-def nearest(known, step):
-    """Returns the known step nearest to a step."""
-    return min(max(step, known[0]), known[1])
-
-
 def best_pair(ev, reference, known):
     """Finds the outer frames for a reference: the pair whose steps are nearest to known ones; among equally near pairs, the narrowest.
 
@@ -91,7 +86,7 @@ def best_pair(ev, reference, known):
     """
     def cost(pair):
         steps = [abs(float(ev[i] - ev[reference])) for i in pair if i is not None]
-        return round(sum(abs(step - nearest(known, step)) for step in steps), 1) if steps else float("inf"), sum(steps), pair
+        return round(sum(abs(step - np.clip(step, *known)) for step in steps), 1) if steps else float("inf"), sum(steps), pair
 
     shorter = [i for i in range(len(ev)) if ev[reference] - ev[i] >= LEAST] or [None]
     longer = [i for i in range(len(ev)) if ev[i] - ev[reference] >= LEAST] or [None]
@@ -108,7 +103,7 @@ def choose(ev, reference, known=None):
     _, _, (short, long) = best_pair(ev, reference, known)
     if short is None and long is None:
         raise ValueError(f"choose: all frames are exposed within {LEAST:g} EV of the reference; give frames of different exposure")
-    step = nearest(known, max(abs(float(ev[i] - ev[reference])) for i in (short, long) if i is not None))
+    step = float(np.clip(max(abs(ev[i] - ev[reference]) for i in (short, long) if i is not None), *known))
     beyond = []
     for side, last in ((-1, short), (1, long)):
         for i in range(len(ev))[::side]:
@@ -139,7 +134,7 @@ def stand_in(ldr, ev, choice):
     return ldr
 
 
-def use_of(bracket, choice, i):
+def use_of(choice, i):
     """Says what frame i is used for."""
     short, reference, long = choice.three
     if i in choice.beyond:
@@ -155,5 +150,5 @@ def missing_in_words(choice):
 
 def in_words(bracket, choice):
     """Returns a line for each frame: its number, name, exposure and use."""
-    lines = [f"  {i + 1:<2} {path.name:24s} +{stops:.2f} EV  {use_of(bracket, choice, i)}" for i, (path, stops) in enumerate(zip(bracket.paths, bracket.ev))]
+    lines = [f"  {i + 1:<2} {path.name:24s} +{stops:.2f} EV  {use_of(choice, i)}" for i, (path, stops) in enumerate(zip(bracket.paths, bracket.ev))]
     return "\n".join(filter(None, [*lines, missing_in_words(choice)]))

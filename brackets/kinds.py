@@ -1,7 +1,7 @@
 """Finds out what kind of file an image is from its first bytes. The name counts only for RAW files that are TIFF inside.
 
 There are few reasons why a file cannot be read, and each has one message: missing, unreadable (permission, folder, disk), not an image, unsupported,
-too large, damaged. Readers raise Unsupported and TooLarge with the whole message; any other error in a reader means that the file is damaged.
+too large, damaged. Readers raise Unsupported with the whole message; any other error in a reader means that the file is damaged.
 """
 
 import errno
@@ -26,11 +26,7 @@ SIGNATURES = (              # (offset, bytes, kind)
 
 
 class Unsupported(ValueError):
-    """An intact image of a kind that is not read. The message says what was found and what to do."""
-
-
-class TooLarge(ValueError):
-    """An image of more than LARGEST pixels. The message says what was found and what to do."""
+    """An intact image of a kind that is not read, or of more than LARGEST pixels. The message says what was found and what to do."""
 
 
 def kind_of(path):
@@ -57,11 +53,11 @@ def kind_to_read(path):
 
 
 def check_size(width, height):
-    """Checks the size of an image. Raises: TooLarge; ValueError for an image that has no pixels."""
+    """Checks the size of an image. Raises: Unsupported if it is too large; ValueError for an image that has no pixels."""
     if width <= 0 or height <= 0:
         raise ValueError(f"it says {width}x{height} pixels")
     if width * height > LARGEST:
-        raise TooLarge(f"it says {width}x{height} pixels, more than are read ({LARGEST // 10 ** 6} million); make it smaller")
+        raise Unsupported(f"it says {width}x{height} pixels, more than are read ({LARGEST // 10 ** 6} million); make it smaller")
 
 
 def instead_of(wanted, path):
@@ -83,7 +79,7 @@ def in_a_sentence(path, error):
     code = getattr(error, "errno", None)
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"{path}: no such file; check the name")
-    if isinstance(error, (Unsupported, TooLarge)):
+    if isinstance(error, Unsupported):
         return ValueError(f"{path}: {error}")
     if in_words(error).startswith("out of memory"):
         return ValueError(f"{path}: too large for the memory of this machine; make it smaller")

@@ -196,7 +196,7 @@ def draft(paths, key):
                 record[folded(path.name)] = key, content, ""
 
 
-def disclaim(paths, key):
+def disclaim(paths):
     """Ends the claims of a bracket that was given up: each name goes back to what it was before, and is free if there was no file."""
     with open_record(paths[0].parent) as record:
         for path in paths:

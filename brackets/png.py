@@ -65,7 +65,7 @@ def read_png(path):
     """Reads a PNG as it is stored.
 
     Returns: (H, W, 1 or 3) uint8, uint16 or, if it had to be recoded, float32; alpha (H, W), or None; orientation; a note about recoding, or "".
-    Raises: ValueError if it is damaged; Unsupported, TooLarge, OSError.
+    Raises: ValueError if it is damaged; Unsupported, OSError.
     """
     data = path.read_bytes()
     chunks = _chunks(data)

@@ -28,7 +28,7 @@ def _opened(path):
 def read_raw(path):
     """Reads a RAW file. Returns: (H, W, 3) float32 coded with gamma 2.2 in [0, 1]; None; orientation as in EXIF; NOTE.
 
-    Raises: Unsupported, TooLarge; an error from LibRaw if the file is damaged.
+    Raises: Unsupported; an error from LibRaw if the file is damaged.
     """
     with _opened(path) as raw:
         sizes = raw.sizes

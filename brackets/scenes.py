@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from brackets.exposures import exif_exposures, read_exposures
 from brackets.files import as_frame, read_image, read_stored, stored_size_and_orientation
@@ -52,10 +51,7 @@ def has_exposure_file(folder):
 
 
 def _guess_layout(folder):
-    for layout in BY_FILE:
-        if named(folder, LAYOUTS[layout][0]):
-            return layout
-    return "photos"
+    return next((layout for layout in BY_FILE if named(folder, LAYOUTS[layout][0])), "photos")
 
 
 @dataclass
@@ -303,16 +299,3 @@ def find_scenes(data, root, split):
         expected, page = WHERE_TO_GET[data]
         raise FileNotFoundError(f"{root}: no {split} scenes of {data}; expected {expected} in {root.resolve()}; get them from {page}")
     return scenes
-
-
-class Scenes(Dataset):
-    """Whole images, for validation and testing: Scenes(folders)[i] is load_scene(folders[i])."""
-
-    def __init__(self, folders, layout="auto"):
-        self.folders, self.layout = [Path(f) for f in folders], layout
-
-    def __len__(self):
-        return len(self.folders)
-
-    def __getitem__(self, i):
-        return load_scene(self.folders[i], self.layout)

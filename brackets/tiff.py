@@ -28,16 +28,9 @@ START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}          # markers in
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)    # what it logs about a damaged file is raised as an error here
 
 
-def pages_of(tiff):
-    """Yields the pages of a TiffFile and those below them (SubIFDs), at most MOST_PAGES of each."""
-    for page in islice(tiff.pages, MOST_PAGES):
-        yield page
-        yield from islice(page.pages or (), MOST_PAGES)
-
-
 def picture_of(tiff):
     """Returns the page that holds the picture: the largest that is neither a thumbnail nor a mask, the first of equals. RAW pages take precedence."""
-    pages = list(pages_of(tiff))
+    pages = [page for top in islice(tiff.pages, MOST_PAGES) for page in (top, *islice(top.pages or (), MOST_PAGES))]     # and their SubIFDs
     if not pages:
         raise ValueError("it holds no image")
     whole = [page for page in pages if page.photometric in RAW] or [page for page in pages if not page.subfiletype & REDUCED_OR_MASK] or pages
@@ -76,7 +69,7 @@ def _in_16_bits(image, white, colours):
 
 
 def _check(page, size):
-    """Raises: ValueError if a page claims more than its file holds; Unsupported, TooLarge. size: of the file, bytes."""
+    """Raises: ValueError if a page claims more than its file holds; Unsupported. size: of the file, bytes."""
     kind, bits, width, height = page.photometric, page.bitspersample, page.imagewidth, page.imagelength
     if kind not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR):
         raise Unsupported(f"its colours are {getattr(kind, 'name', kind)}, not RGB or grey; save it again as RGB")
@@ -158,7 +151,7 @@ def read_tiff(path):
     """Reads the picture of a TIFF as it is stored.
 
     Returns: (H, W, 1 or 3) uint8, uint16 or float32; alpha (H, W) of the same type, or None; orientation as the tag says; a note, or "".
-    Raises: ValueError if it is damaged; Unsupported, TooLarge, OSError.
+    Raises: ValueError if it is damaged; Unsupported, OSError.
     """
     with tifffile.TiffFile(path) as tiff:
         page = picture_of(tiff)

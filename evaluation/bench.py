@@ -122,9 +122,6 @@ def training_config(config, device):
 
 def plan(config):
     """Lists what to measure, and computes what needs no timing. Raises: ValueError for a setting, a device or a file that cannot be used."""
-    for name, least in (("runs", 1), ("steps", 0), ("batch", 0), ("train_steps", 0), ("workers", 0)):
-        if getattr(config, name) < least:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be {least} or more")
     sizes, model = {text: read_size(text) for text in config.sizes}, network(config)
     S, pairs = config.steps or model.config.diffusion.S, []
     for device in map(pick_device, config.devices):

@@ -130,7 +130,7 @@ def network_method(name, model, config, device, dtype, S=None):
     """Wraps a trained network as a Method. model: from load_weights, on the device. s1 gets the prior of the truth and always the whole image."""
     @torch.no_grad()
     def predict(scene, sample):
-        how, (H, W) = model.prepare.overridden(config.register, config.response, config.flow), sample["ldr"].shape[-2:]
+        how, (H, W) = model.prepare.overridden(**vars(config.alignment)), sample["ldr"].shape[-2:]
         prepared = prepare(sample["ldr"], sample["ev"], how, scene)
         ldr, ev = prepared.ldr[None].to(device), prepared.ev[None].to(device)
         tile = tile_for(config.tile, H, W)

@@ -21,7 +21,7 @@ from brackets.kinds import check_folder
 from brackets.merge import weighted_merge
 from brackets.prepare import prepare
 from brackets.register import exposed_as_frame
-from brackets.scenes import Scenes, scene_folders
+from brackets.scenes import load_scene, scene_folders
 from data import T, psnr, to_radiance
 
 
@@ -80,7 +80,7 @@ def main():
         with autocast(device, dtype):
             return sample_images(model, ldr.to(device), ev.to(device), [0])[0].cpu()
 
-    for sample in map(Scenes(folders).__getitem__, range(len(folders))):
+    for sample in map(load_scene, folders):
         if "hdr" not in sample:
             raise ValueError(f"{sample['name']}: has no truth to compare with; give scenes that have HDRImg.hdr")
         for missing in (2, 0):

@@ -113,9 +113,8 @@ def open_bank(folder):
 def main():
     """Reads the command line, then makes the brackets that are missing."""
     config = parse(BankConfig, description=__doc__)
-    if config.count < 1 or not 16 <= config.size <= min(PHOTOGRAPH) or config.workers < 0:
-        raise ValueError(f"--count {config.count}, --size {config.size}, --workers {config.workers}: need 1 or more brackets of 16 to "
-                         f"{min(PHOTOGRAPH)} pixels, and 0 or more workers (0: this process works)")
+    if not 16 <= config.size <= min(PHOTOGRAPH):
+        raise ValueError(f"--size {config.size}: must be from 16 to {min(PHOTOGRAPH)} pixels")
     open_brackets(config)                                           # raises its errors before the work starts
     share_work(functools.partial(fill, config=config), [(i,) for i in range(config.count) if not is_written(bank_file(config.out, i))],
                config.workers, f"making brackets into {config.out}")

@@ -42,6 +42,7 @@ SOURCES = ("procedural", "photographed", "rendered")
 VALIDATION_SEED = 1_000_000  # seed of the validation scenes, the same for every run
 FIRST = {"ev_steps": (2.0, 3.0), "saturated_fraction": (0.03, 0.35), "iso": (100.0, 6400.0), "response": (0.6, 0.2, 0.0), "misstated": 0.0,
          "clipped_early": 0.0, "raised_black": 0.0}  # settings of the 36 and 72 scenes that all weights were scored on
+MOVES = {"patches": False, "static_camera": 0.0, "steady": 0.0, "static_scene": 0.0, "rendered_objects": 1.0}  # a whole photograph; something moves
 AS_TAKEN = {"registered": 0.0, "followed": 0.0, "context": 0.0}  # settings for brackets as the camera takes them, not aligned
 
 
@@ -160,12 +161,12 @@ def draw_exposures(rng, config):
     return np.array([0.0, *np.cumsum(steps)], np.float32)
 
 
-def make_bracket(rng, height, width, config, background=None, cut_out=draw_object):
+def make_bracket(rng, height, width, config, background, cut_out):
     """Makes one bracket of three exposures.
 
     rng: numpy Generator; height, width: of the images; config: SyntheticConfig, whose `context` is not used.
     background(rng, h, w): returns the world as log radiance, (3, h, w) or (3, 3, h, w) for three frames, and the height of the
-        scene in image heights; None: the procedural world.
+        scene in image heights.
     cut_out(rng, radius): draws a moving object, log radiance (3, n, n) and opacity (n, n).
     Returns: four values.
         ldr (3, 3, H, W): coded frames in [0, 1], float32
@@ -173,7 +174,6 @@ def make_bracket(rng, height, width, config, background=None, cut_out=draw_objec
         hdr (3, H, W): the reference without noise, linear in [0, 1] in units of the shortest exposure as it was taken, float32
         bits: of the files, 0 if they are not quantised. Values of a registered frame lie between these levels.
     """
-    background = background or functools.partial(procedural_world, side=min(height, width), config=config)
     poses = camera_poses(rng, height, width, config)
     moved = max(displacement(poses[frame], height, width) for frame in (0, 2))
     margin = math.ceil(moved) + 3 if moved else 0
@@ -271,7 +271,8 @@ class SyntheticBrackets(torch.utils.data.Dataset):
     def bracket(self, index):
         """Makes a bracket. Returns: ldr, ev and hdr as arrays and the bits of the files, as make_bracket() does."""
         source, file, rng = self.source(index)
-        background, cut_out, config, (height, width) = None, draw_object, self.config, self.drawn
+        cut_out, config, (height, width) = draw_object, self.config, self.drawn
+        background = functools.partial(procedural_world, side=min(height, width), config=config)
         if "photographed" in self.shares:
             cut_out = functools.partial(photographed_object, images=self.files["photographed"])
         if source == "photographed":
@@ -300,8 +301,7 @@ def validation_set(size, count, hdr_dir=None, rendered_dir=None):
     path of its own, and frames are left as taken. Exposure steps are 2 or 3 stops, so that scores can be compared with earlier ones.
     Arguments and Returns: as for SyntheticBrackets; count: number of scenes.
     """
-    config = SyntheticConfig(patches=False, static_camera=0.0, steady=0.0, static_scene=0.0, rendered_objects=1.0, **FIRST, **AS_TAKEN)
-    return SyntheticBrackets(size, VALIDATION_SEED, count, hdr_dir, rendered_dir, "val", config)
+    return SyntheticBrackets(size, VALIDATION_SEED, count, hdr_dir, rendered_dir, "val", SyntheticConfig(**MOVES, **FIRST, **AS_TAKEN))
 
 
 # --- as files ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@
 Each kind has steps of 1, 2, 3 and 4 EV, and the three sources, in equal shares. A scene's name begins with its kind and step.
 """
 
-from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig
+from synthetic.dataset import AS_TAKEN, MOVES, SyntheticBrackets, SyntheticConfig
 
 RULER = 72              # scenes in each half
 RULER_SEED = 2_000_000  # of both halves, the same for every run
@@ -26,7 +26,6 @@ KINDS = {
     "night": {"iso": (3200.0, 12800.0)},
 }
 ORDER = ("static", "moving", "curve", "static", "any", "night")     # of the kinds
-MOVES = {"patches": False, "static_camera": 0.0, "steady": 0.0, "static_scene": 0.0, "rendered_objects": 1.0}     # a whole photograph; something moves
 
 
 def kind_and_step(index):

@@ -159,7 +159,7 @@ def pyramid(tile):
     tile = np.clip((tile - tile.mean()) / tile.std(), -3, 3)
     level, levels = torch.from_numpy(tile).float()[None, None], []
     for _ in range(3):
-        levels.append(torch.cat([torch.cat([level, level[..., :1]], -1), torch.cat([level[..., :1, :], level[..., :1, :1]], -1)], -2))
+        levels.append(F.pad(level, (0, 1, 0, 1), mode="circular"))
         level = F.avg_pool2d(level, 2)
     return levels
 

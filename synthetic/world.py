@@ -109,11 +109,11 @@ def draw_view(rng, height, width, side, config):
     return View(height, width, scale, rng.uniform(-free_x, free_x), rng.uniform(-free_y, free_y))
 
 
-def place(labels, view, value, form, x, y, a, b, angle=0.0):
+def place(labels, view, value, form, x, y, a, b):
     """Paints a shape given in scene units; otherwise as textures.paint."""
     s = LABEL_SCALE * view.scale
     cx, cy = (x - view.x) * s + labels.shape[1] / 2, (y - view.y) * s + labels.shape[0] / 2
-    paint(labels, value, form, cx, cy, max(a * s, 0.6), max(b * s, 0.6), angle)
+    paint(labels, value, form, cx, cy, max(a * s, 0.6), max(b * s, 0.6))
 
 
 def centre_of(view, x, y):

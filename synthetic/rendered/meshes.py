@@ -58,17 +58,17 @@ def tube(path, radius, sides=14, repeat=(1.0, 1.0)):
     return sheet(path[:, None] + np.broadcast_to(radius, len(path))[:, None, None] * ring, repeat)
 
 
-def lathe(profile, sides=32, repeat=(2.0, 1.0)):
+def lathe(profile, sides=32):
     """Makes a surface of revolution about z. profile: points (radius, height), from the bottom up."""
     radius, z = np.asarray(profile, float).T[:, :, None]
     angle, radius = np.linspace(0, 2 * np.pi, sides + 1)[None], np.maximum(radius, 1e-4)
-    return sheet(np.stack([-radius * np.sin(angle), radius * np.cos(angle), z + 0 * angle], -1), repeat)
+    return sheet(np.stack([-radius * np.sin(angle), radius * np.cos(angle), z + 0 * angle], -1), (2.0, 1.0))
 
 
-def ball(radius, center=(0, 0, 0), repeat=(2.0, 1.0)):
+def ball(radius, center=(0, 0, 0)):
     """Makes a sphere, or an ellipsoid if radius has three numbers. center: (3,)."""
     t = np.linspace(0, np.pi, 20)
-    V, F, UV = lathe(np.stack([np.sin(t), -np.cos(t)], -1), 28, repeat)
+    V, F, UV = lathe(np.stack([np.sin(t), -np.cos(t)], -1), 28)
     return V * radius + np.asarray(center, float), F, UV
 
 

@@ -256,7 +256,7 @@ def turned_panorama(rng, panorama, outwards):
     panorama: (n, 2n, 3); outwards: direction (x, y) out of the window, or None. Behind a window only the half that can be seen is kept.
     Returns: (n, 2n, 3) float32.
     """
-    height, width = panorama.shape[:2]
+    width = panorama.shape[1]
     around = np.roll(panorama, int(rng.integers(width)), 1)[:, :: int(rng.choice([-1, 1]))]
     around = np.minimum(around / max(float(np.median(around)), 1e-6), SUN)
     if outwards is not None:  # a closed room gets all its light through the window, so paths need not be wasted on the rest

@@ -5,12 +5,11 @@ import pytest
 import tifffile
 import torch
 from PIL.TiffImagePlugin import IFDRational
-from torch.utils.data import DataLoader
 
 from brackets.choose import choose, load_three
 from brackets.files import write_image
-from brackets.scenes import Scenes, find_bracket, find_scenes, load_scene, read_frames, scene_files
-from photographs import frame, jpeg_bytes, kalantari_scene, linear_png, opencv, two_scenes, which
+from brackets.scenes import find_bracket, find_scenes, load_scene, read_frames, scene_files
+from photographs import frame, jpeg_bytes, kalantari_scene, linear_png, opencv, which
 
 
 def test_kalantari_scene_keeps_all_16_bits_and_the_order_of_frames_and_channels(tmp_path):
@@ -371,10 +370,3 @@ def test_data_sets_without_truth_are_not_for_training(tmp_path):
         find_scenes("sen", tmp_path, "train")
     with pytest.raises(ValueError, match="validation"):
         find_scenes("hu", tmp_path, "validation")
-
-
-def test_scenes_serves_whole_images(tmp_path):
-    scenes = Scenes(two_scenes(tmp_path))
-    assert len(scenes) == 2 and scenes[1]["name"] == "b" and scenes[1]["ldr"].shape == (3, 3, 33, 20)
-    batch = next(iter(DataLoader(scenes, batch_size=1)))
-    assert batch["hdr"].shape == (1, 3, 24, 40) and batch["name"] == ["a"]

@@ -20,7 +20,7 @@ from beyond.weights import architecture, save_weights
 from brackets.files import read_image, write_image
 from brackets.flow import follow_flow
 from brackets.merge import weighted_merge
-from brackets.prepare import UNPREPARED, PrepareConfig, prepare
+from brackets.prepare import UNPREPARED, AlignmentConfig, PrepareConfig, prepare
 from brackets.register import register
 from brackets.scenes import load_scene
 from by_other_means import assert_scored, expected, mu_law
@@ -110,7 +110,7 @@ def test_networks_and_the_merges_get_aligned_frames_and_the_weighted_merge_does_
     assert torch.equal(merges["merge, aligned"][0], expected)
     model = tiny("s2")
     def predict(register, flow):
-        model.prepare, config = PrepareConfig(), evaluate.EvaluateConfig(register=register, flow=flow)
+        model.prepare, config = PrepareConfig(), evaluate.EvaluateConfig(alignment=AlignmentConfig(register=register, flow=flow))
         return scoring.network_method("s2", model, config, torch.device("cpu"), torch.float32).predict("", sample)
     found = [predict(*flags) for flags in ((True, True), (True, False), (False, False))]
     for hdr_hat, ldr in zip(found, (followed, registered, sample["ldr"])):
