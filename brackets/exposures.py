@@ -36,13 +36,13 @@ def read_exposures(path, unit="ev"):
 
     path: text file, UTF-8 or UTF-16, of numbers such as -2.5, +1 or 1/60, separated by line ends, spaces, commas or semicolons. A comma is
         never a decimal point.
-    unit: "ev" or "log2" (stops), or "seconds" (exposure times). A unit in the file takes precedence: 1/60s (seconds), -2EV (stops).
+    unit: "ev" (stops) or "seconds" (exposure times). A unit in the file takes precedence: 1/60s (seconds), -2EV (stops).
     Returns: (n,) float64 array of stops, in the order of the file.
     Raises: FileNotFoundError; ValueError for a word that is not a number, decimal commas, an empty file, or a time that is not positive.
     """
     path = Path(path)
-    if unit not in ("ev", "log2", "seconds"):
-        raise ValueError(f"read_exposures: unknown unit {unit!r}; use ev, log2 or seconds")
+    if unit not in ("ev", "seconds"):
+        raise ValueError(f"read_exposures: unknown unit {unit!r}; use ev or seconds")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {instead_of('file', path)}; write a file of that name, one exposure per line")
     try:

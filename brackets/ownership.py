@@ -235,7 +235,7 @@ def check_replaceable(*paths, first=""):
             raise ValueError(f"{path}: is not from an earlier run and would be replaced; move it away, or choose another --out")
 
 
-def check_bracket(folder):
+def check_bracket_folder(folder):
     """Raises: ValueError for a folder that is not empty and holds no bracket of ours. folder: Path."""
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or mark_of(folder / "HDRImg.hdr") == TRUTH)):
         raise ValueError(f"{folder}: exists and holds no bracket that this command made; move it away, or name another folder")

@@ -22,7 +22,7 @@ from brackets.tiff import stated_white
 LAYOUTS = {
     "kalantari": ("exposure.txt", "ev", "HDRImg.hdr", r".*"),
     "hu": ("input_exp.txt", "ev", "ref_hdr_aligned_linear.hdr", r"input_\d+_aligned\..*"),
-    "sen": ("exposures.txt", "log2", None, r".*"),
+    "sen": ("exposures.txt", "ev", None, r".*"),
     "tursun": ("exposure.txt", "seconds", None, r".*"),
     "photos": ("exposure.txt", "ev", "HDRImg.hdr", r".*"),
 }

@@ -38,7 +38,7 @@ from skimage import measure
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from brackets.files import write_image
 from brackets.marks import TRUTH
-from brackets.ownership import check_bracket, check_writable
+from brackets.ownership import check_bracket_folder, check_writable
 from common import Count, Seed, Whole, parse, run, write_atomically
 
 WIDTH, HEIGHT = 750, 500  # pixels
@@ -1319,7 +1319,7 @@ def main():
     if args.spp < PIECE:
         raise ValueError(f"--spp {args.spp}: must be {PIECE} or more")
     out = Path(args.out)
-    check_bracket(out)
+    check_bracket_folder(out)
     check_writable(out)
     mi.set_variant(args.variant)
     if args.threads:

@@ -29,7 +29,7 @@ import torch
 from brackets.files import write_image
 from brackets.flow import follow_flow
 from brackets.marks import TRUTH
-from brackets.ownership import check_bracket
+from brackets.ownership import check_bracket_folder
 from brackets.register import register
 from common import write_atomically
 from synthetic.camera import blur, camera_poses, displacement, expose, look, photograph, quantile, register_by_poses, veiling_glare
@@ -315,7 +315,7 @@ def export(dataset, folder):
     """
     made = []
     for index in range(len(dataset)):
-        check_bracket(Path(folder) / dataset.name(index))
+        check_bracket_folder(Path(folder) / dataset.name(index))
     for index in range(len(dataset)):
         ldr, ev, hdr, bits = dataset.bracket(index)
         made.append(Path(folder) / dataset.name(index))
