@@ -223,7 +223,7 @@ class DHRNet(nn.Module):
         if config.upsample not in ("bilinear", "nearest"):
             raise ValueError(f"--upsample {config.upsample}: use bilinear or nearest")
         if (C := config.channels) % config.heads or not 1 <= C * config.expansion <= 2 ** 15:
-            raise ValueError(f"--heads {config.heads}, --expansion {config.expansion:g}: do not fit {C} channels; use a divisor, and a product of 1 to 32768")
+            raise ValueError(f"--heads {config.heads}, --expansion {config.expansion:g}: do not fit {C} channels; choose a divisor, and a product up to 32768")
         self.align = AlignmentModule(6, config.channels)
         self.blocks = nn.ModuleList([ReconstructionBlock(config, n, prior_channels) for n in config.frms])
         self.out = nn.Conv2d(config.channels, 3, 3, padding=1)
