@@ -27,6 +27,6 @@ def trained(tmp_path_factory):
     """Trains a tiny stage 1 of 120 steps and a tiny stage 2 of 40."""
     from scripts import stage1, stage2      # here, because they import every script, which the exercises do not need
     folder = tmp_path_factory.mktemp("runs")
-    first = stage1(folder / "stage1", "--epochs", "30", "--lr", "3e-3", "--val-every", "12", "--log-every", "12")
-    second = stage2(folder / "stage2", first, "--epochs", "10", "--lr", "2e-3", "--warmup", "0.5")
+    first = stage1(folder / "stage1", "--epochs", "30", "--lr", "3e-3", "--val-every", "24", "--log-every", "12")
+    second = stage2(folder / "stage2", first, "--epochs", "10", "--lr", "2e-3", "--warmup", "0.5", "--val-every", "8")
     return first, second

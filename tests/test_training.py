@@ -37,7 +37,7 @@ def test_stage_2_trains_the_diffusion_alone_and_then_all_of_it(trained):
     L1_z = column(second, "L1_z")
     assert np.mean(L1_z[-3:]) < 0.9 * np.mean(L1_z[:2])
     assert len(column(second, "L_r")) == 5                  # joint in the second half only
-    assert len(column(second, "val_psnr_mu_mean")) == 10    # with the mean, the true and the predicted prior
+    assert len(column(second, "val_psnr_mu_mean")) == 5     # with the mean, the true and the predicted prior
     assert column(second, "val_psnr_mu_true") != column(second, "val_psnr_mu_predicted")
     before, after = weights(first), weights(second)
     assert any(not torch.equal(after[name], before[name]) for name in before if name.startswith("dhrnet."))

@@ -18,6 +18,7 @@ from exercises import __main__ as commands
 from exercises import measure, show, source
 from exercises.bugs import bug, names_the_equation, names_the_file
 from exercises.catalog import EXERCISES, ROOT, exercise, place
+from synthetic.dataset import SyntheticBrackets
 
 FILES = sorted({place(name)[0] for task in EXERCISES for name in task.functions} | {"brackets/exposures.py"})
 
@@ -250,7 +251,8 @@ def test_the_walk_goes_from_the_frames_to_the_page(monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_every_measurement_prints_a_row_for_each_case(monkeypatch, capsys):
-    """On a corner of the example, by the words of the command line."""
+    """On a corner of the example and on small brackets, by the words of the command line."""
+    monkeypatch.setattr(measure, "SyntheticBrackets", lambda size, **words: SyntheticBrackets(tuple(min(side, 96) for side in size), **words))
     scene = scenes.load_scene(ROOT / "examples" / "cafe")
     rows = {"steps": 8, "prior": 6, "mu": 2, "upsample": 2, "leak": 4, "tiles": 4, "spread": 5, "stops": 18}
     assert set(rows) == set(measure.MEASURES)
