@@ -12,7 +12,7 @@ from beyond.fast import by_strips
 from brackets.merge import weighted_merge
 from data import T, T_inverse
 
-EVEN = 0.006        # noise of the frames at which a merge is as good as the shipped network, root mean square of coded values
+EVEN = 0.005        # noise of the frames at which a merge is as good as the shipped network, root mean square of coded values
 
 
 @torch.no_grad()
