@@ -1,9 +1,9 @@
 """D14, not part of the paper: if nothing moves, the result is a weighted mean of the network's image and a plain merge, after T.
 
 The network cannot be sure that the outer frames show what the reference shows, so it relies on the reference. If the frames show the same everywhere,
-there is nothing to doubt, and the only error of a merge is noise. Two estimates are best combined with weights inversely proportional to the variances
-of their errors. The merge's variance grows with the square of the frames' noise, which flow.still_noise measures. The network's hardly depends on it.
-docs/results.md has the numbers.
+there is nothing to doubt, and the only error of a merge is noise. What noise cannot explain in the network's image is its own error, and is cut off.
+Then the two are combined with weights inversely proportional to the variances of their errors. The merge's variance grows with the square of the
+frames' noise, which flow.still_noise measures. The network's hardly depends on it. docs/results.md has the numbers.
 """
 
 import torch
@@ -13,6 +13,7 @@ from brackets.merge import weighted_merge
 from data import T, T_inverse
 
 EVEN = 0.005        # noise of the frames at which a merge is as good as the shipped network, root mean square of coded values
+MOST = 3            # how far the network's image may be from the merge after T, in units of that noise
 
 
 @torch.no_grad()
@@ -25,4 +26,8 @@ def with_merge(hdr_hat, ldr, ev, noise):
     share = 1 / (1 + (noise / EVEN) ** 2)
     if share == 0:
         return hdr_hat
-    return by_strips(lambda hdr_hat, ldr: T_inverse(T(hdr_hat.float()).lerp(T(weighted_merge(ldr, ev)), share)), hdr_hat, ldr, halo=0)
+
+    def mixed(hdr_hat, ldr):
+        merged = T(weighted_merge(ldr, ev))
+        return T_inverse(T(hdr_hat.float()).clamp(merged - MOST * noise, merged + MOST * noise).lerp(merged, share))
+    return by_strips(mixed, hdr_hat, ldr, halo=0)
