@@ -6,14 +6,16 @@ Then the two are combined with weights inversely proportional to the variances o
 frames' noise, which flow.still_noise measures. The network's hardly depends on it. docs/results.md has the numbers.
 """
 
+import math
+
 import torch
 
 from beyond.fast import by_strips
-from brackets.merge import weighted_merge
-from data import T, T_inverse
+from brackets.merge import merge_weights, weighted_merge
+from data import GAMMA, T, T_inverse, to_radiance
 
-EVEN = 0.005        # noise of the frames at which a merge is as good as the shipped network, root mean square of coded values
-MOST = 3            # how far the network's image may be from the merge after T, in units of that noise
+EVEN = 0.0045       # noise of a pair of frames at which a merge is as good as the shipped network, root mean square of coded values
+MOST = 2.5          # how far the network's image may be from the merge, in standard deviations of the merge's noise
 
 
 @torch.no_grad()
@@ -26,8 +28,12 @@ def with_merge(hdr_hat, ldr, ev, noise):
     share = 1 / (1 + (noise / EVEN) ** 2)
     if share == 0:
         return hdr_hat
+    brighter = 2 ** (float(ev.diff().max()) / GAMMA)    # noise was measured on a pair whose shorter frame, with its noise, was made so much brighter
+    sigma = noise / math.sqrt(1 + brighter ** 2)        # of one frame
 
     def mixed(hdr_hat, ldr):
-        merged = T(weighted_merge(ldr, ev))
-        return T_inverse(T(hdr_hat.float()).clamp(merged - MOST * noise, merged + MOST * noise).lerp(merged, share))
+        merge = weighted_merge(ldr, ev)
+        errors = merge_weights(ldr) * (to_radiance(ldr + sigma, ev) - to_radiance(ldr, ev))     # that each frame brings into the merge
+        most = MOST * (T(merge + errors.square().sum(dim=1).sqrt()) - T(merge))
+        return T_inverse(T(hdr_hat.float()).clamp(T(merge) - most, T(merge) + most).lerp(T(merge), share))
     return by_strips(mixed, hdr_hat, ldr, halo=0)
