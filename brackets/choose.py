@@ -7,12 +7,12 @@ A missing short frame is black and a missing long frame is white, so that nothin
 alignment, the reference takes its place, exposed as it would be. PSNR-mu / PSNR-L of the shipped weights on 16 synthetic scenes with motion,
 by what takes the place of the missing frame ("its exposure" is the missing frame's):
                                                                           the longer frame is the reference     the shorter one is
-    the reference at its exposure                                         41.5 / 38.3                           46.7 / 41.5
-    the other frame at its exposure                                       39.2 / 38.2                           45.7 / 37.0
-    nothing (white, black)                                                40.9 / 38.3                           44.7 / 39.7
+    the reference at its exposure                                         42.2 / 38.8                           46.6 / 41.5
+    the other frame at its exposure                                       39.7 / 38.8                           46.0 / 38.4
+    nothing (white, black)                                                41.2 / 38.8                           45.8 / 41.0
     no network: a merge of the two aligned frames                         36.2 / 36.2                           42.3 / 35.3
     no network: the reference alone                                       29.3 / 22.3                           40.9 / 40.0
-    all three frames                                                      43.0 / 38.3                           47.5 / 39.4
+    all three frames                                                      43.7 / 38.8                           48.2 / 40.5
 (examples/two_frames.py; in the second column, the truth ends where the reference clips)
 """
 

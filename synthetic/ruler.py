@@ -16,6 +16,7 @@ Each kind has steps of 1, 2, 3 and 4 EV, and the three sources, in equal shares.
 from synthetic.dataset import AS_TAKEN, MOVES, SyntheticBrackets, SyntheticConfig
 
 RULER = 72              # scenes in each half
+HALVES = {"val": 0, "test": 2 * RULER}    # index of each first scene. The scenes between were the test half until D14 was developed on them
 RULER_SEED = 2_000_000  # of both halves, the same for every run
 EXACT = {"response": (1.0, 0.0, 0.0), "misstated": 0.0, "ev_error": 0.0, "clipped_early": 0.0, "raised_black": 0.0}
 KINDS = {
@@ -56,4 +57,4 @@ class Ruler(SyntheticBrackets):
 
 def ruler(size, count=RULER, hdr_dir=None, rendered_dir=None, half="val"):
     """Opens the first `count` scenes of one half of the ruler, "val" or "test". Other arguments: as for SyntheticBrackets. Returns: Ruler."""
-    return Ruler(size, 0 if half == "val" else RULER, count, hdr_dir, rendered_dir)
+    return Ruler(size, HALVES[half], count, hdr_dir, rendered_dir)

@@ -4,11 +4,11 @@ from collections import Counter
 
 import numpy as np
 
-from synthetic.ruler import RULER, kind_and_step, ruler
+from synthetic.ruler import HALVES, RULER, kind_and_step, ruler
 
 
 def test_each_half_has_every_kind_at_every_step_a_third_of_it_static():
-    for first in (0, RULER):
+    for first in HALVES.values():
         scenes = Counter(kind_and_step(first + index) for index in range(RULER))
         assert {kind: sum(n for (k, _), n in scenes.items() if k == kind) for kind, _ in scenes} == {
             "static": 24, "moving": 12, "curve": 12, "any": 12, "night": 12}
@@ -30,5 +30,5 @@ def test_a_static_scene_stands_still_in_renders_too_and_is_exact(folders):
 
 def test_names_tell_kind_step_and_source_and_the_halves_share_none(folders):
     names = {half: [ruler(48, RULER, **folders, half=half).name(index) for index in range(RULER)] for half in ("val", "test")}
-    assert names["val"][0].startswith("static_1ev_procedural_000") and names["test"][0].split("_")[3] == "072"
+    assert names["val"][0].startswith("static_1ev_procedural_000") and names["test"][0].split("_")[3] == "144"
     assert len({*names["val"], *names["test"]}) == 2 * RULER
