@@ -68,10 +68,10 @@ def reconstruct_scene(job, model, config, device, dtype):
     keep_memory(2 ** 26 if tile else 2 ** 30)                                   # with tiles, only small blocks are kept, because memory is short
     with autocast(device, dtype):
         hdr_hat, spread = sample_images(model, ldr, ev, range(network.seed, network.seed + network.samples), tile, network.steps or None, network.sampler)
-    hdr_hat = with_merge(hdr_hat, ldr, ev, prepared.noise)                      # [departs D14]
-    hdr_hat, spread = hdr_hat.cpu(), spread.cpu() if network.samples > 1 else None          # (1, 3, H, W), (1, 1, H, W)
     if not torch.isfinite(hdr_hat).all():
         raise ValueError(f"{job.bracket.folder}: the result is not finite in {dtype}; try --precision float32")
+    hdr_hat = with_merge(hdr_hat, ldr, ev, prepared.noise)                      # [departs D14]
+    hdr_hat, spread = hdr_hat.cpu(), spread.cpu() if network.samples > 1 else None          # (1, 3, H, W), (1, 1, H, W)
     hdr_hat, longer_by = widen(hdr_hat, prepared, job.bracket, job.choice, how)
     said = f"{time.perf_counter() - start:.1f} s on {device} in {str(dtype).removeprefix('torch.')}" + steps.in_words(model.steps, prepared.ev)
     return Result(hdr_hat, prepared, registered, longer_by, job.bracket.paths[job.choice.three[1]], said, spread, hdr)

@@ -1,4 +1,4 @@
-"""D14, not part of the paper: if nothing moves, the result is a weighted mean of the network's image and a plain merge, after T.
+"""D14, not part of the paper: if nothing moves, the network's image is kept near a plain merge and averaged with it, after T.
 
 The network cannot be sure that the outer frames show what the reference shows, so it relies on the reference. If the frames show the same everywhere,
 there is nothing to doubt, and the only error of a merge is noise. What noise cannot explain in the network's image is its own error, and is cut off.
@@ -20,7 +20,7 @@ MOST = 2.5          # how far the network's image may be from the merge, in stan
 
 @torch.no_grad()
 def with_merge(hdr_hat, ldr, ev, noise):
-    """Mixes a merge into the network's image. Infinite noise, which stands for a bracket that is not still, leaves the image as it is.
+    """Keeps the network's image near a merge and mixes both. Infinite noise, which stands for a bracket that is not still, leaves the image as it is.
 
     hdr_hat: (1, 3, H, W) of the network, linear; ldr: (1, 3, 3, H, W) coded in [0, 1]; ev: (1, 3) stops; noise: as in prepare.Prepared.
     Returns: as hdr_hat.
@@ -36,4 +36,4 @@ def with_merge(hdr_hat, ldr, ev, noise):
         errors = merge_weights(ldr) * (to_radiance(ldr + sigma, ev) - to_radiance(ldr, ev))     # that each frame brings into the merge
         most = MOST * (T(merge + errors.square().sum(dim=1).sqrt()) - T(merge))
         return T_inverse(T(hdr_hat.float()).clamp(T(merge) - most, T(merge) + most).lerp(T(merge), share))
-    return by_strips(mixed, hdr_hat, ldr, halo=0)
+    return by_strips(mixed, hdr_hat, ldr, halo=0, channels=27)

@@ -35,13 +35,17 @@ STILL = {7: 0.03, 3: 0.08}      # {side of a neighbourhood: largest mean differe
 REACH = 9               # side of the neighbourhood that is doubted along with a pixel: contours are wrong, too
 
 
+def shrinking(image):
+    """Returns the whole number by which the sides of an image (3, H, W) are divided, so that it has no more than LARGEST pixels."""
+    return math.ceil(math.sqrt(image[0].numel() / LARGEST))
+
+
 def shrunk_pair(reference, frame, stops, homography):
     """Makes the pair in which flow is computed: both images at one exposure, no larger than LARGEST, the frame registered by its homography.
 
     Other arguments: as in find_flow. Returns: (2, 3, h, w) in [0, 1], reference then frame; and the whole number by which the sides were divided.
     """
-    k = math.ceil(math.sqrt(frame[0].numel() / LARGEST))
-    height, width = frame.shape[1:]
+    k, (height, width) = shrinking(frame), frame.shape[1:]
     margin = 0, -width % k, 0, -height % k
     reference, frame = (nnf.avg_pool2d(nnf.pad(image[None], margin, mode="replicate"), k)[0] for image in (reference, frame))
     frame = warp(frame, enlarged_by(1 / k, homography), reference, stops)
@@ -109,13 +113,16 @@ def still_noise(ldr, ev):
 
     ldr: (3, 3, H, W) coded in [0, 1], without NaN, in the right light; ev: (3,) stops. Returns: float, of the worse pair; infinity if something moves.
     """
-    noise = 0.0
+    k, noise = shrinking(ldr[1]), 0.0
     for i in (0, 2):
-        reference, frame = shrunk_pair(ldr[1], ldr[i], float(ev[1] - ev[i]), np.eye(3))[0].numpy()
-        difference = reference - frame
-        if any(np.abs(box_mean(plane, side)).max() > most for plane in difference for side, most in STILL.items()):
-            return math.inf
-        noise = max(noise, math.sqrt(np.square(difference).mean()))
+        squares = 0.0
+        for planes in zip(ldr[1], ldr[i]):                                      # by channel, because a large bracket takes a gigabyte
+            reference, frame = at_one_exposure(*planes, float(ev[1] - ev[i]))
+            difference = (reference - frame).numpy()
+            if any(np.abs(box_mean(difference, k * side)).max() > most for side, most in STILL.items()):
+                return math.inf
+            squares += float(np.square(difference).mean()) / len(ldr[1])
+        noise = max(noise, math.sqrt(squares))
     return noise
 
 

@@ -102,8 +102,8 @@ def normalise(grey):
 def at_one_exposure(reference, frame, stops):
     """Shows both images at the longer of their two exposures: g of the header, before the mean of its channels.
 
-    reference, frame: (3, H, W) coded in [0, 1]; stops: by how much the reference is exposed longer, negative: shorter.
-    Yields: (3, H, W) in [0, 1], reference then frame.
+    reference, frame: (..., H, W) coded in [0, 1]; stops: by how much the reference is exposed longer, negative: shorter.
+    Yields: (..., H, W) in [0, 1], reference then frame.
     """
     gains = (2 ** (max(-stops, 0) / GAMMA), 2 ** (max(stops, 0) / GAMMA))     # 1 for the longer exposure
     for image, gain in zip((reference, frame), gains):

@@ -143,10 +143,9 @@ def network_method(name, model, config, device, dtype, S=None):
                 hdr_hat = model(network_input(pad_to_multiple(ldr), ev), hdr)[..., :H, :W]
             else:
                 raise ValueError(f"{name}: these weights are of stage 1, whose prior comes from the truth, and {scene} has none; use stage 2's")
-        hdr_hat = with_merge(hdr_hat, ldr, ev, prepared.noise)
         if not torch.isfinite(hdr_hat).all():
             raise ValueError(f"{name} on {scene}: the result is not finite in {dtype}; try --precision float32")
-        return hdr_hat.cpu()
+        return with_merge(hdr_hat, ldr, ev, prepared.noise).cpu()
     return Method(name, predict, model, S)
 
 

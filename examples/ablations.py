@@ -3,10 +3,10 @@
     python weights/recipe.py --hdr-dir DIR                        makes the renders and the bank first
     python examples/ablations.py --hdr-dir DIR --seeds 0 1        trains the runs that are missing, row by row, and prints the table
 
-The network is the recipe's small one, with its losses and its schedule. Each row sees the same 48,000 patches of 64x64 pixels: 2 epochs of the bank.
-Where there are two stages, stage 2 gets the second epoch. The scores are PSNR in dB at the last step, over the first 36 scenes of the ruler. The prior
-is the one that infer.py would use; for s2, the table also lists PSNR-mu with the true prior and with the mean prior (no information). lfdiff.py explains
-the rows. Table 4 needs no training: python evaluate.py --steps 1 2 5 10 20 50 100.
+The network is the recipe's small one, with the losses of its stage 1 and its schedule. Each row sees the same 48,000 patches of 64x64 pixels: 2
+epochs of the bank. Where there are two stages, stage 2 gets the second epoch. The scores are PSNR in dB at the last step, over the first 36 scenes of
+the ruler. The prior is the one that infer.py would use; for s2, the table also lists PSNR-mu with the true prior and with the mean prior (no
+information). lfdiff.py explains the rows. Table 4 needs no training: python evaluate.py --steps 1 2 5 10 20 50 100.
 """
 
 import csv

@@ -56,5 +56,10 @@ class Ruler(SyntheticBrackets):
 
 
 def ruler(size, count=RULER, hdr_dir=None, rendered_dir=None, half="val"):
-    """Opens the first `count` scenes of one half of the ruler, "val" or "test". Other arguments: as for SyntheticBrackets. Returns: Ruler."""
+    """Opens the first `count` scenes of one half of the ruler, "val" or "test". Other arguments: as for SyntheticBrackets. Returns: Ruler.
+
+    Raises: ValueError for more scenes than a half has.
+    """
+    if count > RULER:
+        raise ValueError(f"the ruler: {count} scenes were asked for; each half has {RULER}")
     return Ruler(size, HALVES[half], count, hdr_dir, rendered_dir)

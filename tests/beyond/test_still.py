@@ -1,4 +1,4 @@
-"""still.py: D14, a weighted mean of the network's image and a merge."""
+"""still.py: D14, the network's image kept near a merge and averaged with it."""
 
 import math
 
@@ -23,10 +23,10 @@ def test_the_mean_is_taken_after_T_with_weights_as_the_noise_asks(noise, share):
 
 
 @pytest.mark.parametrize(("hdr_hat", "sign"), [(0.001, -1), (1.0, 1)])
-@pytest.mark.parametrize("light", [0.002, 0.02, 0.1])
-def test_what_noise_cannot_explain_is_cut_off(light, hdr_hat, sign):
+@pytest.mark.parametrize(("light", "ev"), [(0.002, [0.0, 2, 4]), (0.02, [0.0, 2, 4]), (0.1, [0.0, 2, 4]), (0.02, [0.0, 1, 4])])
+def test_what_noise_cannot_explain_is_cut_off(light, ev, hdr_hat, sign):
     """The limit is MOST standard deviations of a merge after T, as far as frames with noise show that merge and its noise."""
-    ev = torch.tensor([[0.0, 2.0, 4.0]])
+    ev = torch.tensor([ev])
     clean = (light * 2 ** ev).clamp(max=1)[..., None, None, None].expand(-1, -1, 3, 96, 96) ** (1 / 2.2)
     noisy = (clean + 0.004 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))).clamp(max=1)
     noise = still_noise(noisy[0], ev[0])
@@ -44,4 +44,4 @@ def test_a_large_image_is_worked_off_strip_by_strip(monkeypatch):
     hdr_hat, ldr, ev = torch.rand(1, 3, 40, 24), torch.rand(1, 3, 3, 40, 24), torch.tensor([[0.0, 2.0, 4.0]])
     whole = with_merge(hdr_hat, ldr, ev, EVEN)
     monkeypatch.setattr(fast, "STRIP_BYTES", 3000)
-    assert (with_merge(hdr_hat, ldr, ev, EVEN) - whole).abs().max() < 1e-6
+    assert (with_merge(hdr_hat, ldr, ev, EVEN) - whole).abs().max() < 1e-5

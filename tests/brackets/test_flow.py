@@ -163,6 +163,16 @@ def test_what_saturates_does_not_move():
     assert (ldr[2] == 1).float().mean() > 0.3 and still_noise(ldr, EV) < 1e-6
 
 
+def test_a_large_still_bracket_with_fine_highlights_keeps_its_noise_and_a_large_moving_one_is_noticed(monkeypatch):
+    monkeypatch.setattr(flow, "LARGEST", 100 * 120 // 9)
+    ldr = bracket(torch.rand(1, 3, 100, 120, generator=torch.Generator().manual_seed(0)).repeat(3, 1, 1, 1) ** 4, EV)
+    assert still_noise(ldr, EV) < 1e-6
+    ldr[2] += 0.1 * torch.randn(ldr[2].shape, generator=torch.Generator().manual_seed(1)) * (ldr[2] < 1)
+    assert still_noise(ldr, EV) == pytest.approx(0.1 * float((ldr[2] < 1).float().mean()) ** 0.5, rel=0.1)
+    ldr[0] = ldr[0].roll(6, 2)
+    assert still_noise(ldr, EV) == math.inf
+
+
 @pytest.mark.parametrize("i", [0, 1, 2])
 def test_a_small_thing_that_moves_and_a_step_of_the_camera_are_noticed_in_any_frame(i):
     ldr = bracket(torch.stack([0.01 + 0.02 * texture(100, 120)] * 3), EV)

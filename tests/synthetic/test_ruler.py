@@ -3,6 +3,7 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 
 from synthetic.ruler import HALVES, RULER, kind_and_step, ruler
 
@@ -32,3 +33,5 @@ def test_names_tell_kind_step_and_source_and_the_halves_share_none(folders):
     names = {half: [ruler(48, RULER, **folders, half=half).name(index) for index in range(RULER)] for half in ("val", "test")}
     assert names["val"][0].startswith("static_1ev_procedural_000") and names["test"][0].split("_")[3] == "144"
     assert len({*names["val"], *names["test"]}) == 2 * RULER
+    with pytest.raises(ValueError, match="73 scenes were asked for; each half has 72"):
+        ruler(48, RULER + 1, **folders)
