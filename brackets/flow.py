@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as nnf
 
 from brackets.light import apply
-from brackets.register import at_one_exposure, box_mean, enlarged_by, exposed_as_frame, filled_reference, in_threads, onto_reference, warp, within
+from brackets.register import at_one_exposure, box_mean, exposed_as_frame, filled_reference, in_threads, onto_reference, warp, within
 
 LARGEST = 1_600_000     # most pixels of an image in which flow is computed; a larger photograph is shrunk by a whole number
 SMALLEST = 32           # side below which a frame is left as it is, pixels: DIS compares patches of 8, over several scales
@@ -43,13 +43,13 @@ def shrinking(image):
 def shrunk_pair(reference, frame, stops, homography):
     """Makes the pair in which flow is computed: both images at one exposure, no larger than LARGEST, the frame registered by its homography.
 
+    They are shrunk last. A frame clips pixel by pixel, so a mean of several pixels may only be taken when both are clipped alike.
     Other arguments: as in find_flow. Returns: (2, 3, h, w) in [0, 1], reference then frame; and the whole number by which the sides were divided.
     """
     k, (height, width) = shrinking(frame), frame.shape[1:]
     margin = 0, -width % k, 0, -height % k
-    reference, frame = (nnf.avg_pool2d(nnf.pad(image[None], margin, mode="replicate"), k)[0] for image in (reference, frame))
-    frame = warp(frame, enlarged_by(1 / k, homography), reference, stops)
-    return torch.stack(list(at_one_exposure(reference, frame, stops))), k
+    pair = at_one_exposure(reference, warp(frame, homography, reference, stops), stops)
+    return torch.cat([nnf.avg_pool2d(nnf.pad(image[None], margin, mode="replicate"), k) for image in pair]), k
 
 
 def enlarged(maps, k, like):

@@ -163,6 +163,14 @@ def test_what_saturates_does_not_move():
     assert (ldr[2] == 1).float().mean() > 0.3 and still_noise(ldr, EV) < 1e-6
 
 
+def test_a_large_pair_agrees_at_fine_highlights(monkeypatch):
+    monkeypatch.setattr(flow, "LARGEST", 100 * 120 // 9)
+    ldr = bracket(torch.rand(1, 3, 101, 121, generator=torch.Generator().manual_seed(0)).repeat(3, 1, 1, 1) ** 4, EV)
+    for i in (0, 2):
+        pair, k = flow.shrunk_pair(ldr[1], ldr[i], float(EV[1] - EV[i]), torch.eye(3, dtype=torch.float64))
+        assert k > 2 and pair.shape == (2, 3, -(-101 // k), -(-121 // k)) and (pair[0] - pair[1]).abs().max() < 1e-5
+
+
 def test_a_large_still_bracket_with_fine_highlights_keeps_its_noise_and_a_large_moving_one_is_noticed(monkeypatch):
     monkeypatch.setattr(flow, "LARGEST", 100 * 120 // 9)
     ldr = bracket(torch.rand(1, 3, 100, 120, generator=torch.Generator().manual_seed(0)).repeat(3, 1, 1, 1) ** 4, EV)
