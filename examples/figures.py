@@ -80,7 +80,7 @@ def main():
     device = pick_device(config.device)
     dtype, model, out = pick_precision(config.precision, device), load_weights(config.weights, device), Path(config.out)
     for name, sample, samples in (("cafe_panel", load_scene(HERE / "cafe"), 1), ("spread", hard_scene(config), config.samples)):
-        registered, ldr, ev, hdr = prepared_batch(sample, model.prepare)
+        registered, ldr, ev, hdr, _ = prepared_batch(sample, model.prepare)
         with autocast(device, dtype):
             mean, spread = (part.cpu() for part in sample_images(model, ldr.to(device), ev.to(device), range(samples)))
         if name == "cafe_panel":

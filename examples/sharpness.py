@@ -8,8 +8,8 @@ shows the same radiance. With g for the gradient of T(H), two numbers are printe
     gain     <g(H^), g(H)> / <g(H), g(H)>      1 is as sharp as the truth, less is blurred; noise does not count, because it is independent of H
     energy   |g(H^)|² / |g(H)|²                gain², plus what was added: noise, ringing
 
-The same numbers are printed for the reference frame alone. Its gain would be 1 if its camera had no response curve of its own. Its energy shows
-its noise.
+The same numbers are printed for the network without D14 (beyond/still.py), and for the reference frame alone. The reference's gain would be 1 if its
+camera had no response curve of its own. Its energy shows its noise.
 """
 
 import sys
@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as nnf
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from beyond.still import with_merge
 from beyond.weights import SHIPPED, load_weights
 from brackets.prepare import prepare, registered_frames
 from common import autocast, parse, pick_device, pick_precision, run
@@ -63,11 +64,12 @@ def products(hdr_hat, hdr, region):
 def prepared_batch(sample, config):
     """Prepares a sample with a truth as a batch of one. config: PrepareConfig of the network.
 
-    Returns: the bracket registered and recoded, and the bracket as the network gets it, (1, 3, 3, H, W) each; ev (1, 3); hdr (1, 3, H, W).
+    Returns: the bracket registered and recoded, and the bracket as the network gets it, (1, 3, 3, H, W) each; ev (1, 3); hdr (1, 3, H, W); noise, as in
+        prepare.Prepared.
     """
     prepared = prepare(sample["ldr"], sample["ev"], config)
     registered = registered_frames(sample["ldr"], prepared.stated, prepared.homographies, prepared.light)
-    return registered[None], prepared.ldr[None], prepared.ev[None], sample["hdr"][None]
+    return registered[None], prepared.ldr[None], prepared.ev[None], sample["hdr"][None], prepared.noise
 
 
 def prepared_scenes(root, config):
@@ -85,12 +87,13 @@ def main():
     config = parse(SharpnessConfig, description=__doc__)
     device = pick_device(config.device)
     dtype, model, sums, pixels = pick_precision(config.precision, device), load_weights(config.weights, device), {}, 0
-    for registered, ldr, ev, hdr in prepared_scenes(config.scenes, model.prepare):
+    for registered, ldr, ev, hdr, noise in prepared_scenes(config.scenes, model.prepare):
         with autocast(device, dtype):
             hdr_hat = reconstruct(model, ldr.to(device), ev.to(device), generator=torch.Generator().manual_seed(0)).cpu()
         region = agreed(registered, ev)
         pixels += int(region.sum())
-        for name, image in (("reference alone", to_radiance(registered, ev)[:, 1]), ("LF-Diff", hdr_hat)):
+        images = {"reference alone": to_radiance(registered, ev)[:, 1], "network alone": hdr_hat, "LF-Diff": with_merge(hdr_hat, ldr, ev, noise)}
+        for name, image in images.items():
             sums[name] = sums.get(name, 0) + products(image, hdr, region)
     for name, (product, energy, truth) in sums.items():
         print(f"{name:<16} gain {product / truth:.3f}, energy {energy / truth:.3f}   ({pixels:,} pixels)")

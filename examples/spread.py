@@ -44,7 +44,7 @@ def main():
         raise ValueError(f"--samples {config.samples}: must be 2 or more, because a single sample has no spread")
     device = pick_device(config.device)
     dtype, model, sums, correlations = pick_precision(config.precision, device), load_weights(config.weights, device), {}, []
-    for _, ldr, ev, hdr in prepared_scenes(config.scenes, model.prepare):
+    for _, ldr, ev, hdr, _ in prepared_scenes(config.scenes, model.prepare):
         with autocast(device, dtype):
             mean, spread = (part.cpu() for part in sample_images(model, ldr.to(device), ev.to(device), range(config.samples)))
         error = (T(mean) - T(hdr)).abs().mean(dim=1, keepdim=True)

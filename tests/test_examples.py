@@ -101,10 +101,10 @@ def test_only_pixels_that_the_frames_agree_about_count():
 
 def test_network_gets_the_bracket_as_it_was_trained_and_the_truth_stays():
     sample = SyntheticBrackets(96, seed=8, config=SyntheticConfig(static_camera=0.0, steady=0.0, static_scene=0.0, **FIRST, **AS_TAKEN))[1]
-    registered, ldr, ev, hdr = sharpness.prepared_batch(sample, UNPREPARED)
+    registered, ldr, ev, hdr, _ = sharpness.prepared_batch(sample, UNPREPARED)
     assert torch.equal(registered[0], sample["ldr"]) and torch.equal(ldr[0], sample["ldr"])
     assert torch.equal(ev[0], sample["ev"]) and torch.equal(hdr[0], sample["hdr"])
-    registered, ldr, _, hdr = sharpness.prepared_batch(sample, PrepareConfig(response=False))
+    registered, ldr, _, hdr, _ = sharpness.prepared_batch(sample, PrepareConfig(response=False))
     assert torch.equal(registered[0], register(sample["ldr"], sample["ev"])[0]) and not torch.equal(ldr, registered) and torch.equal(hdr[0], sample["hdr"])
 
 
@@ -112,7 +112,7 @@ def test_sharpness_and_spread_print_their_numbers_and_ask_for_what_is_missing(tm
     export(SyntheticBrackets(64, seed=8, config=STILL, length=1), tmp_path / "scenes")
     save_weights(tmp_path / "weights.pt", Stage2(TINY), PrepareConfig(), {})
     words = ["--scenes", str(tmp_path / "scenes"), "--weights", str(tmp_path / "weights.pt"), "--device", "cpu"]
-    for script, said in ((sharpness, ["reference alone", "LF-Diff"]), (spread, ["not saturated", "rank correlation", "(1 scenes)"])):
+    for script, said in ((sharpness, ["reference alone", "network alone", "LF-Diff"]), (spread, ["not saturated", "rank correlation", "(1 scenes)"])):
         monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *words])
         script.main()
         printed = capsys.readouterr().out
