@@ -31,7 +31,7 @@ REFINEMENTS = 10, 5     # iterations of DIS's variational refinement, at each sc
 WINDOW = 7              # side of the neighbourhood whose colours decide which flow is taken and whether a frame contradicts the reference, pixels
 MEDIAN = 5              # side of the median filter of the chosen flow, pixels
 CONTRADICTED = 0.08     # mean difference around a pixel above which the long frame is doubted; from 1.5 times as much, it is not used
-STILL = {7: 0.03, 3: 0.08}      # {side of a neighbourhood: largest mean difference if two frames show the same}. The small one sees a moving star
+STILL, STAR = 0.03, 0.08        # largest mean difference in WINDOW and in 3x3 pixels if two frames show the same. The latter sees a moving star
 REACH = 9               # side of the neighbourhood that is doubted along with a pixel: contours are wrong, too
 
 
@@ -102,10 +102,24 @@ def sample_along(frame, u):
     return torch.from_numpy(_along(frame.contiguous().numpy(), *u.numpy()))
 
 
-def contradiction(reference, frame):
-    """Finds where two images of one exposure, (3, h, w) each, show different things, whatever their noise. Returns: (1, h, w) in [0, 1]."""
-    difference = np.max([np.abs(box_mean(plane, WINDOW)) for plane in (reference - frame).numpy()], axis=0)
+def contradiction(reference, frame, stops=0.0):
+    """Finds where two images (3, h, w) show different things, whatever their noise. stops: as in find_flow. Returns: (1, h, w) in [0, 1]."""
+    difference = np.zeros(frame.shape[1:], np.float32)
+    for planes in zip(reference, frame):                                            # by channel, because a large bracket takes a gigabyte
+        a, b = at_one_exposure(*planes, stops)
+        np.maximum(difference, np.abs(box_mean((a - b).numpy(), WINDOW)), out=difference)
     return torch.from_numpy(cv2.dilate((difference / CONTRADICTED - 1).clip(0, 0.5) * 2, np.ones((REACH, REACH))))[None]
+
+
+def ghosts(pair, u, k, reference, aligned, stops):
+    """Finds where a frame, aligned along the flow u of a shrunk pair, still contradicts the reference.
+
+    pair, k: from shrunk_pair; reference, aligned: (3, H, W) coded in [0, 1]; stops: as in find_flow. Returns: (1, H, W) in [0, 1].
+    A shrunk pair hardly shows small things. So a longer frame is compared in full size, too. Where a shorter frame shows a small dark thing, the
+    reference may be white: then the frame is right.
+    """
+    found = enlarged(contradiction(pair[0], sample_along(pair[1], u)), k, aligned)
+    return torch.maximum(found, contradiction(reference, aligned, stops)) if k > 1 and stops < 0 else found
 
 
 def still_noise(ldr, ev):
@@ -119,7 +133,7 @@ def still_noise(ldr, ev):
         for planes in zip(ldr[1], ldr[i]):                                      # by channel, because a large bracket takes a gigabyte
             reference, frame = at_one_exposure(*planes, float(ev[1] - ev[i]))
             difference = (reference - frame).numpy()
-            if any(np.abs(box_mean(difference, k * side)).max() > most for side, most in STILL.items()):
+            if any(np.abs(box_mean(difference, side)).max() > most for side, most in ((k * WINDOW, STILL), (3, STAR))):
                 return math.inf
             squares += float(np.square(difference).mean()) / len(ldr[1])
         noise = max(noise, math.sqrt(squares))
@@ -147,6 +161,5 @@ def follow_flow(ldr, ev, homographies=None, light=None):
         u = flow_of(pair)
         aligned[i] = warp(aligned[i], homographies[i], aligned[1], stops, enlarged(u * k, k, aligned[i]))
         if i == 2:
-            ghost = enlarged(contradiction(pair[0], sample_along(pair[1], u)), k, aligned[i])
-            aligned[i].lerp_(exposed_as_frame(aligned[1], stops), ghost)
+            aligned[i].lerp_(exposed_as_frame(aligned[1], stops), ghosts(pair, u, k, aligned[1], aligned[i], stops))
     return aligned

@@ -10,6 +10,7 @@ from pathlib import Path
 from common import in_words
 
 LARGEST = 2 ** 28           # pixels of the largest image that is read, so that a false header cannot take all memory
+LONGEST = 2 ** 15 - 2       # longest side of an image that is read, pixels: OpenCV samples no longer one
 SUFFIXES = {                # kinds that are read, and their suffixes
     "TIFF": (".tif", ".tiff"), "PNG": (".png",), "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "WebP": (".webp",), "Radiance": (".hdr", ".pic"),
     "RAW": (".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw", ".3fr", ".fff", ".erf", ".kdc",
@@ -26,7 +27,7 @@ SIGNATURES = (              # (offset, bytes, kind)
 
 
 class Unsupported(ValueError):
-    """An intact image of a kind that is not read, or of more than LARGEST pixels. The message says what was found and what to do."""
+    """An intact image of a kind that is not read, or too large. The message says what was found and what to do."""
 
 
 def kind_of(path):
@@ -56,8 +57,8 @@ def check_size(width, height):
     """Checks the size of an image. Raises: Unsupported if it is too large; ValueError for an image that has no pixels."""
     if width <= 0 or height <= 0:
         raise ValueError(f"it says {width}x{height} pixels")
-    if width * height > LARGEST:
-        raise Unsupported(f"it says {width}x{height} pixels, more than are read ({LARGEST // 10 ** 6} million); make it smaller")
+    if width * height > LARGEST or max(width, height) > LONGEST:
+        raise Unsupported(f"it says {width}x{height} pixels, more than are read ({LARGEST // 10 ** 6} million, {LONGEST} a side); make it smaller")
 
 
 def instead_of(wanted, path):

@@ -29,7 +29,7 @@ from brackets.register import all_seen, check_bracket, corner_motion, find_motio
 from brackets.scenes import LAYOUTS, load_scene, scene_files
 from common import write_atomically
 
-VERSION = 9     # raise it with every change in what prepare() returns: cached scenes are then prepared anew
+VERSION = 10    # raise it with every change in what prepare() returns: cached scenes are then prepared anew
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ they do not contradict the neighbour.
 import numpy as np
 import torch
 
-from brackets.flow import SMALLEST, contradiction, enlarged, flow_of, sample_along, shrunk_pair
+from brackets.flow import SMALLEST, enlarged, flow_of, ghosts, shrunk_pair
 from brackets.light import apply
 from brackets.register import estimate, warp
 from brackets.scenes import read_frames
@@ -45,8 +45,9 @@ def align_to(neighbour, frame, stops, config):
         return aligned, torch.zeros(1, *frame.shape[1:]), stops
     pair, k = shrunk_pair(neighbour, frame, stops, homography)
     u = flow_of(pair) if config.flow else torch.zeros(2, *pair.shape[2:])
-    ghost = enlarged(contradiction(pair[0], sample_along(pair[1], u)), k, frame)
-    return warp(frame, homography, neighbour, stops, enlarged(u * k, k, frame)) if config.flow else aligned, ghost, stops
+    if config.flow:
+        aligned = warp(frame, homography, neighbour, stops, enlarged(u * k, k, frame))
+    return aligned, ghosts(pair, u, k, neighbour, aligned, stops), stops
 
 
 @torch.no_grad()

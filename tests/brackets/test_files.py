@@ -147,12 +147,14 @@ def kinds_of_error(folder):
     size = jpeg.index(b"\xff\xc0") + 5
     for name, content in {"empty.jpg": b"", "text.jpg": b"hello", "phone.heic": b"\0\0\0\x18ftypheic" + bytes(20), "cmyk.jpg": BAD["cmyk.jpg"],
                           "cut.jpg": jpeg[:-200], "large.jpg": jpeg[:size] + b"\xff\xdc\xff\xdc" + jpeg[size + 4:],
+                          "long.jpg": jpeg[:size] + b"\0\x08\x80\0" + jpeg[size + 4:],
                           "claims.jpg": jpeg[:size] + b"\x20\0\x20\0" + jpeg[size + 4:]}.items():
         (folder / name).write_bytes(content)
     return {"nothing.jpg": "no such file; check the name", "folder.tif": "this is a folder; name a file", "empty.jpg": r"damaged \(the file is empty\); copy",
             "text.jpg": "this is not an image; give TIFF, PNG, JPEG", "phone.heic": "HEIC files are not read; give",
             "cmyk.jpg": "colours are CMYK, not RGB or grey; save",
             "cut.jpg": r"damaged \(.*\); copy it again", "large.jpg": "65500x65500 pixels, more than are read .*; make it smaller",
+            "long.jpg": "32768x8 pixels, more than are read .*, 32766 a side.; make it smaller",
             "claims.jpg": r"damaged \(it says 8192x8192 pixels but has only \d+ bytes\); copy"}
 
 

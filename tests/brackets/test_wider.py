@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from brackets import flow
 from brackets.choose import choose, load_three
 from brackets.curve import phi
 from brackets.files import write_image
@@ -54,6 +55,18 @@ def test_what_contradicts_the_neighbour_is_left_out():
     before = wide.clone()
     put_in(wide, photograph(hdr, 2), 0.0, photograph(gone, 0), -2.0, PrepareConfig(register=False, flow=False))
     assert torch.equal(wide[:, 25:55, 75:105], before[:, 25:55, 75:105])
+
+
+@pytest.mark.parametrize("largest", [1_600_000, 160 * 240 // 16 + 1])
+def test_small_things_of_a_longer_frame_that_moved_are_left_out_of_large_photographs_too(largest, monkeypatch):
+    monkeypatch.setattr(flow, "LARGEST", largest)
+    ground = 0.0015 * (1 + 0.5 * torch.sin(torch.arange(240.0) / 7) * torch.sin(torch.arange(160.0)[:, None] / 11)).expand(3, 160, 240)
+    lights, moved = ground.clone(), ground.clone()
+    for n in range(5):
+        lights[:, 30 * n + 10:30 * n + 18, 36 * n + 20:36 * n + 28] = moved[:, 30 * n + 10:30 * n + 18, 36 * n + 29:36 * n + 37] = 0.008
+    wide, there = lights * 16, (moved > 0.007) & (lights < 0.007)
+    put_in(wide, photograph(lights, 4), 0.0, photograph(moved, 6), 2.0, PrepareConfig(register=False))
+    assert wide[there].mean() / 16 < 1.1 * lights[there].mean()
 
 
 def test_the_step_is_measured_where_both_frames_show_something():
