@@ -28,7 +28,7 @@ def with_merge(hdr_hat, ldr, ev, noise):
     share = 1 / (1 + (noise / EVEN) ** 2)
     if share == 0:
         return hdr_hat
-    brighter = 2 ** (float(ev.diff().max()) / GAMMA)    # noise was measured on a pair whose shorter frame, with its noise, was made so much brighter
+    brighter = 2 ** (float(ev.diff().max()) / GAMMA)    # noise was measured after the shorter frame of a pair, with its noise, was made so much brighter
     sigma = noise / math.sqrt(1 + brighter ** 2)        # of one frame
 
     def mixed(hdr_hat, ldr):

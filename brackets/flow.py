@@ -123,9 +123,9 @@ def ghosts(pair, u, k, reference, aligned, stops):
 
 
 def still_noise(ldr, ev):
-    """Measures the noise of three frames that show the same everywhere: the root mean square difference of a pair, as far as both show it.
+    """Measures the noise of three frames that show the same everywhere: the root mean square difference of a pair, at one exposure and clipped alike.
 
-    ldr: (3, 3, H, W) coded in [0, 1], without NaN, in the right light; ev: (3,) stops. Returns: float, of the worse pair; infinity if something moves.
+    ldr: (3, 3, H, W) coded in [0, 1], without NaN, with corrected light; ev: (3,) stops. Returns: float, of the worse pair; infinity if something moves.
     """
     k, noise = shrinking(ldr[1]), 0.0
     for i in (0, 2):

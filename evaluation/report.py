@@ -1,7 +1,7 @@
 """The paper's numbers beside ours: averages, the tables of evaluate.py (1, 3, 4) as text and CSV, and the plot of Figure 1.
 
-Paper: Tables 1, 3, 4, Fig. 1. It contradicts itself twice: at S = 5 its Table 4 has PSNR-μ below PSNR-L, unlike every other line, and its
-text credits joint training with 1.51 dB where its Table 3 shows 2.83.
+Paper: Tables 1, 3, 4, Fig. 1. Two numbers of it are odd: only S = 5 of Table 4 has a PSNR-μ below its PSNR-L, and the text credits joint training
+with 1.51 dB where Table 3 shows 2.83.
 
 A row is a dict: "scene", "method", the keys of METRICS (metrics.py), "seconds", "diffusion_seconds". What was not measured is left out.
 Tables are Markdown with aligned columns, so that they read well in files and in terminals.

@@ -3,7 +3,7 @@
     python -m synthetic --count 8 --out synthetic.png                          # three LDRs, a plain merge, T(truth)
     python -m synthetic --count 8 --hdr-dir DIR --rendered-dir DIR             # the same from all three sources
     python -m synthetic --ruler val --export DIR --count 72 --hdr-dir D --rendered-dir R   # the scenes for choosing new weights, as folders
-    python -m synthetic --split val --export DIR --count 36 --hdr-dir D --rendered-dir R   # the validation scenes of training, as folders
+    python -m synthetic --split val --export DIR --count 36 --hdr-dir D --rendered-dir R   # the validation scenes of --data synthetic, as folders
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Config:
     seed: Seed = 0  # of the brackets; --split val has its own
     hdr_dir: str = ""  # folder of .hdr images: panoramas and photographs
     rendered_dir: str = ""  # folder made by python -m synthetic.rendered
-    split: str = "all"  # files that the brackets are made from: train, val or all; val draws training's validation scenes
+    split: str = "all"  # files that the brackets are made from: train, val or all; val draws the validation scenes of --data synthetic
     ruler: str = ""  # val or test: draw the scenes of that half of the ruler, see ruler.py
     first: bool = False  # draw brackets like those that earlier weights were trained on, with steps of 2 and 3 stops
     out: str = "synthetic.png"  # contact sheet to write

@@ -5,7 +5,7 @@ twist, swing, roll and spin; occlusion, cast shadows, lamps in view, and rooms w
 It holds radiance only: dataset.py adds exposure, noise, clipping and files.
 
     pip install mitsuba pyoidn                  # needed only here
-    python -m synthetic.rendered --hdr-dir DIR --out data/rendered --train 200 --val 24    # 25 minutes on two busy cores; 260 MB
+    python -m synthetic.rendered --hdr-dir DIR --out data/rendered --train 200 --val 24    # 40 minutes on two busy cores; 260 MB
     python -m synthetic.rendered --out data/rendered --sheet sheet.png                     # look at them (seconds)
 
 DIR is searched for .hdr files, subfolders included. Panoramas (width = 2 height) light the scenes and are seen behind them. Photographs
