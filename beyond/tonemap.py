@@ -13,8 +13,8 @@ STEP = 2.0              # most stops between two exposures
 BRIGHTEST = 0.995       # quantile of the luminance that the shortest exposure shows at half of white
 LONGEST = 2.0           # value at which the longest exposure would show the geometric mean, 1 is white; so what is darker than the mean is seen
 SHOULDER = 0.8          # code values above it are compressed to stay below 1
-LARGE = 4_000_000       # pixels; fusion takes 150 bytes per pixel, so a larger image is fused at a smaller size
-WINDOW, FLAT = 5, 1e-4  # of the guided filter, at the smaller size: pixels; variance, relative to the squared mean, that is no detail
+LARGE = 4_000_000       # pixels of an image that OpenCV may fuse
+WELL = 0.2              # how far a code value may be from 0.5 to count much, as in Mertens et al.
 
 
 def exposures(hdr):
@@ -27,23 +27,26 @@ def exposures(hdr):
     return np.geomspace(short, max(long, short), count)
 
 
-def fuse(coded, factors):
-    """Fuses exposures. coded: (H, W, 3) radiance to the power 1/2.2, float32; factors: from exposures(). Returns: (H, W, 3), about in [0, 1]."""
-    frames = [cv2.convertScaleAbs(coded, alpha=255 * factor ** (1 / 2.2)) for factor in factors]     # rounds and clips as a camera does
-    return cv2.createMergeMertens(contrast_weight=0, saturation_weight=0, exposure_weight=1).process(frames)
+def fuse(frames, shape):
+    """Fuses exposures by weighing the levels of their Laplacian pyramids.
 
-
-def enlarge(small_fused, small, coded):
-    """Transfers what fusion did at a small size to the full size: near each pixel, fused = a coded + b, so that edges stay where they are.
-
-    small_fused, small: (h, w, 3) fused and coded at the small size; coded: (H, W, 3). Returns: (H, W, 3).
-    Source: the fast guided filter (He and Sun, arXiv 1505.00996).
+    frames: iterable of (H, W, 3) uint8; shape: (H, W, 3). Returns: (H, W, 3) float32, about in [0, 1].
+    OpenCV takes 150 bytes per pixel. So the finest level of a large image is fused here, one exposure after the other, and the rest at half the size.
     """
-    mean = lambda image: cv2.blur(image, (WINDOW, WINDOW))
-    m, f = mean(small), mean(small_fused)
-    a = (mean(small * small_fused) - m * f) / (mean(small * small) - m * m + FLAT * m * m + 1e-12)
-    a, b = (cv2.resize(mean(part), coded.shape[1::-1], interpolation=cv2.INTER_LINEAR) for part in (a, f - a * m))
-    return a * coded + b
+    if shape[0] * shape[1] <= LARGE:
+        return cv2.createMergeMertens(contrast_weight=0, saturation_weight=0, exposure_weight=1).process(list(frames))
+    halves, fine, total = [], np.zeros(shape, np.float32), np.zeros((*shape[:2], 1), np.float32)
+    for frame in frames:
+        halves.append(cv2.pyrDown(frame))
+        weight = np.exp(sum(np.square(channel / np.float32(255) - np.float32(0.5)) for channel in cv2.split(frame)) / np.float32(-2 * WELL ** 2))[..., None]
+        detail = frame.astype(np.float32)
+        detail -= cv2.pyrUp(halves[-1].astype(np.float32), dstsize=shape[1::-1])
+        detail *= weight
+        fine += detail
+        total += weight
+    fine /= 255 * total
+    fine += cv2.pyrUp(fuse(halves, halves[0].shape), dstsize=shape[1::-1])
+    return fine
 
 
 def picture(hdr):
@@ -52,13 +55,8 @@ def picture(hdr):
     hdr: (H, W, 3) linear radiance >= 0, float32. Its unit does not matter. Returns: (H, W, 3) uint8, gamma-coded.
     """
     coded, factors = cv2.pow(np.ascontiguousarray(hdr), 1 / 2.2), exposures(hdr)
-    shrink = int(np.ceil(np.sqrt(coded.shape[0] * coded.shape[1] / LARGE)))
-    if shrink > 1:
-        small = cv2.resize(coded, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
-        fused = enlarge(fuse(small, factors), small, coded)
-    else:
-        fused = fuse(coded, factors)
-    fused = np.maximum(fused, 0)
+    frames = (cv2.convertScaleAbs(coded, alpha=255 * factor ** (1 / 2.2)) for factor in factors)        # rounds and clips as a camera does
+    fused = np.maximum(fuse(frames, coded.shape), 0)
     peak = np.maximum(fused.max(axis=2, keepdims=True), SHOULDER)
     peak = (SHOULDER + (1 - SHOULDER) * np.tanh((peak - SHOULDER) / (1 - SHOULDER))) / peak           # the same for all three channels, so hues stay
     return np.rint(255 * peak * fused).astype(np.uint8)
