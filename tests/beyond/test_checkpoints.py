@@ -144,7 +144,7 @@ ODD = {"sparse": torch.Tensor.to_sparse, "sparse in rows": torch.Tensor.to_spars
        "of 8 bits": lambda plain: plain.to(torch.float8_e4m3fn), "nested": lambda plain: torch.nested.nested_tensor([*plain])}
 
 
-@pytest.mark.filterwarnings("ignore")       # PyTorch warns about tensor types that are unfinished or deprecated
+@pytest.mark.filterwarnings("ignore::UserWarning")      # PyTorch warns about tensor types that are unfinished or deprecated
 @pytest.mark.parametrize("kind", ODD)
 def test_a_tensor_that_is_not_plain_floating_point_is_refused_by_name(kind, tmp_path):
     """torch.save writes all of these, and load_state_dict takes half of them without complaint."""
@@ -211,7 +211,7 @@ ODD_VALUES = {
     "optimiser/state/0/exp_avg_sq": [torch.full((2, 3), -1.0), torch.zeros(7)]}
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("place", ODD_VALUES)
 def test_an_odd_value_anywhere_in_a_run_is_one_line_with_the_file_and_a_cure(place):
     *above, name = [int(word) if word == "0" else word for word in place.split("/")]
