@@ -10,7 +10,6 @@
 import contextlib
 import errno
 import os
-import random
 import secrets
 import signal
 import sys
@@ -22,7 +21,6 @@ from pathlib import Path
 os.environ.update({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000", **os.environ})
 sys.excepthook = lambda kind, *rest, before=sys.excepthook: print("stopped", file=sys.stderr) if kind is KeyboardInterrupt else before(kind, *rest)
 
-import numpy as np
 import torch
 import tyro
 
@@ -87,10 +85,10 @@ def parse(config_class, argv=None, description=""):
 def config_from(config_class, saved):
     """Rebuilds a dataclass from the plain dict that asdict() made of it, as checkpoints store it.
 
-    A field that is newer than the checkpoint gets the value that means "as before": config_class.BEFORE[name], or else its default.
+    A field that is newer than the checkpoint gets its default.
     Returns: an instance of config_class. Raises: ValueError for fields that the dataclass does not know (from a newer version), or a value out of range.
     """
-    types, made = typing.get_type_hints(config_class), dict(getattr(config_class, "BEFORE", {}))
+    types, made = typing.get_type_hints(config_class), {}
     if not isinstance(saved, dict):
         raise ValueError(f"checkpoint: its {config_class.__name__} is {saved!r:.60} and holds no settings; use another file")
     unknown = sorted(set(map(str, saved)) - {field.name for field in fields(config_class)})
@@ -195,13 +193,6 @@ def pick_precision(name, device):
 def autocast(device, dtype):
     """Automatic mixed precision as a context manager; does nothing for float32."""
     return torch.autocast(device.type, dtype) if dtype is not torch.float32 else contextlib.nullcontext()
-
-
-def seed_all(seed):
-    """Seeds Python, NumPy and PyTorch: weights start the same on every rank and in every run."""
-    random.seed(seed)
-    np.random.seed(seed % 2 ** 32)
-    torch.manual_seed(seed)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

@@ -75,8 +75,9 @@ def network_input(ldr, ev):
 class Patches(Dataset):
     """All patches of a list of scenes, reshuffled each epoch, flipped and rotated: 22,792 in Kalantari's 74 training scenes.
 
-    scenes: what brackets.prepare.cache_scenes returns, a list of (path, ev): a .npy file of (H, W) records "ldr" (3, 3) uint16 and
-        "hdr" (3,) float32, and the exposures (3,). patch, stride: pixels [paper: Sec. 5.1]. augment: apply one of the 8 flips and quarter turns.
+    scenes: what brackets.prepare.cache_scenes or synthetic.bank.open_bank returns, a list of (path, ev): a .npy file of (H, W) records
+        "ldr" (3, 3) uint16 and "hdr" (3,) float32, or float16 in a bank, and the exposures (3,). patch, stride: pixels [paper: Sec. 5.1].
+        augment: apply one of the 8 flips and quarter turns.
     Sample i depends only on (seed, i), so workers, ranks and resumed runs agree. i may exceed the length: i // len is
     the epoch, and each epoch holds every patch once. For the same reason, a plain `for sample in patches` would never end.
     Returns (by index): {"ldr": (3, 3, patch, patch), "ev": (3,), "hdr": (3, patch, patch)}, float32 tensors.

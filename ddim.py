@@ -38,7 +38,7 @@ class Schedule:
 
     def __init__(self, config):
         if not (1 <= config.S <= config.T <= 100_000 and 0 < config.beta_1 <= config.beta_T < 1 and 0 <= config.eta <= 1):
-            raise ValueError(f"--T --S --beta-1 --beta-T --eta {config}: need 1 <= S <= T <= 100,000, 0 < beta_1 <= beta_T < 1, eta <= 1")
+            raise ValueError(f"--T --S --beta-1 --beta-T --eta {config}: need 1 <= S <= T <= 100,000, 0 < beta_1 <= beta_T < 1, 0 <= eta <= 1")
         if config.predict not in ("v", "eps"):
             raise ValueError(f"--predict {config.predict}: use v or eps")
         self.T, self.predict = config.T, config.predict

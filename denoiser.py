@@ -25,7 +25,6 @@ from common import Depth, Eights, Whole, count_parameters
 @dataclass
 class DenoiserConfig:
     """The denoising U-Net."""
-    BEFORE = {"unet_window": 0}                     # values for checkpoints that are older than the field
     unet_width: Eights = 32                         # features of the first level [assumed A8: meets Table 3's +1.63 M]
     unet_multipliers: tuple[Depth, ...] = (1, 2, 2)  # width of each level relative to the first [paper: 3 levels | assumed A8]
     unet_blocks: Depth = 2                          # residual blocks per level [paper: Sec. 5.1]
@@ -72,7 +71,7 @@ class PixelAttention(nn.Module):
     By default, a window is as large as a training patch of 128 pixels at this level, so each window of a large image looks like a training patch.
     """
 
-    def __init__(self, channels, window=0):
+    def __init__(self, channels, window):
         super().__init__()
         self.window = window            # side in pixels; 0: one window, the whole map
         self.norm, self.qkv, self.out = nn.GroupNorm(8, channels), nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
@@ -103,7 +102,7 @@ class Denoiser(nn.Module):
         self.time = nn.Sequential(nn.Linear(width, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels))
         self.inward = nn.Conv2d(2 * prior_channels, width, 3, padding=1)
 
-        def level_of(ins, out, attends, stride):
+        def level_of(ins, out, attends, stride):        # ins: channels into each block; stride: of the last convolution, 0 for none
             pairs = [(TimeResidualBlock(channels, out, time_channels), PixelAttention(out, config.unet_window) if attends else nn.Identity())
                      for channels in ins]
             blocks, attentions = map(nn.ModuleList, zip(*pairs))

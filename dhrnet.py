@@ -42,12 +42,12 @@ class DHRNetConfig:
 
 
 def upsample(F_low, k, mode="bilinear"):
-    """Upsample(.) of Eq. 7 and 8. F_low: (B, C, h, w). Returns: (B, C, k h, k w). [assumed A5: align_corners=False]"""
+    """Upsample(.) of Eq. 7 and 8. F_low: (B, C, h, w); mode: "bilinear" or "nearest". Returns: (B, C, k h, k w). [assumed A5: align_corners=False]"""
     return nnf.interpolate(F_low, scale_factor=k, mode=mode, align_corners=None if mode == "nearest" else False)
 
 
 def split_frequencies(F, k, mode="bilinear"):
-    """Splits features into a small smooth map and the rest. F: (B, C, H, W), H and W multiples of k, the size of the pooling kernel.
+    """Splits features into a small smooth map and the rest. F: (B, C, H, W), H and W multiples of k, the size of the pooling kernel; mode: as in upsample.
 
     Returns: F_low (B, C, H/k, W/k) and F_high (B, C, H, W), with F = F_high + Upsample(F_low). Source: Eq. 7.
     """

@@ -20,12 +20,11 @@ from common import Count, Seed, Whole, autocast, parse, pick_device, pick_precis
 import torch
 
 from beyond import steps
-from beyond.fast import keep_memory
 from beyond.outputs import OutputConfig, Result, check_outputs, endings, write_results
 from beyond.pictures import sample_images, shrunk_bracket
 from beyond.plan import InputConfig, make_plan, work_off
 from beyond.still import with_merge
-from beyond.tiles import tile_for
+from beyond.tiles import check_sampler, keep_memory_for, tile_for
 from beyond.weights import SHIPPED, load_weights
 from brackets.choose import load_three, stand_in
 from brackets.prepare import AlignmentConfig, prepare, registered_frames
@@ -60,12 +59,13 @@ def reconstruct_scene(job, model, config, device, dtype):
     sample, network, start = load_three(job.bracket, job.choice), config.network, time.perf_counter()
     how, (H, W), hdr = model.prepare.overridden(**vars(config.alignment)), sample["ldr"].shape[-2:], sample.get("hdr")
     prepared = prepare(sample["ldr"], sample["ev"], how, job.bracket.folder)
-    taken = sample.pop("ldr"), prepared.homographies
-    taken = taken if hdr is not None else shrunk_bracket(*taken)                # a large bracket takes a gigabyte, which is freed
-    registered = stand_in(registered_frames(taken[0], prepared.stated, taken[1], prepared.light), prepared.ev, job.choice)[None]    # what other programs merge
+    taken, homographies = sample.pop("ldr"), prepared.homographies
+    if hdr is None:
+        taken, homographies = shrunk_bracket(taken, homographies)               # a large bracket takes a gigabyte, which is freed
+    registered = stand_in(registered_frames(taken, prepared.stated, homographies, prepared.light), prepared.ev, job.choice)[None]   # what other programs merge
     ldr, ev = stand_in(prepared.ldr, prepared.ev, job.choice)[None].to(device), prepared.ev[None].to(device)        # (1, 3, 3, H, W), (1, 3)
     tile = tile_for(network.tile, H, W)
-    keep_memory(2 ** 26 if tile else 2 ** 30)                                   # with tiles, only small blocks are kept, because memory is short
+    keep_memory_for(tile)
     with autocast(device, dtype):
         hdr_hat, spread = sample_images(model, ldr, ev, range(network.seed, network.seed + network.samples), tile, network.steps or None, network.sampler)
     if not torch.isfinite(hdr_hat).all():
@@ -82,14 +82,15 @@ def main():
     config = parse(InferConfig, description=__doc__)
     if not config.input.scene:
         raise ValueError("--scene: missing; give the folder of a bracket, such as --scene examples/cafe")
-    if config.network.sampler not in ("ddim", "ancestral"):
-        raise ValueError(f"--sampler {config.network.sampler}: use ddim or ancestral")
+    check_sampler(config.network.sampler, config.network.steps)
     check_outputs(config.output)
     network, device = config.network, pick_device(config.network.device)
     dtype = pick_precision(network.precision, device)
     model = load_weights(network.weights, device)
     if model.variant == "s1" or (network.samples > 1 and model.variant != "s2"):
         raise ValueError(f"--weights {network.weights}: found the variant {model.variant}; use weights of train_stage2.py")
+    if model.variant == "s2" and network.steps > model.schedule.T:
+        raise ValueError(f"--steps {network.steps}: these weights have T = {model.schedule.T}; choose fewer")
     for part in model.children() if network.compile else ():
         part.compile()
     ends = endings(config.output, network.samples > 1)

@@ -123,10 +123,10 @@ class Stage2(nn.Module):
         return ddim(denoise, z_T, self.schedule, S or self.config.diffusion.S, self.config.diffusion.eta, generator)
 
 
-def pad_to_multiple(image, multiple=MULTIPLE):
-    """Pads (..., H, W) at the right and bottom by reflection, or a very small image by repetition. Returns: (..., H', W'), multiples [assumed A15]."""
+def pad_to_multiple(image):
+    """Pads (..., H, W) at the right and bottom by reflection, or a very small image by repetition. Returns: (..., H', W'), multiples of 16 [assumed A15]."""
     H, W = image.shape[-2:]
-    down, right = -H % multiple, -W % multiple
+    down, right = -H % MULTIPLE, -W % MULTIPLE
     mode = "reflect" if down < H and right < W else "replicate"
     padded = nnf.pad(image.reshape(-1, 1, H, W), (0, right, 0, down), mode=mode) if down or right else image
     return padded.reshape(*image.shape[:-2], H + down, W + right)

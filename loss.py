@@ -21,6 +21,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as nnf
 
+from common import Weight
 from data import T
 
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
@@ -30,7 +31,7 @@ VGG19_WIDTHS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)     # 
 @dataclass
 class LossConfig:
     """The losses."""
-    lam: float = 1e-2           # lambda, weight of the perceptual term; 0 leaves VGG19 out [paper: Sec. 4.1 | departs D1: 0]
+    lam: Weight = 1e-2          # lambda, weight of the perceptual term; 0 leaves VGG19 out [paper: Sec. 4.1 | departs D1: 0]
     phi: tuple[str, ...] = ("1,1", "2,1", "3,1", "4,1")    # (i, j) of phi_ij: j-th convolution after the i-th max-pooling [assumed A12]
     vgg: str = ""               # VGG19 weight file; empty: torch.hub downloads the official one (548 MB) once
 

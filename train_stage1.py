@@ -25,8 +25,10 @@ from beyond.losses import further_terms, loss_columns
 from beyond.processes import start
 from beyond.weights import load_vgg19, model_from, with_correction
 from data import network_input
+from dhrnet import DHRNetConfig
 from lfdiff import LFDiffConfig, Stage1, pad_to_multiple
 from loss import LossConfig, reconstruction_loss
+from lpenet import LPENetConfig
 from training import Run, TrainingConfig, batches, distributed, open_data, to_device
 
 
@@ -38,7 +40,8 @@ class Stage1Config:
     baseline: bool = False          # train Table 3's baseline instead
     training: TrainingConfig = field(default_factory=TrainingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
-    model: LFDiffConfig = field(default_factory=LFDiffConfig)
+    dhrnet: DHRNetConfig = field(default_factory=DHRNetConfig)
+    lpenet: LPENetConfig = field(default_factory=LPENetConfig)
     beyond: BeyondConfig = field(default_factory=BeyondConfig)
 
 
@@ -48,7 +51,7 @@ def first_network(config):
     Raises: FileNotFoundError, ValueError for a checkpoint without the networks of this stage.
     """
     if not config.init:
-        network = Stage1(config.model, config.baseline)
+        network = Stage1(LFDiffConfig(config.dhrnet, config.lpenet), config.baseline)
     else:
         saved = load_checkpoint(config.init)
         if (saved["variant"] == "baseline") != config.baseline:
@@ -59,7 +62,6 @@ def first_network(config):
 
 def validation_predictor(network, device, dtype):
     """Returns a function (ldr, ev, hdr) -> H^ that uses the prior of the ground truth, and pads and crops."""
-    @torch.no_grad()
     def predict(ldr, ev, hdr):
         H, W = hdr.shape[-2:]
         with autocast(device, dtype):
@@ -78,7 +80,7 @@ def main():
     steps = settings.epochs * epoch
 
     network = speed_up(first_network(config)).to(device, memory_format=torch.channels_last)
-    config.model = network.config
+    config.dhrnet, config.lpenet = network.config.dhrnet, network.config.lpenet
     vgg = load_vgg19(loss, device)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.lr)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
@@ -106,7 +108,7 @@ def main():
         scaler.step(optimiser)
         scaler.update()
         schedule.step()
-        training.finish_step(step, {"L_r": L.detach(), **terms, **further, "grad_norm": grad_norm}, val_set, predictors)
+        training.finish_step(step, {"L_r": L_r.detach(), **terms, **further, "grad_norm": grad_norm}, val_set, predictors)
 
 
 if __name__ == "__main__":

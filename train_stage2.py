@@ -65,7 +65,7 @@ def first_networks(config, device):
     """
     path, expected = (config.init, "s2_without_dm" if config.without_dm else "s2") if config.init else (config.stage1, "s1")
     saved = load_checkpoint(path)
-    if saved.get("variant") != expected:
+    if saved["variant"] != expected:
         raise ValueError(f"{path}: holds variant {saved.get('variant')}, not {expected}; train one with {SCRIPTS[expected]}")
     if config.split and config.beyond.correct and not saved.get("correct"):
         raise ValueError(f"{path}: DHRNet does not correct a merge, and --split leaves it as it is; leave out --correct, or train stage 1 with it")
@@ -87,7 +87,7 @@ def first_networks(config, device):
 def measure_prior(lpenet, train_set, config, count, device):
     """Measures mean and standard deviation of each channel of z over the first `count` training batches, the same on every rank.
 
-    Returns: two (1, N, 1, 1) float32 tensors. [assumed A11]
+    config: TrainingConfig; count: batches. Returns: two (1, N, 1, 1) float32 tensors. [assumed A11]
     """
     sums, squares, n = 0.0, 0.0, 0
     for batch in batches(train_set, config, 0, count):
@@ -118,7 +118,6 @@ def validation_predictors(network, lpenet, device, dtype):
     Returns: {name: function (ldr, ev, hdr) -> H^}.
     """
     def given(prior):
-        @torch.no_grad()
         def predict(ldr, ev, hdr):
             H, W = hdr.shape[-2:]
             with autocast(device, dtype):
@@ -144,7 +143,7 @@ def main():
 
     network, lpenet = first_networks(config, device)
     config.denoiser, config.diffusion = network.config.denoiser, network.config.diffusion
-    vgg = load_vgg19(loss, device)
+    vgg = None if config.split else load_vgg19(loss, device)      # Split training never computes Eq. 11
     if not settings.resume and not config.init and config.prior_batches:
         network.z_mean, network.z_std = measure_prior(lpenet, train_set, settings, config.prior_batches, device)
     optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=settings.lr)
@@ -152,7 +151,7 @@ def main():
     columns = [*loss_columns(loss, beyond), "L_diff", "L_eps", "L1_z", "grad_norm", "lr", "patches_per_s",
                *(f"val_psnr_{domain}_{prior}" for prior in ("predicted", "true", "mean") for domain in ("mu", "l"))]
     training = Run(config, out, network, {"lpenet": lpenet, "optimiser": optimiser, "scaler": scaler}, steps, columns, rank,
-                   train_set.steps, warmup_steps=int(config.warmup * steps))     # kept in the checkpoint, so more --epochs later do not move the warm-up's end
+                   train_set.steps, {"warmup_steps": int(config.warmup * steps)})     # kept, so more --epochs later do not move the warm-up's end
     schedule = learning_rate(optimiser, settings, beyond, epoch, training.step)
     predictors = validation_predictors(training.average, lpenet, device, dtype)
     model = distributed(network, settings, device, find_unused_parameters=True)
@@ -178,8 +177,7 @@ def main():
         if joint:
             L_r, terms_r = reconstruction_loss(hdr_hat, hdr, vgg, loss.lam)             # Eq. 11
             L_further, further = further_terms(beyond, hdr_hat, hdr)                    # 0 in the paper's run [departs D5]
-            L_r = L_r + L_further
-            L, terms = L_r + L, {"L_r": L_r.detach(), **terms_r, **further, **terms}    # L_r + L_diff
+            L, terms = L_r + L_further + L, {"L_r": L_r.detach(), **terms_r, **further, **terms}
         optimiser.zero_grad()
         scaler.scale(L).backward()
         scaler.unscale_(optimiser)

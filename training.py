@@ -130,11 +130,12 @@ def to_device(sample, device):
 
 # --- around the loop --------------------------------------------------------------------------------------------------
 
-def distributed(network, settings, device, **options):
+def distributed(network, settings, device, find_unused_parameters=False):
     """Returns the network as the loop calls it: compiled if --compile is given, and with averaged gradients if there are several processes."""
     model = torch.compile(network) if settings.compile else network
     if dist.is_initialized():
-        model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None, **options)
+        model = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None,
+                                        find_unused_parameters=find_unused_parameters)
     return model
 
 
@@ -165,11 +166,11 @@ class Run:
     All randomness is a function of (seed, step), see the header, so a checkpoint needs no more than this.
     """
 
-    def __init__(self, config, out, network, parts, steps, columns, rank, ev_steps, **further):
+    def __init__(self, config, out, network, parts, steps, columns, rank, ev_steps, further=None):
         self.made_of = architecture(network, config.beyond.prepare, ev_steps)
         self.config, self.settings, self.out, self.network, self.last, self.rank = config, config.training, out, network, steps, rank
         self.average = copy.deepcopy(network).requires_grad_(False) if config.beyond.ema else network      # validated and saved
-        self.parts, self.step, self.best, self.further = {"model": self.average, "trained": network, **parts}, 0, -math.inf, further
+        self.parts, self.step, self.best, self.further = {"model": self.average, "trained": network, **parts}, 0, -math.inf, further or {}
         self.job, self.stop = job(), catch_signals()
         if self.settings.resume:
             self.resume(out / "last.pt")

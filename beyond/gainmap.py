@@ -22,6 +22,7 @@ from PIL import Image
 from beyond.tonemap import LUMINANCE
 
 OFFSET = 1 / 64                 # of both images: below it, ratios are noise
+QUALITY = 95                    # JPEG quality of the picture and of the map
 HEADROOM = 4.0                  # most stops above white for which the HDR image is meant; today's screens have 1 to 3
 _CODES = np.arange(256) / 255
 LINEAR = np.where(_CODES <= 0.04045, _CODES / 12.92, ((_CODES + 0.055) / 1.055) ** 2.4).astype(np.float32)     # of sRGB's 8-bit codes
@@ -52,14 +53,14 @@ def gain_map(sdr, hdr, white):
     return np.rint((gain - np.float32(low)) * np.float32(255 / (high - low))).astype(np.uint8), low, high
 
 
-def gain_map_jpeg(picture, hdr, exif=b"", profile=b"", quality=95):
+def gain_map_jpeg(picture, hdr, exif=b"", profile=b""):
     """Encodes an ordinary picture and the radiance that it shows.
 
     picture: (H, W, 3) uint8 with the curve of sRGB; hdr: (H, W, 3) linear radiance >= 0, float32, any unit; exif: bytes of the EXIF segment;
     profile: bytes of the ICC profile whose primaries both have, b"" for sRGB.
     Returns: bytes of the file; white, the radiance, in the unit of hdr, that a reader returns as 1.
     """
-    usual = _jpeg(picture, quality, exif, profile)
+    usual = _jpeg(picture, exif, profile)
     sdr = LINEAR[np.asarray(Image.open(io.BytesIO(usual)))]             # as readers will see it, so that the map makes up for its losses
     white = white_level(sdr, hdr)
     values, low, high = gain_map(sdr, hdr, white)
@@ -68,13 +69,13 @@ def gain_map_jpeg(picture, hdr, exif=b"", profile=b"", quality=95):
     words = " ".join(f'hdrgm:{name}="{value:.6f}"' for name, value in fields.items()) + ' hdrgm:BaseRenditionIsHDR="False">'
     fractions = [(0, 1), (round(65536 * headroom), 65536), (round(65536 * low), 65536), (round(65536 * high), 65536), (1, 1), (1, 64), (1, 64)]
     iso = struct.pack(">HHB", 0, 0, 0x40) + b"".join(struct.pack(">iI", *fraction) for fraction in fractions)      # 0x40: primaries of the base
-    second = _with_segments(_jpeg(values, quality), [(0xE1, XMP + (DESCRIPTION % words).encode()), (0xE2, ISO + iso)])
+    second = _with_segments(_jpeg(values), [(0xE1, XMP + (DESCRIPTION % words).encode()), (0xE2, ISO + iso)])
     return _joined(usual, second), white
 
 
-def _jpeg(image, quality, exif=b"", profile=b""):
+def _jpeg(image, exif=b"", profile=b""):
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=0, exif=exif, icc_profile=profile or None)
+    Image.fromarray(image).save(file, "JPEG", quality=QUALITY, subsampling=0, exif=exif, icc_profile=profile or None)
     return file.getvalue()
 
 

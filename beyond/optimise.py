@@ -8,7 +8,8 @@ import torch
 def learning_rate(optimiser, settings, beyond, epoch, step):
     """Makes the schedule of the learning rate: down in steps as in the paper, or, with --cosine, a rise and then a cosine to 0.
 
-    epoch: steps in an epoch; step: the last step done, 0 at the start. The rate is a function of the step alone, so no checkpoint holds it.
+    settings: TrainingConfig; beyond: BeyondConfig; epoch: steps in an epoch; step: the last step done, 0 at the start.
+    Returns: LambdaLR. The rate is a function of the step alone, so no checkpoint holds it.
     """
     def share(n):
         if not beyond.cosine:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from beyond.checkpoints import load_checkpoint
 from beyond.fast import keep_memory
 from brackets.ownership import RUN_LOCK, lock
-from common import pick_device, pick_precision, seed_all
+from common import pick_device, pick_precision
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 15.0     # seconds until another run counts as running: after a kill, the processes that load data live on for a few seconds
@@ -127,6 +127,6 @@ def start(settings, out):
     for path in [] if settings.resume else (out / "best.pt", out / "weights.pt"):
         if path.exists():
             raise ValueError(f"{path}: would be replaced, and there is no last.pt to resume; choose another --out, or move it away")
-    seed_all(settings.seed)
+    torch.manual_seed(settings.seed)         # weights start the same on every rank
     keep_memory()
     return rank, world, device, pick_precision(settings.precision, device)

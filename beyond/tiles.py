@@ -10,7 +10,7 @@ import itertools
 import torch
 from tqdm import tqdm
 
-from beyond.fast import give_back_memory
+from beyond.fast import give_back_memory, keep_memory
 from beyond.steps import nearest_steps, scale_back, show_at
 from data import network_input
 from lfdiff import MULTIPLE, pad_to_multiple, reconstruct
@@ -23,6 +23,19 @@ OVERLAP = 128           # overlap of two tiles, pixels
 def tile_for(tile, H, W):
     """Returns the side of the tiles for an image, 0 for none. tile: a side in pixels, 0 for the default (none up to WHOLE, else TILE), -1 for never."""
     return max(tile or (TILE if H * W > WHOLE else 0), 0)
+
+
+def keep_memory_for(tile):
+    """Keeps freed memory for the next map (fast.py). With tiles, memory is short, and only small blocks are kept. tile: from tile_for."""
+    keep_memory(2 ** 26 if tile else 2 ** 30)
+
+
+def check_sampler(sampler, steps):
+    """Checks --sampler. steps: of the command line, 0 or empty if it has none. Raises: ValueError for an unknown sampler, or steps beside "ancestral"."""
+    if sampler not in ("ddim", "ancestral"):
+        raise ValueError(f"--sampler {sampler}: use ddim or ancestral")
+    if sampler == "ancestral" and steps:
+        raise ValueError("--sampler ancestral: takes all T steps of Eq. 14; leave out --steps")
 
 
 def tile_ramps(length, tile, overlap):

@@ -42,7 +42,7 @@ class Light:
 # --- which values belong together ---------------------------------------------------------------------------------------
 
 def _blocks(ldr):
-    """Samples blocks all over the frames, where no frame is NaN. Returns: (3, 3, n, 16), n up to about BLOCKS."""
+    """Samples blocks all over the frames, where no frame is NaN. Returns: (frames, 3, n, 16), n up to about BLOCKS."""
     h, w = (side // BLOCK for side in ldr.shape[2:])
     apart = BLOCK * max(1, round(math.sqrt(h * w / BLOCKS)))
     blocks = ldr.unfold(2, BLOCK, apart).unfold(3, BLOCK, apart).reshape(*ldr.shape[:2], -1, BLOCK * BLOCK).float().cpu()
@@ -210,7 +210,7 @@ def _table(light, frame, channel):
 def apply(ldr, light, frames=(0, 1, 2)):
     """Recodes frames to gamma 2.2, saturated at 1 and black at 0.
 
-    ldr: (3, 3, H, W) coded in [0, 1], of any memory format; light: from estimate; frames: which frame of the bracket each one is, or is like.
+    ldr: (n, 3, H, W) coded in [0, 1], of any memory format; light: from estimate; frames: which frame of the bracket each of the n is, or is like.
     Returns: a new tensor of the same shape in [0, 1], and the true exposures (3,), stops from the shortest. The brightness stays that of the files:
         phi(1) = 1, and what saturates becomes white at its clip level.
     """

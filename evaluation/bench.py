@@ -37,7 +37,7 @@ from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
-from common import Count, Sixteens, Whole, autocast, parse, pick_device, pick_precision, run, seed_all, write_atomically
+from common import Count, Sixteens, Whole, autocast, parse, pick_device, pick_precision, run, write_atomically
 import torch
 from torch.utils.benchmark import timer
 
@@ -149,7 +149,7 @@ def time_inference(config, device, precision, size, S, plain=False):
     """Times the passes. Returns: {"ms": {row: milliseconds}, "peak_bytes", "first_pass_ms"}."""
     device, (width, height), compiled = pick_device(device), read_size(size), config.compile and not plain
     dtype = pick_precision(precision, device)
-    seed_all(0)
+    torch.manual_seed(0)
     model = place(network(config), device, plain)
     ldr, ev = torch.rand(1, 3, 3, height, width).to(device), torch.tensor([[0.0, 2.0, 4.0]], device=device)
     for part in model.children() if compiled else ():
@@ -194,7 +194,7 @@ def time_training(config, device, precision, plain=False):
     """Times the training step of stage 1 as in train_stage1.py, without VGG19. Returns: the results for a training line."""
     device = pick_device(device)
     dtype, settings = pick_precision(precision, device), training_config(config, device)
-    seed_all(0)
+    torch.manual_seed(0)
     model = place(Stage1(network(config).config), device, plain)
     if config.compile and not plain:
         model.compile()

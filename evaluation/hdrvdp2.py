@@ -433,12 +433,12 @@ def hdrvdp2(test, reference, encoding="sRGB-display", ppd=23.787357547725868, do
 
 # --- settings and command line ----------------------------------------------------------------------------------------
 
-def quality(test, reference, config, double=False):
+def quality(test, reference, config):
     """Calls hdrvdp2 with the settings of an HDRVDP2Config; rgb-bt.709 values are multiplied by its peak first. Returns: Q, float."""
     if not 0 < config.peak < math.inf or (config.peak != 1 and config.encoding != "rgb-bt.709"):
         raise ValueError(f"--peak {config.peak:g} with --encoding {config.encoding}; give a positive number of cd/m2, and only with rgb-bt.709")
     ppd = pixels_per_degree(config.diagonal, config.resolution, config.distance)
-    return hdrvdp2(test * config.peak, reference * config.peak, config.encoding, ppd, double)
+    return hdrvdp2(test * config.peak, reference * config.peak, config.encoding, ppd)
 
 
 def settings(config):

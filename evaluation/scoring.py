@@ -21,10 +21,10 @@ from torch.utils.benchmark import timer
 from tqdm import tqdm
 
 from beyond.checkpoints import load_checkpoint
-from beyond.fast import by_strips, keep_memory
+from beyond.fast import by_strips
 from beyond.pictures import panels, save_panel
 from beyond.still import with_merge
-from beyond.tiles import reconstruct_in_tiles, tile_for
+from beyond.tiles import check_sampler, keep_memory_for, reconstruct_in_tiles, tile_for
 from beyond.weights import SHIPPED, load_weights
 from brackets.files import read_image, write_image
 from brackets.kinds import check_folder
@@ -68,10 +68,7 @@ def check(config):
         raise ValueError(f"--table {config.table}: only 3; Table 1 is --data kalantari or hu, Table 2 python -m evaluation.bench, Table 4 --steps")
     if config.table and (config.weights or config.steps):
         raise ValueError("--table 3: takes its checkpoints from --runs and S as trained; leave out --weights and --steps")
-    if config.sampler not in ("ddim", "ancestral"):
-        raise ValueError(f"--sampler {config.sampler}: use ddim or ancestral")
-    if config.sampler == "ancestral" and config.steps:
-        raise ValueError("--sampler ancestral: takes all T steps of Eq. 14; leave out --steps")
+    check_sampler(config.sampler, config.steps)
     for folder in config.predictions if config.save else ():
         if (Path(config.out) / file_name(Path(folder).resolve().name)).resolve() == Path(folder).resolve():
             raise ValueError(f"--out {config.out}: --save would replace the files of --predictions {folder}; choose another folder, or leave out --save")
@@ -134,7 +131,7 @@ def network_method(name, model, config, device, dtype, S=None):
         prepared = prepare(sample["ldr"], sample["ev"], how, scene)
         ldr, ev = prepared.ldr[None].to(device), prepared.ev[None].to(device)
         tile = tile_for(config.tile, H, W)
-        keep_memory(2 ** 26 if tile else 2 ** 30)
+        keep_memory_for(tile)
         with autocast(device, dtype):
             if model.variant != "s1":
                 hdr_hat = reconstruct_in_tiles(model, ldr, ev, tile, S, config.sampler, torch.Generator().manual_seed(config.seed))

@@ -41,7 +41,7 @@ def mark_stages(model, mark, inside=True):
 
 
 def table(marks, S):
-    """Converts what was measured between marks, {name: number}, to {row: number}. Parts of DHRNet that were not marked get no row."""
+    """Converts what was measured between marks, {name: number}, to {row: number}. S: DDIM steps. Parts of DHRNet that were not marked get no row."""
     inside = {name: number for name, number in marks.items() if name == "alignment" or name.startswith("block ")}
     steps, dhrnet = marks["denoiser"] + marks["DDIM arithmetic"], marks["output"] + sum(inside.values())
     return {"network input": marks["network input"], "condition net": marks["condition net"], "one denoiser step": marks["denoiser"] / S,
@@ -109,7 +109,7 @@ def count_work(work):
 
 
 def count_inference(model, width, height, S):
-    """Runs count_work on reconstruct. model: Stage2 on the CPU in its plain form, whose operations the counter knows."""
+    """Runs count_work on reconstruct. model: Stage2 on the CPU in its plain form, whose operations the counter knows; S: DDIM steps."""
     marked = copy.deepcopy(model)                                   # the hooks stay in the copy
 
     def work(mark):

@@ -15,7 +15,6 @@ Each takes a few minutes on a laptop, and all together less than an hour. exerci
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from common import Count, parse, run
 import torch
@@ -24,18 +23,17 @@ from tyro.conf import Positional
 from beyond.checkpoints import fill, load_checkpoint
 from beyond.pictures import regions, sample_images
 from beyond.tiles import reconstruct_in_tiles
-from beyond.weights import load_weights, part_of
+from beyond.weights import SHIPPED, load_weights, part_of
 from brackets.merge import weighted_merge
 from brackets.prepare import prepare
 from brackets.scenes import load_scene
 from data import T, network_input, psnr
 from ddim import DiffusionConfig, Schedule, ddim, diffuse
 from dhrnet import FRM
+from exercises.catalog import ROOT
 from lfdiff import pad_to_multiple, reconstruct
 from lpenet import LPENet
 from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass
@@ -43,7 +41,7 @@ class MeasureConfig:
     """What to measure, and on what."""
     what: Positional[str]                                   # steps, prior, mu, upsample, leak, stops, tiles, spread or all
     scene: str = str(ROOT / "examples" / "cafe")            # folder of a bracket with its truth HDRImg.hdr
-    weights: str = str(ROOT / "weights" / "lfdiff.pt")      # trained weights of stage 2
+    weights: str = SHIPPED                                  # trained weights of stage 2
     scenes: Count = 8                                       # synthetic brackets for each row of "stops"
 
 
@@ -66,7 +64,7 @@ def row(title, hdr_hat, hdr):
     print(f"{title:<46} {psnr(T(hdr_hat), T(hdr)):>8.2f} {psnr(hdr_hat, hdr):>8.2f}", flush=True)
 
 
-def heading(first=""):
+def heading(first):
     """Prints the heading of such rows."""
     print(f"{first:<46} {'PSNR-μ':>8} {'PSNR-L':>8}   (dB)")
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 # A notebook has no __file__. It starts in exercises/ or above it.
 sys.path.insert(0, next((str(at) for at in Path(globals().get("__file__", "walk.py")).resolve().parents if (at / "lfdiff.py").exists()), "."))
 from beyond.checkpoints import load_checkpoint
-from beyond.weights import load_weights, part_of
+from beyond.weights import SHIPPED, load_weights, part_of
 from brackets.prepare import prepare
 from brackets.scenes import load_scene
 from brackets.files import save_figure
@@ -29,8 +29,7 @@ from lfdiff import pad_to_multiple
 from lpenet import LPENet
 
 torch.set_grad_enabled(False)
-WEIGHTS = ROOT / "weights" / "lfdiff.pt"
-model, scene = load_weights(WEIGHTS, fast=False), load_scene(ROOT / "examples" / "cafe")
+model, scene = load_weights(SHIPPED, fast=False), load_scene(ROOT / "examples" / "cafe")
 prepared = prepare(scene["ldr"], scene["ev"], model.prepare)       # registered and aligned, as the weights were trained
 ldr, ev, hdr = pad_to_multiple(prepared.ldr)[None], prepared.ev[None], pad_to_multiple(scene["hdr"])[None]
 
@@ -64,7 +63,7 @@ z_hat = z_t
 
 # %% Eq. 6: the prior z that LPENet makes of the truth. At test time nobody has it; here we see how close ẑ came.
 lpenet = LPENet(model.config.lpenet)
-lpenet.load_state_dict(part_of(load_checkpoint(WEIGHTS), "lpenet", WEIGHTS))
+lpenet.load_state_dict(part_of(load_checkpoint(SHIPPED), "lpenet", SHIPPED))
 z = model.standardise(lpenet(hdr))
 say("z", z, "prior of the truth, standardised [assumed A11]")
 say("z_hat - z", z_hat - z, f"mean distance {float((z_hat - z).abs().mean()):.3f}")

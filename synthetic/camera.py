@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as nnf
 from PIL import Image
 
 from brackets.register import warp
@@ -105,7 +105,7 @@ def look(log_canvas, pose, origin, height, width):
     u, v = project(pose, x, y)
     grid = np.stack([(u + origin[0]) * (2 / (w - 1)) - 1, (v + origin[1]) * (2 / (h - 1)) - 1], -1).astype(np.float32)
     canvas, grid = torch.from_numpy(log_canvas)[None], torch.from_numpy(grid)[None]
-    return np.exp(F.grid_sample(canvas, grid, mode="bicubic", padding_mode="border", align_corners=True)[0].numpy())
+    return np.exp(nnf.grid_sample(canvas, grid, mode="bicubic", padding_mode="border", align_corners=True)[0].numpy())
 
 
 # --- lens -------------------------------------------------------------------------------------------------------------
@@ -129,13 +129,13 @@ def blur(images, sigma):
 
 def veiling_glare(frames, share):
     """Scatters light in the lens: each frame of (3, 3, H, W) loses a share, which returns smeared over a large neighbourhood."""
-    small = F.avg_pool2d(torch.from_numpy(frames), 8, ceil_mode=True)
+    small = nnf.avg_pool2d(torch.from_numpy(frames), 8, ceil_mode=True)
     for _ in range(2):
-        small = F.avg_pool2d(small, 5, stride=1, padding=2, count_include_pad=False)
-    # F.interpolate would do, but its last bits depend on the number of threads
+        small = nnf.avg_pool2d(small, 5, stride=1, padding=2, count_include_pad=False)
+    # nnf.interpolate would do, but its last bits depend on the number of threads
     y, x = ((2 * np.arange(n, dtype=np.float32) + 1) / (8 * math.ceil(n / 8)) - 1 for n in frames.shape[-2:])
     grid = torch.from_numpy(np.stack(np.broadcast_arrays(x[None, :], y[:, None]), -1))[None].expand(3, -1, -1, -1)
-    smeared = F.grid_sample(small, grid, mode="bilinear", padding_mode="border", align_corners=False).numpy()
+    smeared = nnf.grid_sample(small, grid, mode="bilinear", padding_mode="border", align_corners=False).numpy()
     return frames * np.float32(1 - share) + np.float32(share) * smeared
 
 

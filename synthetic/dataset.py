@@ -41,7 +41,7 @@ from synthetic.world import draw_object, draw_view, world
 SOURCES = ("procedural", "photographed", "rendered")
 VALIDATION_SEED = 1_000_000  # seed of the validation scenes, the same for every run
 FIRST = {"ev_steps": (2.0, 3.0), "saturated_fraction": (0.03, 0.35), "iso": (100.0, 6400.0), "response": (0.6, 0.2, 0.0), "misstated": 0.0,
-         "clipped_early": 0.0, "raised_black": 0.0}  # settings of the 36 and 72 scenes that all weights were scored on
+         "clipped_early": 0.0, "raised_black": 0.0}  # settings of the earlier ruler (docs/results.md), whose scenes validation_set draws
 MOVES = {"patches": False, "static_camera": 0.0, "steady": 0.0, "static_scene": 0.0, "rendered_objects": 1.0}  # a whole photograph; something moves
 AS_TAKEN = {"registered": 0.0, "followed": 0.0, "context": 0.0}  # settings for brackets as the camera takes them, not aligned
 
@@ -216,10 +216,7 @@ class SyntheticBrackets(torch.utils.data.Dataset):
 
     def __init__(self, size=128, seed=0, length=10000, hdr_dir=None, rendered_dir=None, split="all", config=None):
         self.height, self.width = (size, size) if isinstance(size, int) else size
-        if min(self.height, self.width) < 16:
-            raise ValueError(f"SyntheticBrackets: size {size} is too small; use 16 pixels or more")
-        if split not in ("train", "val", "all"):
-            raise ValueError(f"SyntheticBrackets: found split {split!r}; use train, val or all")
+        assert min(self.height, self.width) >= 16 and split in ("train", "val", "all")
         self.seed, self.length, self.split, self.config = seed, length, split, SyntheticConfig() if config is None else config
         margin = math.ceil(self.config.shift) + 3
         height, width = self.drawn = tuple(round(side * (1 + self.config.context)) for side in (self.height, self.width))

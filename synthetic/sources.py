@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as nnf
 
 from brackets.files import read_array, read_image
 from brackets.kinds import check_folder, in_a_sentence
@@ -102,7 +102,7 @@ def decoded(path, level=0):
         _decoded[path, level] = _decoded.pop((path, level))
         return _decoded[path, level]
     if level:
-        image = F.avg_pool2d(torch.from_numpy(decoded(path))[None], 2**level)[0].numpy()
+        image = nnf.avg_pool2d(torch.from_numpy(decoded(path))[None], 2**level)[0].numpy()
     else:
         image = np.ascontiguousarray(np.moveaxis(read_image(path), -1, 0), np.float32)
         image = np.where(np.isfinite(image), image, np.float32(0))
@@ -140,7 +140,7 @@ def perspective(rng, panorama, height, width):
     column = longitude * w + 0.5  # pixel k's centre lies at (k + 1/2) / w; one column was put before it
     grid = np.stack([column * (2 / (w + 1)) - 1, np.clip(latitude * h - 0.5, 0, h - 1) * (2 / (h - 1)) - 1], -1)
     grid = torch.from_numpy(np.float32(grid))[None]
-    return F.grid_sample(wrapped, grid, mode="bilinear", padding_mode="border", align_corners=True)[0].numpy(), focal
+    return nnf.grid_sample(wrapped, grid, mode="bilinear", padding_mode="border", align_corners=True)[0].numpy(), focal
 
 
 def photographed_view(rng, image, height, width):

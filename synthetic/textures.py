@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as nnf
 
 TILE = 512  # side of a texture tile, texels
 
@@ -159,8 +159,8 @@ def pyramid(tile):
     tile = np.clip((tile - tile.mean()) / tile.std(), -3, 3)
     level, levels = torch.from_numpy(tile).float()[None, None], []
     for _ in range(3):
-        levels.append(F.pad(level, (0, 1, 0, 1), mode="circular"))
-        level = F.avg_pool2d(level, 2)
+        levels.append(nnf.pad(level, (0, 1, 0, 1), mode="circular"))
+        level = nnf.avg_pool2d(level, 2)
     return levels
 
 
@@ -184,5 +184,5 @@ def texture_field(rng, name, height, width, pitch, tilt=0.0, angle=0.0):
     v = s * x + c * y + rng.random()
     grid = np.stack([u - np.floor(u), v - np.floor(v)], -1) * 2 - 1
     level = min(max(int(math.log2(max(pitch / (1 - abs(tilt)), 1e-3)) + 0.5), 0), 2)
-    out = F.grid_sample(texture_bank()[name][level], torch.from_numpy(np.float32(grid))[None], mode="bilinear", align_corners=True)
+    out = nnf.grid_sample(texture_bank()[name][level], torch.from_numpy(np.float32(grid))[None], mode="bilinear", align_corners=True)
     return out[0, 0].numpy()

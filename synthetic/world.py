@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as nnf
 
 from synthetic.textures import TILE, log_uniform, paint, texture_field
 
@@ -388,7 +388,7 @@ def stamp(frame, radiance, alpha, poses):
         c, s = math.cos(angle), math.sin(angle)
         u, v = c * x + s * y, c * y - s * x
         grid = np.stack([u + bend * np.sin(3 * v + phase), v + bend * np.cos(3 * u + phase)], -1).astype(np.float32)
-        layer += F.grid_sample(sprite, torch.from_numpy(grid)[None], mode="bilinear", align_corners=False)[0].numpy() / len(poses)
+        layer += nnf.grid_sample(sprite, torch.from_numpy(grid)[None], mode="bilinear", align_corners=False)[0].numpy() / len(poses)
     region = frame[:, y0:y1, x0:x1]
     region *= 1 - layer[3]
     region += layer[:3]

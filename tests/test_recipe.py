@@ -38,7 +38,7 @@ def test_the_commands_are_understood_and_hand_their_files_on(tmp_path, size):
     assert scores.root == val.export and scores.weights == (f"{stage2.out}/weights.pt",) and (val.ruler, test.ruler) == ("val", "test")
     assert stage1.beyond == dataclasses.replace(stage2.beyond, decibel=(0.03, 0.02)) and stage1.beyond.correct and not stage1.training.resume
     if size == "paper":
-        assert stage1.model.dhrnet == train_stage1.Stage1Config().model.dhrnet and stage2.denoiser == train_stage2.Stage2Config().denoiser
+        assert stage1.dhrnet == train_stage1.Stage1Config().dhrnet and stage2.denoiser == train_stage2.Stage2Config().denoiser
 
 
 def test_a_stage_that_was_begun_is_resumed(tmp_path):

@@ -136,6 +136,21 @@ def test_split_training_leaves_dhrnet_as_stage_1_made_it(trained, tmp_path):
     assert names and all(torch.equal(before[name], after[name]) for name in names)
 
 
+def test_split_training_does_not_ask_for_vgg19(trained, tmp_path):
+    """It never computes Eq. 11."""
+    words = ("--epochs", "1", "--lam", "0.01", "--vgg", tmp_path / "nowhere.pth")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        stage2(tmp_path / "joint", trained[0], *words)
+    assert len(column(stage2(tmp_path / "split", trained[0], *words, "--split"), "L_diff")) == 1
+
+
+@pytest.mark.parametrize("script", [train_stage1, train_stage2])
+def test_l_r_in_the_log_is_eq_11_whatever_is_added_to_it(script, trained, tmp_path):
+    words = ("--epochs", "1", "--log-every", "1", "--linear", "1")
+    out = stage1(tmp_path, *words) if script is train_stage1 else stage2(tmp_path, trained[0], *words, "--warmup", "0")
+    assert column(out, "L_r") == column(out, "L1_mu") and min(column(out, "L1_lin")) > 0
+
+
 def test_without_a_diffusion_model_there_is_no_denoiser_and_no_noise_loss(trained, tmp_path):
     out = stage2(tmp_path, trained[0], "--epochs", "1", "--without-dm", "--warmup", "0")
     assert not any(name.startswith("denoiser") for name in weights(out)) and column(out, "L_eps") == [] and len(column(out, "L1_z")) == 1
@@ -293,7 +308,7 @@ def test_every_default_is_the_paper_s():
         assert (t.data, t.patch, t.stride, t.batch, t.epochs, t.lr, t.decay, t.decay_epochs) == ("kalantari", 128, 64, 64, 300, 1e-4, 0.1, 50)
         assert asdict(config.beyond) == {"align": False, "correct": False, "cosine": 0, "ema": 0.0, "linear": 0.0, "decibel": (0.0, 0.0)}
         assert config.loss.lam == 1e-2 and config.beyond.prepare == UNPREPARED
-    assert (one.model.dhrnet.channels, one.model.dhrnet.frms, one.model.dhrnet.heads) == (60, (3, 3, 3), 6)
+    assert (one.dhrnet.channels, one.dhrnet.frms, one.dhrnet.heads) == (60, (3, 3, 3), 6)
     assert (two.diffusion.T, two.diffusion.S, two.diffusion.predict, two.warmup) == (200, 10, "v", 0.3)
 
 

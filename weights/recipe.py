@@ -6,10 +6,11 @@
     python weights/recipe.py --hdr-dir DIR --size paper --minutes 9 --pieces STATE      where a job may only run for a limited time
 
 The last one stops after nine minutes. Run it again to continue. STATE holds the checkpoints of both stages in files of at most 15 MiB. On another
-machine, which has its own --out, training continues from STATE once the renders and the bank have been made there.
+machine, give the same --out and --hdr-dir: training continues from STATE once the renders and the bank have been made there.
 
-DIR holds .hdr images, subfolders included. Ours are 42 panoramas from Poly Haven (CC0, 1024x512) and 10 OpenEXR images (BSD). `pip install mitsuba pyoidn`
-is needed for the renders. Everything is written under --out; renders, bank and rulers take 5.7 GB.
+DIR holds .hdr images, subfolders included. Ours are 42 panoramas from Poly Haven (CC0, 1024x512) and 10 OpenEXR images (BSD). The renders need
+`pip install mitsuba pyoidn` and LLVM's shared library (synthetic/rendered/__main__.py says which). Everything is written under --out; renders, bank and
+rulers take 5.7 GB.
 
 On two cores of an AMD EPYC (AVX512-BF16), it took 8 hours: 0.7 for the renders, 0.6 for the bank, 1.0 for stage 1, 5.3 for stage 2 beside other work (about 3
 on idle cores), and some minutes for the scores. Training takes 3 GB of memory.

@@ -98,9 +98,9 @@ def clutter(rng, low, high, count, images):
     return things
 
 
-def shelf(rng, corner, width, height, depth=0.3):
+def shelf(rng, corner, width, height):
     """Makes a bookcase full of books that faces the camera. corner: left, front, bottom. Returns: list of things."""
-    rows = int(rng.integers(2, 6))
+    rows, depth = int(rng.integers(2, 6)), 0.3      # metres
     board = [box((0, 0, height * k / rows), (width, depth, height * k / rows + 0.03)) for k in range(rows + 1)]
     board += [box((x, 0, 0), (x + 0.03, depth, height)) for x in (0, width)] + [box((0, depth, 0), (width, depth + 0.02, height))]
     books = [[], [], []]

@@ -300,7 +300,7 @@ def cells(text, table, row):
 
 def test_table_3_scores_what_was_trained_and_says_how_to_train_the_rest(world, tmp_path, capsys):
     config = Stage1Config(out="my runs/s1", training=TrainingConfig(data="synthetic", seed=3, lr=5e-4, batch=4, compile=True), loss=LossConfig(lam=0.0),
-                          model=TINY, beyond=BeyondConfig(align=True, decibel=(0.01, 0.02)))
+                          dhrnet=TINY.dhrnet, lpenet=TINY.lpenet, beyond=BeyondConfig(align=True, decibel=(0.01, 0.02)))
     model = write_run(tmp_path / "runs" / "stage1", "s1", config)
     run_evaluate("--data", "folder", "--root", world / "scenes", "--scenes", 1, "--table", 3, "--runs", tmp_path / "runs", "--no-hdrvdp2",
                  "--out", tmp_path / "out")
