@@ -1,11 +1,11 @@
 """The mu-law T of Eq. 6, the network's input X_i (Sec. 4.1), PSNR, and training patches.
 
-Symbols, paper -> code:  L_i -> ldr[:, i]   H_i = L_i^2.2 / t_i -> the last three channels of network_input
+Symbols, paper -> code:  L_i -> ldr[:, i - 1]   H_i = L_i^2.2 / t_i -> the last three channels of network_input
                          t_i -> 2 ** (ev_i - min ev)   H -> hdr   T(H) -> hdr_mu   mu -> MU
 The paper writes H for both the truth and the gamma-corrected inputs; here `hdr` is always the truth.
 
 A sample is a dict of float32 tensors:
-    ldr  (3, 3, H, W)  gamma-coded frames in [0, 1]: frame, then RGB channel; exposure rises, frame 1 is the reference
+    ldr  (3, 3, H, W)  gamma-coded frames in [0, 1]: frame, then RGB channel; exposure rises, and ldr[1] is the reference, L_2
     ev   (3,)          exposures in stops, the shortest is 0
     hdr  (3, H, W)     linear radiance in [0, 1]; 1 is where the shortest exposure clips
 A frame without noise is L_i = clip(H * 2**ev_i, 0, 1) ** (1 / 2.2). Samples come from brackets/ (files) or synthetic/ (simulated).
@@ -27,8 +27,8 @@ def T(hdr):
     """Compresses radiance by the mu-law, the domain of the losses and of PSNR-mu.
 
     hdr: any shape, linear radiance in [0, 1], any float dtype.
-    Returns: the same shape in [0, 1], always float32: near 0 the slope is mu / log(1 + mu) = 587, where half precision
-        would cost whole decibels.
+    Returns: the same shape in [0, 1], always float32: just below 1, the values of bfloat16 are 0.004 apart, which would limit
+        PSNR-mu to 58 dB.
     Source: Eq. 6.
     """
     # Eq. 6:  T(x) = log(1 + mu*x) / log(1 + mu)

@@ -5,7 +5,7 @@ Paper: Sec. 4.1, Fig. 2 (a), Fig. 3, Eq. 7-10.
     paper            code
     F_{n-1}          F            (B, C, H, W) features; torch.nn.functional is `nnf` in this file
     F^low, F^high    F_low        (B, C, H/k, W/k);  F_high (B, C, H, W)
-    k                pool         2 in an FRM, 4 in a PIM
+    k                k            config.pool_frm, 2, in an FRM; config.pool_pim, 4, in a PIM
     Q^, K^, V^       Q, K, V      cross-attention: (B, C, hw), (B, N, hw), (B, N, hw): channels are the tokens
     W_c, W_d         1x1 convolution, 3x3 depth-wise convolution
     gamma            gamma        trainable; not the gamma 2.2 of the camera (data.GAMMA)

@@ -3,14 +3,14 @@
 Paper: Sec. 5. Table 2 is `python -m evaluation.bench`. The work is done in evaluation/scoring.py.
 
     python evaluate.py --data folder --root examples --compare           the example, beside reference frame and weighted merge; half a minute
-    python evaluate.py --data kalantari --root DIR                       Table 1, left half (--data hu: right half)
+    python evaluate.py --data kalantari --root DIR                       Table 1, Kalantari's rows (--data hu: Hu's)
     python evaluate.py --data kalantari --root DIR --table 3             Table 3 from the checkpoints in runs/
     python evaluate.py --data kalantari --root DIR --steps 5 10 20 50 100 --weights runs/stage2/weights.pt      Table 4
     python evaluate.py --data sen --root DIR                             no truth: pictures only
-    python evaluate.py --data kalantari --root DIR --predictions DIR     the .hdr files of any other program, scored the same way
+    python evaluate.py --data kalantari --root DIR --predictions OUT     the .hdr files of any other program, scored the same way
 
-A prediction is DIR/NAME.hdr, or the one .hdr file in DIR/NAME/, for each scene folder NAME: linear radiance in units of the shortest
-exposure. The last part of DIR names the method. Values above 1 are clipped, as in the truth. An .hdr file has 8-bit mantissas: this costs up to
+A prediction is OUT/NAME.hdr, or the one .hdr file in OUT/NAME/, for each scene folder NAME: linear radiance in units of the shortest
+exposure. The last part of OUT names the method. Values above 1 are clipped, as in the truth. An .hdr file has 8-bit mantissas: this costs up to
 0.4 dB for a result of 52 dB, and 0.05 dB for one of 42 dB.
 
 Written to --out: scores.csv, scores.md, figure1.png (mean PSNR-μ against median seconds per image), METHOD_worst.png and METHOD_best.png

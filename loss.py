@@ -7,7 +7,7 @@ Paper: Eq. 11 (L_r, Sec. 4.1), Eq. 15 (L_diff, Sec. 4.2).
     T(.)            data.T          mu-law
     phi_ij          VGG19Features   j-th convolution (after ReLU) after the i-th max-pooling of VGG19; the mean over several [assumed A12]
     lambda          lam             1e-2
-    eps_t, eps_th   eps, eps_hat    the noise inside z_t, and its prediction: the same eps in both
+    eps, eps_theta  eps, eps_hat    the noise inside z_t, and its prediction: the same eps in both
     z, z^           z, z_hat        prior of the ground truth and predicted prior, standardised [assumed A11]
 
 Norms are means over all elements. Everything here is float32, whatever precision the networks used.

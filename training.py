@@ -49,7 +49,7 @@ class TrainingConfig:
     epochs: Count = 300             # passes over the data [paper: Sec. 5.1]
     lr: Positive = 1e-4             # learning rate of Adam [paper: Sec. 5.1]
     decay: Positive = 0.1           # factor of the learning rate ... [paper: Sec. 5.1]
-    decay_epochs: Count = 50        # ... after every so many epochs [paper: Sec. 5.1 | A14: reaches 1e-9 by epoch 250]
+    decay_epochs: Count = 50        # ... after every so many epochs [paper: Sec. 5.1 | assumed A14: reaches 1e-9 by epoch 250]
     clip: Positive = 1.0            # largest norm of the gradient [assumed A13]
     seed: Seed = 0                  # of weights, data and noise
     val_on: str = "train"           # best.pt is chosen on scenes held back from "train", or on those of "test", whose scores are then optimistic

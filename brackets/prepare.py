@@ -184,7 +184,7 @@ def share_work(work, jobs, workers, what):
     what: title of the progress bar.
     Raises: ValueError if a process is stopped; whatever work raises.
     """
-    with tqdm(total=len(jobs), desc=what, disable=not jobs) as bar:
+    with tqdm(total=len(jobs), desc=what, disable=not jobs or None) as bar:
         if workers and len(jobs) > 1:
             try:
                 with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _in_one_thread) as pool:

@@ -1,6 +1,6 @@
 """A baseline without learning: optical flow aligns the outer frames with the reference, and a weighted merge follows.
 
-    python examples/flow_merge.py --scenes DIR --out DIR        writes OUT/NAME.hdr for each scene folder in --scenes
+    python examples/flow_merge.py --scenes DIR --out OUT        writes OUT/NAME.hdr for each scene folder in --scenes
     python evaluate.py --data folder --root DIR --predictions OUT --compare
 
 An outer frame is aligned in three steps. First, frame and reference are brought to the longer of their two exposures (register.at_one_exposure),

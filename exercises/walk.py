@@ -101,7 +101,8 @@ share_of_channels = pim.channel_attention.weigh(merged).flatten()   # (C,)
 say("F'", F_prime, "high and low branch")
 say("F_1", F_1, f"after the first PIM; channel attention weighs by {float(share_of_channels.min()):.2f} to {float(share_of_channels.max()):.2f}")
 
-# %% Eq. 10: the other modules do the same again, and a convolution makes the image.
+# %% Eq. 10: the other modules do the same again. In the paper, a convolution then makes the image. In the shipped weights, it corrects a merge, and the
+# result is mixed with what the frames show [departs D8].
 hdr_hat = model.rebuild(X, z_hat)
 say("H_hat", hdr_hat, f"PSNR-μ {psnr(T(hdr_hat), T(hdr)):.2f} dB, PSNR-L {psnr(hdr_hat, hdr):.2f} dB (with the padding)")
 
@@ -156,8 +157,8 @@ rows = [
      [("ẑ, the prior", latent(z_hat)), (f"A: 3 keys down, {A.shape[-1]} features across", ((A[0] - low) / (high - low)).numpy()),
       ("W_c V A: what ẑ gives", feature(F_hat - F_low, c)), ("F̂_low = F_low + W_c V A", feature(F_hat, c)),
       ("RB(F_high)", feature(RB_high, c)), ("F_1: joined, weighed, plus F_0", feature(F_1, c))]),
-    (f"6  Image.  FRMs (self-attention on F_low, no prior) and PIMs follow; Eq. 10 makes Ĥ. "
-     f"Where L_2 is white ({white.float().mean():.0%} of the image) lies {share:.0%} of the squared error.",
+    (f"6  Image.  FRMs and PIMs follow. Eq. 10 corrects a merge, and D8 mixes the result with the frames. "
+     f"{share:.0%} of the squared error is where L_2 is white ({white.float().mean():.0%} of the image).",
      [("T(Ĥ)", rgb(T(hdr_hat))), ("T(H), the truth", rgb(T(hdr))), ("10 x |T(Ĥ) - T(H)|", rgb(10 * (T(hdr_hat) - T(hdr)).abs()))]),
 ]
 figure = Figure(figsize=(18, 17.5), layout="constrained")
