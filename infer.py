@@ -24,7 +24,7 @@ from beyond.outputs import OutputConfig, Result, check_outputs, endings, write_r
 from beyond.pictures import sample_images, shrunk_bracket
 from beyond.plan import InputConfig, make_plan, work_off
 from beyond.still import with_merge
-from beyond.tiles import check_sampler, keep_memory_for, tile_for
+from beyond.tiles import check_sampler, check_steps, keep_memory_for, tile_for
 from beyond.weights import SHIPPED, load_weights
 from brackets.choose import load_three, stand_in
 from brackets.prepare import AlignmentConfig, prepare, registered_frames
@@ -89,8 +89,8 @@ def main():
     model = load_weights(network.weights, device)
     if model.variant == "s1" or (network.samples > 1 and model.variant != "s2"):
         raise ValueError(f"--weights {network.weights}: found the variant {model.variant}; use weights of train_stage2.py")
-    if model.variant == "s2" and network.steps > model.schedule.T:
-        raise ValueError(f"--steps {network.steps}: these weights have T = {model.schedule.T}; choose fewer")
+    if network.steps and model.variant == "s2":
+        check_steps(network.steps, model)
     for part in model.children() if network.compile else ():
         part.compile()
     ends = endings(config.output, network.samples > 1)

@@ -38,6 +38,12 @@ def check_sampler(sampler, steps):
         raise ValueError("--sampler ancestral: takes all T steps of Eq. 14; leave out --steps")
 
 
+def check_steps(steps, model):
+    """Checks --steps. model: Stage2 of the variant s2. Raises: ValueError for more than T."""
+    if steps > model.schedule.T:
+        raise ValueError(f"--steps {steps}: these weights have T = {model.schedule.T}; choose fewer")
+
+
 def tile_ramps(length, tile, overlap):
     """Finds how tiles cover one side of an image, and the weights with which they are blended.
 

@@ -24,7 +24,7 @@ from beyond.checkpoints import load_checkpoint
 from beyond.fast import by_strips
 from beyond.pictures import panels, save_panel
 from beyond.still import with_merge
-from beyond.tiles import check_sampler, keep_memory_for, reconstruct_in_tiles, tile_for
+from beyond.tiles import check_sampler, check_steps, keep_memory_for, reconstruct_in_tiles, tile_for
 from beyond.weights import SHIPPED, load_weights
 from brackets.files import read_image, write_image
 from brackets.kinds import check_folder
@@ -152,9 +152,10 @@ def weights_methods(config, device, dtype):
     for path in map(Path, config.weights or (() if config.predictions else (SHIPPED,))):
         name = printable(f"{path.resolve().parent.name}_{path.stem}" if path.stem in ("weights", "best", "last") else path.stem)
         model = load_weights(path, device)
-        if config.steps and (model.variant != "s2" or not 1 <= min(config.steps) <= max(config.steps) <= model.schedule.T):
-            raise ValueError(f"--steps {' '.join(map(str, config.steps))} with {path}: found the variant {model.variant}; "
-                             "give weights of s2 (train_stage2.py) and between 1 step and the diffusion's T")
+        if config.steps and model.variant != "s2":
+            raise ValueError(f"--steps with {path}: found the variant {model.variant}; give weights of s2 (train_stage2.py)")
+        for steps in config.steps:
+            check_steps(steps, model)
         methods += [network_method(f"{name}, S={S}" if S else name, model, config, device, dtype, S) for S in config.steps or (None,)]
     return methods
 

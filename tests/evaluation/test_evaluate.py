@@ -383,7 +383,7 @@ def test_time_of_the_diffusion_is_that_of_condition_net_and_all_steps_alone(worl
 @pytest.mark.parametrize(("words", "message"), [
     (["--data", "flowers"], "--data flowers: unknown"), (["--data", "folder"], r"--root \(missing\)"), (["--scenes", "-1"], "--scenes -1"),
     (["--table", "2"], "--table 2: only 3"), (["--table", "3", "--steps", "5"], "--table 3: takes"), (["--steps", "0"], "--steps 0: must be .* 1 or more"),
-    (["--steps", "5", "201"], "--steps 5 201 with"), (["--sampler", "euler"], "--sampler euler"),
+    (["--steps", "5", "201"], "--steps 201: these weights have T = 200"), (["--sampler", "euler"], "--sampler euler"),
     (["--sampler", "ancestral", "--steps", "5"], "--sampler ancestral: takes all T steps"), (["--encoding", "film"], "film"), (["--peak", "100"], "--peak 100"),
     (["--distance", "0"], "(?i)distance|metres"), (["--weights", "nothing.pt"], "no such checkpoint"), (["--data", "kalantari", "--root", "nowhere"], "https://"),
 ])
