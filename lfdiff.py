@@ -39,12 +39,12 @@ class LFDiffConfig:
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
 
-    def check(self):
-        """Checks the sizes. Raises: ValueError if the prior, the PIMs and the U-Net do not fit each other on images padded to MULTIPLE."""
-        k, needed = self.lpenet.unshuffle, self.lpenet.unshuffle * 2 ** (len(self.denoiser.unet_multipliers) - 1)
+    def check(self, levels=1):
+        """Checks the sizes of the prior, the PIMs and a U-Net of `levels` levels. Raises: ValueError if they do not fit images padded to MULTIPLE."""
+        k, needed = self.lpenet.unshuffle, self.lpenet.unshuffle * 2 ** (levels - 1)
         if k != self.dhrnet.pool_pim or MULTIPLE % needed or MULTIPLE % self.dhrnet.pool_frm:
-            raise ValueError(f"--unshuffle {k}, --pool-pim {self.dhrnet.pool_pim}, --pool-frm {self.dhrnet.pool_frm}, --unet-multipliers: the first two "
-                             f"must be equal, and images padded to multiples of {MULTIPLE} must divide by {needed} and by --pool-frm")
+            raise ValueError(f"--unshuffle {k}, --pool-pim {self.dhrnet.pool_pim}, --pool-frm {self.dhrnet.pool_frm}, U-Net of {levels} level(s): the first "
+                             f"two must be equal, and images padded to multiples of {MULTIPLE} must divide by {needed} and by --pool-frm")
 
 
 class Stage1(nn.Module):
@@ -72,7 +72,7 @@ class Stage2(nn.Module):
 
     def __init__(self, config, without_dm=False):
         super().__init__()
-        config.check()
+        config.check(1 if without_dm else len(config.denoiser.unet_multipliers))
         self.config, self.variant = config, "s2_without_dm" if without_dm else "s2"
         self.schedule = Schedule(config.diffusion)
         self.dhrnet = DHRNet(config.dhrnet, config.lpenet.prior_channels)

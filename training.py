@@ -40,8 +40,8 @@ class TrainingConfig:
     """Data, optimisation and housekeeping of a training run."""
     data: str = "kalantari"         # kalantari, hu, synthetic (which needs no files) or bank (of python -m synthetic.bank) [paper: Sec. 5.1]
     root: str = ""                  # folder of the data set (default: data/NAME)
-    hdr_dir: str = ""               # folder of .hdr images, panoramas and photographs, for the synthetic set; one name in five is for validation
-    rendered_dir: str = ""          # folder made by python -m synthetic.rendered for the synthetic set: its train/ and val/
+    hdr_dir: str = ""               # folder of .hdr images, for the synthetic set and for the validation of a bank; one name in five is for validation
+    rendered_dir: str = ""          # folder made by python -m synthetic.rendered, for the same: its train/ and val/
     samples: Count = 22792          # patches in an epoch of the synthetic set [Kalantari's number]
     patch: Sixteens = 128           # side of a training patch, pixels [paper: Sec. 5.1]
     stride: Count = 64              # distance between neighbouring patches, pixels [paper: Sec. 5.1]

@@ -17,6 +17,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from beyond.checkpoints import flags_of
 from brackets.files import save_figure
 from common import write_atomically
 from evaluation.hdrvdp2 import settings
@@ -142,16 +143,16 @@ def by_kind(rows, networks):
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 def changed_flags(values, defaults):
-    """Yields the flags by which `values` differs from `defaults`. Both are dicts made by asdict from a config."""
-    for name, value in values.items():
-        default, flag = defaults.get(name), "--" + name.replace("_", "-")
-        if isinstance(value, dict):
-            yield from changed_flags(value, default or {})
-        elif isinstance(value, (list, tuple)):
-            if tuple(value) != default:
-                yield " ".join([flag, *(shlex.quote(str(part)) for part in value)])
-        elif value != default:
-            yield (flag if value else flag.replace("--", "--no-", 1)) if isinstance(value, bool) else f"{flag} {shlex.quote(str(value))}"
+    """Yields the flags by which `values` differs from `defaults`, less those that `defaults` does not have. Both are dicts made by asdict from a config."""
+    defaults = flags_of(defaults)
+    for name, value in flags_of(values).items():
+        flag = "--" + name.replace("_", "-")
+        if name not in defaults or (tuple(value) if isinstance(value, list) else value) == defaults[name]:
+            continue
+        if isinstance(value, bool):
+            yield flag if value else flag.replace("--", "--no-", 1)
+        else:
+            yield " ".join([flag, *(shlex.quote(str(part)) for part in (value if isinstance(value, (list, tuple)) else [value]))])
 
 
 def training_command(saved):

@@ -8,15 +8,16 @@ so that registration and flow see more than the part that is kept. Bracket i is 
 are skipped. The truth is scaled to the light that the front end found, because its scale is a convention. If the front end gets the light
 wrong by more than such a scale, or refuses the bracket, no network could know better, and another bracket takes its place.
 
-Written: OUT/000000.npy and OUT/000000.ev.npy and so on, see prepare.write_record.
+Written: OUT/000000.npy and OUT/000000.ev.npy and so on, see prepare.write_record; OUT/settings.json, with which a bank is continued.
 """
 
 import functools
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import Count, Seed, Whole, parse, run
+from common import Count, Seed, Whole, parse, run, write_atomically
 import numpy as np
 import torch
 import torch.nn.functional as nnf
@@ -99,6 +100,15 @@ def bank_file(folder, index):
     return Path(folder) / f"{index:06d}.npy"
 
 
+def check_settings(config):
+    """Writes what the brackets are made with into OUT/settings.json. Raises: ValueError if the folder holds brackets made with other settings."""
+    path, made_with = Path(config.out) / "settings.json", {name: getattr(config, name) for name in ("size", "seed", "hdr_dir", "rendered_dir")}
+    text = json.dumps(made_with, indent=1).encode()
+    if path.is_file() and path.read_bytes() != text or not path.is_file() and is_written(bank_file(config.out, 0)):
+        raise ValueError(f"{config.out}: its brackets were made with another --size, --seed, --hdr-dir or --rendered-dir; choose another --out")
+    write_atomically(path, lambda file: file.write(text))
+
+
 def open_bank(folder):
     """Opens the brackets of a bank for data.Patches.
 
@@ -116,8 +126,10 @@ def main():
     if not 16 <= config.size <= min(PHOTOGRAPH):
         raise ValueError(f"--size {config.size}: must be from 16 to {min(PHOTOGRAPH)} pixels")
     open_brackets(config)                                           # raises its errors before the work starts
-    share_work(functools.partial(fill, config=config), [(i,) for i in range(config.count) if not is_written(bank_file(config.out, i))],
-               config.workers, f"making brackets into {config.out}")
+    check_settings(config)
+    missing = [(i,) for i in range(config.count) if not is_written(bank_file(config.out, i))]
+    share_work(functools.partial(fill, config=config), missing, config.workers, f"making brackets into {config.out}")
+    print(f"{config.out}: {len(open_bank(config.out))} brackets, {len(missing)} of them new")
 
 
 if __name__ == "__main__":

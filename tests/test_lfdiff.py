@@ -25,8 +25,17 @@ torch.set_num_threads(1)
                                                       ({}, {}, {"unet_multipliers": (1, 2, 2, 2)})])
 def test_sizes_that_do_not_fit_each_other_are_refused(dhrnet, lpenet, denoiser):
     config = LFDiffConfig(DHRNetConfig(**dhrnet), LPENetConfig(**lpenet), DenoiserConfig(**denoiser))
-    with pytest.raises(ValueError, match="--unshuffle|--unet-multipliers"):
+    with pytest.raises(ValueError, match="--unshuffle .* U-Net of [34] level"):
         build("s2", config)
+
+
+def test_only_a_u_net_needs_sizes_that_halve_further():
+    """A prior of H/8 fits a U-Net of two levels, and stage 1, which has none, whatever its settings say."""
+    config = LFDiffConfig(DHRNetConfig(channels=6, pool_pim=8), LPENetConfig(unshuffle=8))
+    for variant in ("baseline", "s1", "s2_without_dm"):
+        build(variant, config)
+    config.denoiser.unet_multipliers = (1, 2)
+    build("s2", config)
 
 
 # --- all variants ----------------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ def test_flags_that_changed_are_written_as_the_command_line_takes_them():
     assert list(report.changed_flags({"a_b": False, "c": True, "d": [3, 4], "e": {"f": 0.2, "g": "my dir"}}, defaults)) == [
         "--no-a-b", "--c", "--d 3 4", "--f 0.2", "--g 'my dir'"]
     assert list(report.changed_flags({"a_b": True, "c": False, "d": [1, 2], "e": {"f": 0.1, "g": ""}}, defaults)) == []
+    earlier = {"model": {"e": {"f": 0.2}, "gone": 3}, "c": False}               # of a version that grouped its flags in another way
+    assert list(report.changed_flags(earlier, defaults)) == ["--f 0.2"]
 
 
 def test_averages_are_means_of_scores_and_medians_of_seconds():

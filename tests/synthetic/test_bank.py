@@ -57,9 +57,25 @@ def test_a_bank_is_a_function_of_its_seed_holds_prepared_samples_and_is_resumed(
     assert np.array_equal(scenes[1][1], sample["ev"])
     patches = Patches(scenes, 64, 32)
     assert len(patches) == 8 and patches[0]["hdr"].dtype == torch.float32 and patches[0]["ldr"].shape == (3, 3, 64, 64)
-    monkeypatch.setattr(bank, "fill", lambda *_, **__: pytest.fail("both are there"))
-    monkeypatch.setattr("sys.argv", ["bank", "--count", "2", "--size", "96", "--out", str(tmp_path), "--workers", "0"])
-    bank.main()
+
+
+def test_a_bank_is_continued_with_the_settings_that_it_was_begun_with(tmp_path, monkeypatch, capsys):
+    def made(*words):
+        monkeypatch.setattr("sys.argv", ["bank", "--size", "16", "--out", str(tmp_path), "--workers", "0", *words])
+        bank.main()
+        return capsys.readouterr().out
+
+    sample = {"ldr": torch.zeros(3, 3, 16, 16), "ev": torch.tensor([0.0, 1.0, 2.0]), "hdr": torch.zeros(3, 16, 16)}
+    monkeypatch.setattr(bank, "prepared_bracket", lambda *_: sample)
+    assert made("--count", "2").endswith(": 2 brackets, 2 of them new\n")
+    assert made("--count", "3").endswith(": 3 brackets, 1 of them new\n") and made("--count", "3").endswith(": 3 brackets, 0 of them new\n")
+    for words in (["--seed", "1"], ["--size", "32"]):
+        with pytest.raises(ValueError, match="made with another --size, --seed, .*; choose another --out"):
+            made("--count", "9", *words)
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(ValueError, match="choose another --out"):
+        made("--count", "9")
+    assert len(open_bank(tmp_path)) == 3
 
 
 def test_a_bracket_that_the_front_end_fails_on_gives_way_to_the_next_of_its_line(tmp_path, monkeypatch):
