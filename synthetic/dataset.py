@@ -211,12 +211,15 @@ class SyntheticBrackets(torch.utils.data.Dataset):
     config: SyntheticConfig() by default.
     Returns (by index): {"ldr": (3, 3, H, W) coded, in [0, 1]; "ev": (3,) stops from 0; "hdr": (3, H, W) linear in [0, 1], in units of
         the shortest exposure}, float32 tensors.
-    Raises: FileNotFoundError or ValueError for a folder without any usable file; IndexError for an index below 0.
+    Raises: ValueError for another split or a smaller size than 16; FileNotFoundError or ValueError for a folder without any usable file; IndexError for an index below 0.
     """
 
     def __init__(self, size=128, seed=0, length=10000, hdr_dir=None, rendered_dir=None, split="all", config=None):
         self.height, self.width = (size, size) if isinstance(size, int) else size
-        assert min(self.height, self.width) >= 16 and split in ("train", "val", "all")
+        if min(self.height, self.width) < 16:
+            raise ValueError(f"SyntheticBrackets: size {size} is too small; use 16 pixels or more")
+        if split not in ("train", "val", "all"):
+            raise ValueError(f"SyntheticBrackets: found split {split!r}; use train, val or all")
         self.seed, self.length, self.split, self.config = seed, length, split, SyntheticConfig() if config is None else config
         margin = math.ceil(self.config.shift) + 3
         height, width = self.drawn = tuple(round(side * (1 + self.config.context)) for side in (self.height, self.width))
