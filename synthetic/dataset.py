@@ -211,7 +211,8 @@ class SyntheticBrackets(torch.utils.data.Dataset):
     config: SyntheticConfig() by default.
     Returns (by index): {"ldr": (3, 3, H, W) coded, in [0, 1]; "ev": (3,) stops from 0; "hdr": (3, H, W) linear in [0, 1], in units of
         the shortest exposure}, float32 tensors.
-    Raises: ValueError for another split or a smaller size than 16; FileNotFoundError or ValueError for a folder without any usable file; IndexError for an index below 0.
+    Raises: ValueError for another split, or a size below 16; FileNotFoundError or ValueError for a folder without any usable file;
+        IndexError for an index below 0.
     """
 
     def __init__(self, size=128, seed=0, length=10000, hdr_dir=None, rendered_dir=None, split="all", config=None):
