@@ -127,6 +127,6 @@ def start(settings, out):
     for path in [] if settings.resume else (out / "best.pt", out / "weights.pt"):
         if path.exists():
             raise ValueError(f"{path}: would be replaced, and there is no last.pt to resume; choose another --out, or move it away")
-    torch.manual_seed(settings.seed)         # weights start the same on every rank
+    torch.manual_seed(settings.seed)    # weights start the same on every rank
     keep_memory()
     return rank, world, device, pick_precision(settings.precision, device)

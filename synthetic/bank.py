@@ -104,7 +104,7 @@ def check_settings(config):
     """Writes what the brackets are made with into OUT/settings.json. Raises: ValueError if the folder holds brackets made with other settings."""
     path, made_with = Path(config.out) / "settings.json", {name: getattr(config, name) for name in ("size", "seed", "hdr_dir", "rendered_dir")}
     text = json.dumps(made_with, indent=1).encode()
-    if path.is_file() and path.read_bytes() != text or not path.is_file() and is_written(bank_file(config.out, 0)):
+    if path.read_bytes() != text if path.is_file() else is_written(bank_file(config.out, 0)):
         raise ValueError(f"{config.out}: its brackets were made with another --size, --seed, --hdr-dir or --rendered-dir; choose another --out")
     write_atomically(path, lambda file: file.write(text))
 
