@@ -10,7 +10,7 @@ from common import Decay, Weight, Whole
 class BeyondConfig:
     """Beyond the paper: what departs from it. Everything here is off by default, so the run is the paper's."""
     align: bool = False             # prepare the frames in training and validation: registration, tone curve, optical flow [departs D6, D9, D10]
-    correct: bool = False           # Eq. 10 corrects a merge of the frames, and is weighed against them, pixel by pixel [departs D8]
+    correct: bool = False           # Eq. 10 corrects a merge of the frames, and is mixed with them at 17 places around each pixel [departs D8]
     cosine: Whole = 0               # steps over which the learning rate rises; a cosine then takes it to 0, in place of --decay [departs D12]; 0: off
     ema: Decay = 0.0                # decay of a running mean of the weights, which is then validated and saved; 0: no mean [departs D7]
     linear: Weight = 0.0            # weight of the L1 distance of linear radiance, added to Eq. 11 [departs D5]

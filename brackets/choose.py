@@ -4,7 +4,7 @@ The reference is the frame whose moment the result shows. The network also sees 
 weights know. Frames beyond these three are put into the result afterwards (wider.py). On synthetic brackets of 7 and 9 frames, with earlier
 weights, the narrower of two such triples gave better results than the wider one, because what the network need not rebuild stays as photographed.
 A missing short frame is black and a missing long frame is white, so that nothing about the camera is inferred from it. After the
-alignment, the reference takes its place, exposed as it would be. PSNR-mu / PSNR-L of the shipped weights on 16 synthetic scenes with motion,
+alignment, the reference takes that place, at the missing frame's exposure. PSNR-mu / PSNR-L of the shipped weights on 16 synthetic scenes with motion,
 by what takes the place of the missing frame ("its exposure" is the missing frame's):
                                                                           the longer frame is the reference     the shorter one is
     the reference at its exposure                                         42.2 / 38.8                           46.6 / 41.5

@@ -1,7 +1,7 @@
 """Aligns frames along optical flow: objects that moved in an outer frame are brought to where the reference shows them.
 
 [departs D9: the paper feeds the frames as they are. Where the reference is saturated, a bright object that moved as a whole is in the
-short frame, but in another place. Attention weighs features in place and does not move them.]
+short frame, but elsewhere. Attention weighs features in place and does not move them.]
 register.py removes the camera's motion first; this file finds the rest, pixel by pixel. Both images of a pair are shown at the longer of
 their two exposures (register.at_one_exposure), so both are saturated where one is. The flow u takes a pixel of the reference to the place
 where the frame shows the same:

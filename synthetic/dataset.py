@@ -2,8 +2,8 @@
 
 The paper trains on the photographs of Kalantari and Hu (Sec. 5.1). This file makes brackets of the same kind from two integers,
 (seed, index), so that anyone can train and test the whole system on a laptop. A sample is a small world. A simulated hand-held camera
-(camera.py) photographs it three times while objects (objects.py) move in front of it. Most brackets are then registered and aligned along
-optical flow, as brackets/prepare.py does. Worlds come from three sources:
+(camera.py) photographs it three times while objects (objects.py) move in front of it. Most brackets are then registered, by the
+known motion and a small error, and aligned along optical flow. Renders are registered as photographs are. Worlds come from three sources:
 
     procedural     needs no files (world.py): materials, textures, shadows, windows, lamps
     photographed   a folder of .hdr images: views into panoramas, crops of photographs (sources.py)
