@@ -89,8 +89,7 @@ class Patches(Dataset):
             raise ValueError("Patches: the list of scenes is empty; see brackets.scenes.find_scenes")
         self.patch, self.stride, self.seed, self.augment = patch, stride, seed, augment
         self.files, self.ev = zip(*scenes)
-        self._open, self._order = {}, (-1, None)
-        self.grids = []
+        self._order, self.grids = (-1, None), []
         for k, file in enumerate(self.files):
             height, width = self._pixels(k).shape
             if min(height, width) < patch:
@@ -103,16 +102,11 @@ class Patches(Dataset):
         """The smallest and largest exposure step, in stops, to a tenth of a stop, without the outermost 1 % at each end."""
         return tuple(np.quantile(np.diff(self.ev), (0.01, 0.99)).round(1).clip(min=0.1).tolist())
 
-    def __getstate__(self):
-        return {**self.__dict__, "_open": {}}  # a memory map would be pickled with all its pixels
-
     def __len__(self):
         return int(self.first[-1])
 
     def _pixels(self, k):
-        if k not in self._open:
-            self._open[k] = np.load(self.files[k], mmap_mode="r")
-        return self._open[k]
+        return np.load(self.files[k], mmap_mode="r")    # mapped anew each time: a bank has more files than a process may keep open
 
     def _shuffled(self, epoch):
         if self._order[0] != epoch:

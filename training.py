@@ -53,7 +53,7 @@ class TrainingConfig:
     clip: Positive = 1.0            # largest norm of the gradient [assumed A13]
     seed: Seed = 0                  # of weights, data and noise
     val_on: str = "train"           # best.pt is chosen on scenes held back from "train", or on those of "test", whose scores are then optimistic
-    val_scenes: Whole = 5           # validation scenes; 0: all of the test split (synthetic: 16)
+    val_scenes: Whole = 5           # validation scenes; 0: all of the test split (synthetic: 16, bank: 72)
     val_every: Count = 1000         # steps between validations
     val_size: Sixteens = 256        # side of a synthetic validation scene, pixels
     save_every: Count = 200         # steps between checkpoints; validations and a signal to stop write one, too

@@ -16,6 +16,7 @@ from brackets.register import enlarged_by
 from brackets.files import save_figure
 from data import T, psnr, to_radiance
 
+WHITE, DARKER = 0.98, 0.7       # coded value that counts as saturated; share of the radiance below which a short frame contradicts it
 PANEL = 2000            # longest side of one picture in the panel, pixels
 TALLEST = 3.0           # height over width of the space for one picture
 
@@ -48,15 +49,15 @@ def sample_images(model, ldr, ev, seeds, tile=0, S=None, sampler="ddim"):
 
 
 @torch.no_grad()
-def regions(ldr, ev, white=0.98, darker=0.7):
+def regions(ldr, ev):
     """Finds where the reference frame observed the scene, and where it did not. ldr: (1, 3, 3, H, W), ev: (1, 3).
 
     Returns: {name: (1, 1, H, W) bool}. A pixel that is saturated in the reference is at least as bright as 1 / t_2. The short frame should
     show how bright. Where it is darker than that, it contradicts: something moved there, and no frame holds the content.
     """
-    saturated = (ldr[:, 1] >= white).any(dim=1, keepdim=True)
+    saturated = (ldr[:, 1] >= WHITE).any(dim=1, keepdim=True)
     H_1, H_2 = to_radiance(ldr[:, :2], ev[:, :2]).unbind(dim=1)
-    contradicted = ((H_1 < darker * H_2) & (ldr[:, 1] >= white)).any(dim=1, keepdim=True)
+    contradicted = ((H_1 < DARKER * H_2) & (ldr[:, 1] >= WHITE)).any(dim=1, keepdim=True)
     return {"saturated, and the short frame contradicts": contradicted, "saturated, the short frame agrees": saturated & ~contradicted,
             "not saturated": ~saturated}
 

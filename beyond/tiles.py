@@ -39,24 +39,26 @@ def check_sampler(sampler, steps):
 
 
 def check_steps(steps, model):
-    """Checks --steps. model: Stage2 of the variant s2. Raises: ValueError for more than T."""
+    """Checks --steps. model: Stage1 or Stage2. Raises: ValueError for more than T, or for a network without a diffusion model."""
+    if model.variant != "s2":
+        raise ValueError(f"--steps {steps}: these weights are of the variant {model.variant}, which has no diffusion model; leave it out")
     if steps > model.schedule.T:
         raise ValueError(f"--steps {steps}: these weights have T = {model.schedule.T}; choose fewer")
 
 
-def tile_ramps(length, tile, overlap):
+def tile_ramps(length, tile):
     """Finds how tiles cover one side of an image, and the weights with which they are blended.
 
-    length: multiple of 16; tile, overlap: pixels. Returns: list of (start, weights), start a multiple of 16, weights (tile,) float32
+    length: multiple of 16; tile: pixels. Returns: list of (start, weights), start a multiple of 16, weights (tile,) float32
     that rise linearly over the middle half of an overlap and, at each pixel of the image, add up to 1 over the tiles.
     """
-    count = -(-(length - overlap) // (tile - overlap)) if length > tile else 1
-    starts = [min(k * (tile - overlap), length - tile) for k in range(count)]
+    count = -(-(length - OVERLAP) // (tile - OVERLAP)) if length > tile else 1
+    starts = [min(k * (tile - OVERLAP), length - tile) for k in range(count)]
     covered, ramps, place = torch.zeros(length), [], torch.arange(tile)
     for start in starts:
         left = place + 0.5 if start > 0 else torch.full((tile,), float("inf"))              # distance from a border within the image
         right = tile - place - 0.5 if start + tile < length else torch.full((tile,), float("inf"))
-        ramps.append(((torch.minimum(left, right) - overlap / 4) / (overlap / 2)).clamp(0, 1))
+        ramps.append(((torch.minimum(left, right) - OVERLAP / 4) / (OVERLAP / 2)).clamp(0, 1))
         covered[start:start + tile] += ramps[-1]
     return [(start, ramp / covered[start:start + tile]) for start, ramp in zip(starts, ramps)]
 
@@ -91,7 +93,7 @@ def rebuild_in_tiles(rebuild, ldr, z, tile):
     H, W = ldr.shape[-2:]
     height, width, k = min(tile, H), min(tile, W), 1 if z is None else W // z.shape[-1]
     hdr_hat = ldr.new_zeros(len(ldr), 3, H, W)
-    rows, columns = tile_ramps(H, height, OVERLAP), tile_ramps(W, width, OVERLAP)
+    rows, columns = tile_ramps(H, height), tile_ramps(W, width)
     with bar_of(len(rows) * len(columns), "tile") as bar:
         for (top, down), (left, across) in itertools.product(rows, columns):
             y, x = slice(top, top + height), slice(left, left + width)

@@ -109,11 +109,15 @@ def load_vgg19(config, device="cpu"):
     """Loads phi of Eq. 11 with the official weights. config: loss.LossConfig.
 
     Returns: VGG19Features on the device, or None if lam is 0.
-    Raises: FileNotFoundError if the file is not here and cannot be downloaded; ValueError if it is not VGG19.
+    Raises: FileNotFoundError if the file is not here and cannot be downloaded; ValueError if it is not VGG19, or for a wrong --phi.
     """
     if config.lam == 0:
         return None
     file = config.vgg or VGG19_URL
+    try:
+        pairs = [(int(i), int(j)) for i, j in (pair.split(",") for pair in config.phi)]
+    except ValueError:
+        raise ValueError(f"--phi {' '.join(config.phi)}: give pairs i,j such as 1,1 2,1") from None
     try:
         if config.vgg:
             if not Path(file).is_file():                                # opening a pipe would wait until something is written into it
@@ -127,7 +131,6 @@ def load_vgg19(config, device="cpu"):
     except Exception as error:   # torch.load raises a dozen kinds of error for a broken file; all mean the same to a user
         raise ValueError(f"{file}: not a readable weight file ({type(error).__name__}); it may be truncated, download it again") from None
     try:
-        pairs = [tuple(int(number) for number in pair.split(",")) for pair in config.phi]
         return VGG19Features(pairs, state).to(device)
     except (KeyError, IndexError, TypeError, RuntimeError) as error:
         found = f"no {error} in it" if isinstance(error, KeyError) else str(error).splitlines()[0]

@@ -8,7 +8,7 @@ For a folder with several brackets, it lists them. Which frames are used depends
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import parse, run
+from common import in_words as words_for, parse, run
 import numpy as np
 from tyro.conf import Positional
 
@@ -82,8 +82,14 @@ def main():
     known, folder = load_checkpoint(SHIPPED).get("steps"), Path(config.folder)
     places, singles = find_places(folder) if config.layout == "auto" else ([Place(folder, "", None)], [])
     for place in places:
-        bracket = find_bracket(place.folder, config.layout, place.paths, place.name)
-        choice = choose(bracket.ev, pick_reference(bracket, known), known)
+        try:
+            bracket = find_bracket(place.folder, config.layout, place.paths, place.name)
+            choice = choose(bracket.ev, pick_reference(bracket, known), known)
+        except (ValueError, OSError, MemoryError) as error:
+            if len(places) == 1:
+                raise
+            print(f"{place.folder}: cannot be used: {words_for(error)}")
+            continue
         if len(places) > 1:
             print(f"{bracket.name}\n{in_words(bracket, choice)}")
     if len(places) > 1:

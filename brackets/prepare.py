@@ -160,10 +160,11 @@ def read_records(files):
 
     Raises: ValueError for a file that is damaged, or was written by something else.
     """
-    for file in files:
-        if read_array(file).dtype.names != ("ldr", "hdr") or read_array(_ev_file(file)).shape != (3,):
+    records = [(file, np.array(read_array(_ev_file(file)))) for file in files]
+    for file, ev in records:
+        if read_array(file).dtype.names != ("ldr", "hdr") or ev.shape != (3,):
             raise ValueError(f"{file}: holds no bracket of this project; delete it and make it again")
-    return [(file, np.array(read_array(_ev_file(file)))) for file in files]
+    return records
 
 
 def _fill_cache(file, folder, layout, config):

@@ -133,8 +133,8 @@ def by_kind(rows, networks):
         lines.append([group, str(len(members) // len(methods)), *(pair(means[name].get("psnr_mu"), means[name].get("psnr_l")) for name in methods)])
     scores = {(row["scene"], row["method"]): row["psnr_mu"] for row in rows}
     parts = [table(["PSNR-μ / PSNR-L", "scenes", *methods], lines)]
-    for name in networks:
-        plain = lambda scene: max(scores.get((scene, other), -math.inf) for other in ("reference alone", "merge, aligned"))
+    for name in networks if {"reference alone", "merge, aligned"} <= set(methods) else ():
+        plain = lambda scene: max(scores[scene, other] for other in ("reference alone", "merge, aligned"))
         harmed = [f"{scene} ({plain(scene) - value:.1f} dB)" for (scene, method), value in scores.items() if method == name and value < plain(scene) - HARM]
         parts.append(f"{name}, scenes more than {HARM} dB in PSNR-μ below the better of reference alone and merge, aligned: {', '.join(harmed) or 'none'}")
     return "\n\n".join(parts)
@@ -143,11 +143,11 @@ def by_kind(rows, networks):
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 def changed_flags(values, defaults):
-    """Yields the flags by which `values` differs from `defaults`, less those that `defaults` does not have. Both are dicts made by asdict from a config."""
+    """Yields the flags by which `values` differs from `defaults`, less --resume and those that `defaults` does not have. Both are dicts made by asdict from a config."""
     defaults = flags_of(defaults)
     for name, value in flags_of(values).items():
         flag = "--" + name.replace("_", "-")
-        if name not in defaults or (tuple(value) if isinstance(value, list) else value) == defaults[name]:
+        if name not in defaults or name == "resume" or (tuple(value) if isinstance(value, list) else value) == defaults[name]:
             continue
         if isinstance(value, bool):
             yield flag if value else flag.replace("--", "--no-", 1)

@@ -152,8 +152,6 @@ def weights_methods(config, device, dtype):
     for path in map(Path, config.weights or (() if config.predictions else (SHIPPED,))):
         name = printable(f"{path.resolve().parent.name}_{path.stem}" if path.stem in ("weights", "best", "last") else path.stem)
         model = load_weights(path, device)
-        if config.steps and model.variant != "s2":
-            raise ValueError(f"--steps with {path}: found the variant {model.variant}; give weights of s2 (train_stage2.py)")
         for steps in config.steps:
             check_steps(steps, model)
         methods += [network_method(f"{name}, S={S}" if S else name, model, config, device, dtype, S) for S in config.steps or (None,)]

@@ -27,6 +27,7 @@ from data import to_radiance
 from synthetic.dataset import AS_TAKEN, SyntheticBrackets, SyntheticConfig
 
 MISTAKEN = 0.15     # a bracket is left out if its light, after one scale, is off by more than this, stops; see light_error
+REFUSED = 10 ** 6   # added to the index of a bracket that is left out, so that no two brackets of a bank are alike
 BLOCK, SHOWN = 8, 0.02  # side of the blocks in which the light is compared, pixels; share of them that must be well exposed
 PHOTOGRAPH = 208, 288     # height and width of the photographed and prepared frames, pixels: those of the training renders
 
@@ -87,11 +88,11 @@ def open_brackets(config):
 
 
 def fill(index, config):
-    """Writes bracket `index`. If the front end fails on it, tries index + count, index + 2 count, ... in its place."""
+    """Writes bracket `index`. If the front end fails on it, tries index + REFUSED, index + 2 REFUSED, ... in its place."""
     sample, file = None, bank_file(config.out, index)
     while sample is None:
         sample = prepared_bracket(open_brackets(config), index, config.size)
-        index += config.count
+        index += REFUSED
     write_record(file, sample, np.float16)
 
 

@@ -145,6 +145,8 @@ def test_a_value_is_of_its_type_and_in_its_range(name, right, wrong):
             check(Ranged(**{name: value}))
     with pytest.raises(ValueError, match="--share 2: must be a number from 0 to 1"):
         check(Ranged(share=2))
+    with pytest.raises(ValueError, match="--some 4294967296: must be a whole number from 1 to"):        # the upper end is told to those who passed it
+        check(Ranged(some=(2 ** 32,)))
     with pytest.raises(ValueError, match='^--folder "": must be a name; if left out, it is runs/x$'):     # else the files would go into the current folder
         parse(Ranged, ["--folder", ""])
     with pytest.raises(ValueError, match=r'^--some "": must be one value or more; if left out, it is \(1, 2\)$'):     # a flag without its values

@@ -153,6 +153,12 @@ def test_download_is_the_official_file_read_without_running_code(monkeypatch):
     assert asked == {"url": "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", "weights_only": True}
 
 
+@pytest.mark.parametrize("phi", [("1",), ("1,x",), ("1,1", "2,1,3")])
+def test_a_layer_that_is_no_pair_is_named_before_the_file_is_read(phi):
+    with pytest.raises(ValueError, match=f"--phi {' '.join(phi)}: give pairs"):
+        load_vgg19(LossConfig(vgg="nowhere.pth", phi=phi))
+
+
 def test_file_without_a_needed_layer_is_named(vgg_file):
     with pytest.raises(ValueError, match=r"vgg19\.pth: .*'features\.19\.weight'.*; Eq\. 11 needs"):
         load_vgg19(LossConfig(vgg=str(vgg_file), phi=("3,1",)))

@@ -112,7 +112,7 @@ def test_radiance_is_written_to_a_255th_of_a_pixel_s_largest_channel(radiance):
     with tempfile.TemporaryDirectory() as folder:
         write_image(Path(folder) / "image.hdr", radiance)
         read = read_image(Path(folder) / "image.hdr")
-    assert read.shape == radiance.shape and (np.abs(read - radiance) <= radiance.max(axis=2, keepdims=True) / 127 + 1e-30).all()
+    assert read.shape == radiance.shape and (np.abs(read - radiance) <= radiance.max(axis=2, keepdims=True) / 255 + 1e-30).all()
 
 
 @settings(max_examples=15)

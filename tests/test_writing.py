@@ -18,8 +18,8 @@ OTHERWISE = {("common.py", "write_atomically"),         # the one writer
              ("beyond/log.py", "add"),                  # appends a row; a row that was cut off does not count
              ("examples/ablations.py", "train"),        # the output of a command, as it comes
              ("beyond/gainmap.py", "_jpeg"), ("beyond/checkpoints.py", "save_checkpoint"), ("synthetic/camera.py", "jpeg")}       # in memory
-WRITERS = ("write_text", "write_bytes", "tofile", "imsave", "savetxt", "savez", "imwrite", "savefig", "save", "dump")
-FILES = [path for pattern in ("*.py", *(f"{room}/**/*.py" for room in ("brackets", "synthetic", "evaluation", "beyond", "exercises", "examples")))
+WRITERS = ("write_text", "write_bytes", "tofile", "imsave", "savetxt", "savez", "imwrite", "savefig", "save", "dump", "copyfile", "copy2", "move")
+FILES = [path for pattern in ("*.py", *(f"{room}/**/*.py" for room in ("brackets", "synthetic", "evaluation", "beyond", "exercises", "examples", "weights")))
          for path in ROOT.glob(pattern)]
 
 
@@ -35,7 +35,7 @@ def own_writes(path):
             words = [word.value for word in [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg in ("mode", None))]
                      if isinstance(word, ast.Constant)]
             opens = called(call) == "open" and any(str(word).strip("b+t") in ("w", "a", "x") for word in words)
-            writes = called(call) in WRITERS and "<bytes>" not in words and ast.unparse(call.func) != "self.save"
+            writes = (called(call) in WRITERS or ast.unparse(call.func) == "shutil.copy") and "<bytes>" not in words and ast.unparse(call.func) != "self.save"
             if (opens or writes) and id(call) not in atomic:
                 found.append((function.name, call.lineno))
     return found
@@ -48,8 +48,8 @@ def test_no_other_code_writes_a_file(path):
 
 
 def test_the_search_finds_what_writes_by_itself(tmp_path):
-    lines = ["open(p, 'w')", "open(p, mode='ab')", "p.write_text('')", "np.save(p, a)", "figure.savefig(p)"]
-    fine = ["open(p, 'rb')", "open(p, newline='')", "write_atomically(p, lambda file: np.save(file, a))", "self.save('best.pt')"]
+    lines = ["open(p, 'w')", "open(p, mode='ab')", "p.write_text('')", "np.save(p, a)", "figure.savefig(p)", "shutil.copy(a, p)"]
+    fine = ["open(p, 'rb')", "open(p, newline='')", "write_atomically(p, lambda file: np.save(file, a))", "self.save('best.pt')", "a.copy()"]
     (tmp_path / "a.py").write_text("def f():\n    " + "\n    ".join([*lines, *fine]))
     assert own_writes(tmp_path / "a.py") == [("f", 2 + i) for i in range(len(lines))]
 

@@ -123,3 +123,11 @@ def test_several_brackets_are_listed(command, tmp_path):
         kalantari_scene(tmp_path / name)
     lines = command(tmp_path)
     assert [line for line in lines if not line.startswith("  ")] == ["a", "b"] and sum("reference" in line for line in lines) == 2
+
+
+def test_a_bracket_that_cannot_be_used_does_not_end_the_list(command, tmp_path):
+    for name in "abc":
+        write_scene(tmp_path / name, np.full((3, 3, 24, 40), 0.5))
+    (tmp_path / "b" / "exposure.txt").write_text("0 2", encoding="utf-8")
+    lines = [line for line in command(tmp_path) if not line.startswith("  ")]
+    assert lines[0] == "a" and lines[1].startswith(f"{tmp_path / 'b'}: cannot be used: ") and lines[2:] == ["c"]

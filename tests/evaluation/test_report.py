@@ -1,8 +1,10 @@
 """evaluation/report.py: means, commands and Figure 1."""
 
 import math
+from dataclasses import asdict
 
 from evaluation import report
+from train_stage1 import Stage1Config
 
 
 def test_flags_that_changed_are_written_as_the_command_line_takes_them():
@@ -41,3 +43,10 @@ def test_scenes_of_the_ruler_are_averaged_by_kind_and_by_step_and_harm_is_told()
                           ["1 EV", "2", "40.00 / 30.00", "40.70 / 30.70", "31.00 / 21.00"], ["4 EV", "1", "40.00 / 30.00", "38.00 / 28.00", "20.00 / 10.00"]]
     assert lines[7] == ["net, scenes more than 0.5 dB in PSNR-μ below the better of reference alone and merge, aligned: night_1ev_drawn_001 (2.0 dB)"]
     assert report.by_kind([{"scene": "cafe", "method": "net", "psnr_mu": 30.0}], ["net"]) == ""
+    assert "below the better" not in report.by_kind([row for row in rows if row["method"] != "merge, aligned"], ["net"])      # nothing to compare with
+
+
+def test_the_command_of_a_resumed_run_starts_it_anew():
+    saved = {"variant": "s1", "training": {**asdict(Stage1Config()), "out": "runs/a"}}
+    saved["training"]["training"]["resume"] = True
+    assert report.training_command(saved) == "python train_stage1.py --out runs/a"

@@ -78,7 +78,7 @@ def test_a_bank_is_continued_with_the_settings_that_it_was_begun_with(tmp_path, 
     assert len(open_bank(tmp_path)) == 3
 
 
-def test_a_bracket_that_the_front_end_fails_on_gives_way_to_the_next_of_its_line(tmp_path, monkeypatch):
+def test_a_bracket_that_the_front_end_fails_on_gives_way_to_one_that_no_count_reaches(tmp_path, monkeypatch):
     asked = []
 
     def prepared(brackets, index, size):
@@ -87,7 +87,7 @@ def test_a_bracket_that_the_front_end_fails_on_gives_way_to_the_next_of_its_line
 
     monkeypatch.setattr(bank, "prepared_bracket", prepared)
     fill(3, BankConfig(count=10, size=16, out=str(tmp_path)))
-    assert asked == [3, 13, 23] and len(open_bank(tmp_path)) == 1
+    assert asked == [3, 1_000_003, 2_000_003] and len(open_bank(tmp_path)) == 1
 
 
 def test_a_folder_without_a_bank_says_how_to_make_one(tmp_path):
