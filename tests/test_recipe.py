@@ -56,14 +56,42 @@ def test_the_state_of_training_travels_in_small_files(tmp_path):
         common.write_atomically(tmp_path / "here" / name, lambda file, data=data: file.write(data))
     common.write_atomically(state / "stage1.last.pt.bak", lambda file: file.write(b"mine"))
     recipe["take_apart"](tmp_path / "here", state)
-    assert max(path.stat().st_size for path in state.iterdir()) <= 15 * 2 ** 20 and len(list(state.iterdir())) == 5 + 1
+    assert max(path.stat().st_size for path in state.rglob("*")) <= 15 * 2 ** 20 and len(list((state / "000000").iterdir())) == 5
     recipe["put_together"](state, tmp_path / "there")
     found = {path.relative_to(tmp_path / "there").as_posix(): path.read_bytes() for path in (tmp_path / "there").rglob("*.*")}
     assert found == run and (state / "stage1.last.pt.bak").read_bytes() == b"mine"
     common.write_atomically(tmp_path / "here/stage1/last.pt", lambda file: file.write(b"shorter"))
     recipe["take_apart"](tmp_path / "here", state)
     recipe["put_together"](state, tmp_path / "there")               # stage 1 has begun there
-    assert (tmp_path / "there/stage1/last.pt").stat().st_size == 62_000_000 and not (state / "stage1.last.pt.001").exists()
+    assert (tmp_path / "there/stage1/last.pt").stat().st_size == 62_000_000
+    assert sorted(path.name for path in state.rglob("*")) == ["000001", "stage1.last.pt.000", "stage1.last.pt.bak", "stage1.log.csv.000"]
+
+
+def test_a_state_that_was_not_written_whole_does_not_replace_the_one_before(tmp_path, monkeypatch):
+    recipe = runpy.run_path(str(ROOT / "weights" / "recipe.py"))
+    last, state, written = tmp_path / "here" / "stage1" / "last.pt", tmp_path / "state", []
+
+    def write(path, writer):
+        if written:
+            raise OSError("the disk is full")
+        written.append(path)
+        common.write_atomically(path, writer)
+
+    common.write_atomically(last, lambda file: file.write(b"whole"))
+    recipe["take_apart"](tmp_path / "here", state)
+    last.write_bytes(bytes(20_000_000))                              # two pieces
+    monkeypatch.setitem(recipe["take_apart"].__globals__, "write_atomically", write)
+    with pytest.raises(OSError, match="full"):
+        recipe["take_apart"](tmp_path / "here", state)
+    recipe["put_together"].__globals__["write_atomically"] = common.write_atomically
+    recipe["put_together"](state, tmp_path / "there")
+    assert (tmp_path / "there" / "stage1" / "last.pt").read_bytes() == b"whole"
+
+
+def test_folders_are_those_of_the_place_where_it_is_started(tmp_path):
+    words = [sys.executable, ROOT / "weights" / "recipe.py", "--dry-run", "--hdr-dir", "images", "--out", "run"]
+    lines = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert f"--hdr-dir {tmp_path / 'images'} --out {tmp_path / 'run' / 'rendered'}" in lines[0] and f"--out {tmp_path / 'run' / 'scores'}" in lines[-1]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")

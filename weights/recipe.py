@@ -61,7 +61,7 @@ class RecipeConfig:
 
 
 def commands(config):
-    """Lists the commands, in the order in which they run. Returns: list of lists of words, without the interpreter."""
+    """Returns the commands that make the weights, and those that score them: lists of lists of words, without the interpreter."""
     out = Path(config.out)
     bank, rendered, stage1, stage2 = (str(out / name) for name in ("bank", "rendered", *STAGES))
     network, unet, training, epochs1, epochs2 = SIZES[config.size]
@@ -73,26 +73,35 @@ def commands(config):
     return [["-m", "synthetic.rendered", "--hdr-dir", config.hdr_dir, "--out", rendered, "--train", str(config.renders), "--val", "24"],
             ["-m", "synthetic.bank", *files, "--out", bank, "--count", str(config.brackets)],
             ["train_stage1.py", *shared, *f"{LOSS} {network}".split(), "--epochs", str(epochs1), "--out", stage1, *resume1],
-            ["train_stage2.py", *shared, *f"{LOSS2} {unet}".split(), "--epochs", str(epochs2), "--stage1", f"{stage1}/last.pt", "--out", stage2, *resume2],
+            ["train_stage2.py", *shared, *f"{LOSS2} {unet}".split(), "--epochs", str(epochs2), "--stage1", f"{stage1}/last.pt", "--out", stage2, *resume2]], [
             *rulers,
             ["evaluate.py", "--data", "folder", "--root", str(out / "ruler" / "val"), "--weights", weights, "--compare", "--out", scores]]
 
 
+def states_in(pieces):
+    """Lists the numbered folders that take_apart has finished, the latest last. pieces: Path."""
+    return sorted(pieces.glob("[0-9]" * 6))
+
+
 def take_apart(out, pieces):
-    """Writes the KEPT files of both stages into the folder `pieces`, in files of at most 15 MiB. out, pieces: Path."""
+    """Writes the KEPT files of both stages into a numbered folder in `pieces`, in files of at most 15 MiB, then deletes the earlier one. out, pieces: Path."""
+    states, draft = states_in(pieces), pieces / "unfinished"
+    shutil.rmtree(draft, ignore_errors=True)
     for stage, name in itertools.product(STAGES, KEPT):
-        for earlier in pieces.glob(f"{stage}.{name}.[0-9][0-9][0-9]"):
-            earlier.unlink()
         data = io.BytesIO((out / stage / name).read_bytes() if (out / stage / name).exists() else b"")
         for number, piece in enumerate(iter(lambda source=data: source.read(PIECE), b"")):
-            write_atomically(pieces / f"{stage}.{name}.{number:03d}", lambda file, piece=piece: file.write(piece))
+            write_atomically(draft / f"{stage}.{name}.{number:03d}", lambda file, piece=piece: file.write(piece))
+    if draft.exists():
+        draft.rename(pieces / f"{int(states[-1].name) + 1 if states else 0:06d}")
+        for earlier in states:
+            shutil.rmtree(earlier)
 
 
 def put_together(pieces, out):
     """Restores the files that take_apart has split, for each stage that has not begun in `out`. pieces, out: Path."""
     missing = [stage for stage in STAGES if not (out / stage / "last.pt").exists()]
     for stage, name in itertools.product(missing, KEPT):
-        found = [path.read_bytes() for path in sorted(pieces.glob(f"{stage}.{name}.[0-9][0-9][0-9]"))]
+        found = [path.read_bytes() for state in states_in(pieces)[-1:] for path in sorted(state.glob(f"{stage}.{name}.*"))]
         if found:
             write_atomically(out / stage / name, lambda file, found=found: file.writelines(found))
 
@@ -121,24 +130,30 @@ def main():
     config = parse(RecipeConfig, description=__doc__)
     if config.size not in SIZES or not config.hdr_dir:
         raise ValueError(f"--size {config.size}, --hdr-dir {config.hdr_dir!r}: need {' or '.join(SIZES)}, and a folder of .hdr images")
+    for name in ("hdr_dir", "out", "pieces"):       # the commands run in the project's folder
+        setattr(config, name, getattr(config, name) and str(Path(getattr(config, name)).resolve()))
     out, pieces = Path(config.out), Path(config.pieces)
     if config.dry_run:
-        print(*(f"+ python {shlex.join(words)}" for words in commands(config)), sep="\n")
+        print(*(f"+ python {shlex.join(words)}" for words in itertools.chain(*commands(config))), sep="\n")
         return
     check_folder(config.hdr_dir, "give a folder of .hdr images")
     check_writable(out)
     if config.pieces:
         put_together(pieces, out)
     until = time.monotonic() + 60 * config.minutes if config.minutes else None
+    making, scoring = commands(config)
     try:
-        ended = all(finish(words, until) for words in commands(config))
+        ended = all(finish(words, until) for words in making)
     finally:
         if config.pieces:
             take_apart(out, pieces)
+    if ended:
+        made, shipped = out / "stage2" / "weights.pt", "lfdiff.pt" if config.size == "small" else f"lfdiff_{config.size}.pt"
+        write_atomically(ROOT / "weights" / shipped, lambda file: file.write(made.read_bytes()))
+        ended = all(finish(words, until) for words in scoring)
     if not ended:
         print(f"stopped after {config.minutes} minutes; run the same command again to continue", file=sys.stderr)
         sys.exit(143)
-    shutil.copy(out / "stage2" / "weights.pt", ROOT / "weights" / ("lfdiff.pt" if config.size == "small" else f"lfdiff_{config.size}.pt"))
 
 
 if __name__ == "__main__":
