@@ -143,7 +143,7 @@ def by_kind(rows, networks):
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 def changed_flags(values, defaults):
-    """Yields the flags by which `values` differs from `defaults`, less --resume and those that `defaults` does not have. Both are dicts made by asdict from a config."""
+    """Yields the flags by which `values` differs from `defaults`, less --resume and those that `defaults` does not have. Both come from asdict(config)."""
     defaults = flags_of(defaults)
     for name, value in flags_of(values).items():
         flag = "--" + name.replace("_", "-")
