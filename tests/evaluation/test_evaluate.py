@@ -396,7 +396,8 @@ def test_a_wrong_setting_is_named_before_anything_takes_time(words, message, tmp
 def test_what_cannot_be_scored_is_refused(world, tmp_path):
     for words, message in ((["--root", world / "wild", "--predictions", tmp_path], "no truth to score"),
                            (["--root", world / "wild", "--weights", world / "s1.pt"], "prior comes from the truth, and dusk has none"),
-                           (["--root", world / "scenes", "--weights", world / "baseline.pt", "--steps", 5], "of the variant baseline"),
+                           (["--root", world / "scenes", "--weights", world / "baseline.pt", "--steps", 5], "--steps 5: .* of the variant baseline"),
+                           (["--root", world / "scenes", "--weights", world / "baseline.pt", "--sampler", "ancestral"], "--sampler ancestral: .* no diffusion"),
                            (["--root", world / "scenes", "--weights", world / "s2.pt", world / "s2.pt"], "two are called 's2'"),
                            (["--root", tmp_path], "neither a scene nor a folder of scenes")):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
