@@ -51,7 +51,7 @@ def _misfit(value, kind):
         low, high, multiple = next((note for note in notes if isinstance(note, Within)), Within(-1e30, 1e30))
         fits = isinstance(value, (int, base)) and not isinstance(value, bool) and low <= value <= high and (base is float or value % multiple == 0)
         whole = "a whole number" if multiple == 1 else f"a multiple of {multiple}"
-        ends = f"from {low:.10g} to {high:.10g}" if high < 2 ** 31 - 1 or (isinstance(value, int) and value > high) else f"of {low:.10g} or more"
+        ends = f"from {low:.10g} to {high:.10g}" if high < 2 ** 31 - 1 or (isinstance(value, (int, float)) and value > high) else f"of {low:.10g} or more"
         return "" if fits else f"{'a number' if base is float else whole} {ends}"
     return "" if not isinstance(base, type) or isinstance(value, base) else f"of type {base.__name__}"
 

@@ -89,7 +89,7 @@ def main():
     model = load_weights(network.weights, device)
     if model.variant == "s1" or (network.samples > 1 and model.variant != "s2"):
         raise ValueError(f"--weights {network.weights}: found the variant {model.variant}; use weights of train_stage2.py")
-    check_steps(network.steps, network.sampler, model)
+    check_steps(network.steps, network.sampler, model, network.weights)
     for part in model.children() if network.compile else ():
         part.compile()
     ends = endings(config.output, network.samples > 1)

@@ -38,16 +38,16 @@ def check_sampler(sampler, steps):
         raise ValueError("--sampler ancestral: takes all T steps of Eq. 14; leave out --steps")
 
 
-def check_steps(steps, sampler, model):
-    """Checks --steps and --sampler against a network. steps: 0 or None if the command line has none; sampler: "ddim" or "ancestral"; model: Stage1 or Stage2.
+def check_steps(steps, sampler, model, file):
+    """Checks --steps and --sampler against a network. steps: 0 or None if the command line has none; model: Stage1 or Stage2; file: its weights.
 
     Raises: ValueError for more than T steps, or where there is no diffusion model.
     """
     if (steps or sampler == "ancestral") and model.variant != "s2":
         flag = f"--steps {steps}" if steps else "--sampler ancestral"
-        raise ValueError(f"{flag}: these weights are of the variant {model.variant}, which has no diffusion model; leave it out")
+        raise ValueError(f"{flag}: {file} is of the variant {model.variant}, which has no diffusion model; leave it out")
     if steps and steps > model.schedule.T:
-        raise ValueError(f"--steps {steps}: these weights have T = {model.schedule.T}; choose fewer")
+        raise ValueError(f"--steps {steps}: {file} has T = {model.schedule.T}; choose fewer")
 
 
 def tile_ramps(length, tile):

@@ -81,6 +81,7 @@ def main():
         raise ValueError("FOLDER: missing; give the folder of a bracket, such as examples/cafe")
     known, folder = load_checkpoint(SHIPPED).get("steps"), Path(config.folder)
     places, singles = find_places(folder) if config.layout == "auto" else ([Place(folder, "", None)], [])
+    usable = len(places)
     for place in places:
         try:
             bracket = find_bracket(place.folder, config.layout, place.paths, place.name)
@@ -88,10 +89,13 @@ def main():
         except (ValueError, OSError, MemoryError) as error:
             if len(places) == 1:
                 raise
+            usable -= 1
             print(f"{place.folder}: cannot be used: {words_for(error)}")
             continue
         if len(places) > 1:
             print(f"{bracket.name}\n{in_words(bracket, choice)}")
+    if not usable:
+        raise ValueError(f"{folder}: holds no bracket that can be used")
     if len(places) > 1:
         print(*(f"{path.name}: left out, it belongs to no bracket" for path in singles), sep="\n", end="\n" * bool(singles))
         return

@@ -143,8 +143,9 @@ def test_a_patch_depends_on_seed_and_index_alone(tmp_path):
 @pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="has no list of the open files")
 def test_no_file_stays_open(tmp_path):
     """A process may have 256 files open on macOS, and 1,024 on Linux. A bank has 6,000."""
-    patches = data.Patches([scene(tmp_path / f"{k}.npy")[0] for k in range(20)], patch=8)
+    scenes = [scene(tmp_path / f"{k}.npy")[0] for k in range(20)]
     before = len(os.listdir("/dev/fd"))
+    patches = data.Patches(scenes, patch=8)
     samples = [patches[i] for i in range(len(patches))]
     assert len(samples) >= 20 and len(os.listdir("/dev/fd")) == before
 

@@ -81,7 +81,7 @@ def test_infer_takes_the_ancestral_sampler(trained, tmp_path, monkeypatch):
     assert (tmp_path / "ddim" / "scene.hdr").read_bytes() != (tmp_path / "ancestral" / "scene.hdr").read_bytes()
     assert "--sampler euler: use ddim or ancestral" in one_line("infer.py", "--scene", scene, "--sampler", "euler")
     assert "leave out --steps" in one_line("infer.py", "--scene", scene, "--sampler", "ancestral", "--steps", 5)
-    assert "--steps 201: these weights have T = 200; choose fewer" in one_line("infer.py", "--scene", scene, "--steps", 201)
+    assert "lfdiff.pt has T = 200; choose fewer" in one_line("infer.py", "--scene", scene, "--steps", 201)
 
 
 def test_infer_takes_tiles_by_itself_above_its_limit_and_none_when_told(trained, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import dataclasses
 import random
 import runpy
+import shlex
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ CONFIGS = {"synthetic.rendered": synthetic.rendered.__main__.Config, "synthetic.
 
 def dry_run(*words):
     done = subprocess.run([sys.executable, "weights/recipe.py", "--dry-run", *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [line.removeprefix("+ python ").removeprefix("-m ").split() for line in done.stdout.splitlines()]
+    return [shlex.split(line.removeprefix("+ python ").removeprefix("-m ")) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("size", ["small", "paper"])
@@ -56,7 +57,7 @@ def test_the_state_of_training_travels_in_small_files(tmp_path):
         common.write_atomically(tmp_path / "here" / name, lambda file, data=data: file.write(data))
     common.write_atomically(state / "stage1.last.pt.bak", lambda file: file.write(b"mine"))
     recipe["take_apart"](tmp_path / "here", state)
-    assert max(path.stat().st_size for path in state.rglob("*")) <= 15 * 2 ** 20 and len(list((state / "000000").iterdir())) == 5
+    assert max(path.stat().st_size for path in state.rglob("*")) <= 15 * 2 ** 20 and len(list((state / "recipe_000000").iterdir())) == 5
     recipe["put_together"](state, tmp_path / "there")
     found = {path.relative_to(tmp_path / "there").as_posix(): path.read_bytes() for path in (tmp_path / "there").rglob("*.*")}
     assert found == run and (state / "stage1.last.pt.bak").read_bytes() == b"mine"
@@ -64,7 +65,7 @@ def test_the_state_of_training_travels_in_small_files(tmp_path):
     recipe["take_apart"](tmp_path / "here", state)
     recipe["put_together"](state, tmp_path / "there")               # stage 1 has begun there
     assert (tmp_path / "there/stage1/last.pt").stat().st_size == 62_000_000
-    assert sorted(path.name for path in state.rglob("*")) == ["000001", "stage1.last.pt.000", "stage1.last.pt.bak", "stage1.log.csv.000"]
+    assert sorted(path.name for path in state.rglob("*")) == ["recipe_000001", "stage1.last.pt.000", "stage1.last.pt.bak", "stage1.log.csv.000"]
 
 
 def test_a_state_that_was_not_written_whole_does_not_replace_the_one_before(tmp_path, monkeypatch):
@@ -88,12 +89,31 @@ def test_a_state_that_was_not_written_whole_does_not_replace_the_one_before(tmp_
     assert (tmp_path / "there" / "stage1" / "last.pt").read_bytes() == b"whole"
 
 
-def test_folders_are_those_of_the_place_where_it_is_started(tmp_path):
-    words = [sys.executable, ROOT / "weights" / "recipe.py", "--dry-run", "--hdr-dir", "images", "--out", "run"]
-    lines = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert f"--hdr-dir {tmp_path / 'images'} --out {tmp_path / 'run' / 'rendered'}" in lines[0] and f"--out {tmp_path / 'run' / 'scores'}" in lines[-1]
+def test_folders_are_those_of_the_place_where_it_is_started(tmp_path, monkeypatch, capfd):
+    recipe = runpy.run_path(str(ROOT / "weights" / "recipe.py"))
+    (tmp_path / "synthetic").mkdir()                                # is not taken for ours
+    (tmp_path / "images").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert recipe["finish"](["-m", "synthetic", "--count", "1", "--size", "64", "--export", "made"], None) and (tmp_path / "made").is_dir()
+    with pytest.raises(ValueError, match="failed"):
+        recipe["finish"](["evaluate.py", "--data", "folder", "--root", "images"], None)
+    assert "--root images: neither a scene nor a folder of scenes" in capfd.readouterr().err
 
 
+def test_the_weights_are_in_place_before_they_are_scored(tmp_path, monkeypatch):
+    recipe, shipped, seen = runpy.run_path(str(ROOT / "weights" / "recipe.py")), tmp_path / "project" / "weights" / "lfdiff.pt", []
+    common.write_atomically(tmp_path / "run" / "stage2" / "weights.pt", lambda file: file.write(b"new"))
+
+    def finish(words, until):
+        seen.append((words[0], shipped.exists()))
+        return True
+
+    for name, value in (("finish", finish), ("ROOT", tmp_path / "project")):
+        monkeypatch.setitem(recipe["main"].__globals__, name, value)
+    monkeypatch.setattr(sys, "argv", ["recipe.py", "--hdr-dir", str(tmp_path), "--out", str(tmp_path / "run")])
+    recipe["main"]()
+    assert shipped.read_bytes() == b"new" and seen == [*[(word, False) for word in ("-m", "-m", "train_stage1.py", "train_stage2.py")],
+                                                       *[(word, True) for word in ("-m", "-m", "evaluate.py")]]
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
 def test_a_command_whose_time_is_over_is_asked_to_stop_and_waited_for(tmp_path, capfd):
     finish = runpy.run_path(str(ROOT / "weights" / "recipe.py"))["finish"]

@@ -1,4 +1,4 @@
-"""Makes weights from scratch: the data, stage 1, stage 2, the scores, and the file that replaces the shipped one.
+"""Makes weights from scratch: the data, stage 1, stage 2, the file that replaces the shipped one, and its scores.
 
     python weights/recipe.py --hdr-dir DIR                  the small network; resumes wherever it was stopped
     python weights/recipe.py --hdr-dir DIR --size paper     the paper's network, for a machine with one GPU and 16 cores
@@ -20,6 +20,7 @@ Each stage has one loss and one learning rate that rises and then falls to 0 by 
 
 import io
 import itertools
+import os
 import shlex
 import shutil
 import subprocess
@@ -79,20 +80,20 @@ def commands(config):
 
 
 def states_in(pieces):
-    """Lists the numbered folders that take_apart has finished, the latest last. pieces: Path."""
-    return sorted(pieces.glob("[0-9]" * 6))
+    """Lists the folders that take_apart has finished, the latest last. pieces: Path."""
+    return [folder for folder in sorted(pieces.glob("recipe_" + 6 * "[0-9]")) if any(folder.glob("stage*"))]
 
 
 def take_apart(out, pieces):
     """Writes the KEPT files of both stages into a numbered folder in `pieces`, in files of at most 15 MiB, then deletes the earlier one. out, pieces: Path."""
-    states, draft = states_in(pieces), pieces / "unfinished"
+    states, draft = states_in(pieces), pieces / "recipe_unfinished"
     shutil.rmtree(draft, ignore_errors=True)
     for stage, name in itertools.product(STAGES, KEPT):
         data = io.BytesIO((out / stage / name).read_bytes() if (out / stage / name).exists() else b"")
         for number, piece in enumerate(iter(lambda source=data: source.read(PIECE), b"")):
             write_atomically(draft / f"{stage}.{name}.{number:03d}", lambda file, piece=piece: file.write(piece))
     if draft.exists():
-        draft.rename(pieces / f"{int(states[-1].name) + 1 if states else 0:06d}")
+        draft.rename(pieces / f"recipe_{int(states[-1].name[-6:]) + 1 if states else 0:06d}")
         for earlier in states:
             shutil.rmtree(earlier)
 
@@ -112,7 +113,9 @@ def finish(words, until):
     Returns: whether it ran to its end. Raises: ValueError if it failed.
     """
     print(f"+ python {shlex.join(words)}", flush=True)
-    with subprocess.Popen([sys.executable, *words], cwd=ROOT) as process:
+    first, *others = words
+    first = str(ROOT / first) if first.endswith(".py") else first
+    with subprocess.Popen([sys.executable, "-P", first, *others], env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:     # wherever we were started
         try:
             process.wait(until and max(0, until - time.monotonic()))
         except BaseException as error:          # its time is up, or we are being stopped; leaving this block waits until it has saved
@@ -130,8 +133,6 @@ def main():
     config = parse(RecipeConfig, description=__doc__)
     if config.size not in SIZES or not config.hdr_dir:
         raise ValueError(f"--size {config.size}, --hdr-dir {config.hdr_dir!r}: need {' or '.join(SIZES)}, and a folder of .hdr images")
-    for name in ("hdr_dir", "out", "pieces"):       # the commands run in the project's folder
-        setattr(config, name, getattr(config, name) and str(Path(getattr(config, name)).resolve()))
     out, pieces = Path(config.out), Path(config.pieces)
     if config.dry_run:
         print(*(f"+ python {shlex.join(words)}" for words in itertools.chain(*commands(config))), sep="\n")

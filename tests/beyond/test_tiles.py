@@ -1,7 +1,9 @@
 """beyond/tiles.py: tiles blend without seams and agree with the whole image."""
 
+import contextlib
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from tqdm import tqdm
 
 from beyond import fast
 from beyond.fast import speed_up
-from beyond.tiles import rebuild_in_tiles, reconstruct_in_tiles, tile_for, tile_ramps
+from beyond.tiles import check_steps, rebuild_in_tiles, reconstruct_in_tiles, tile_for, tile_ramps
 from beyond.weights import load_weights
 from data import T, psnr
 from dhrnet import DHRNetConfig
@@ -28,6 +30,12 @@ def test_ramps_of_the_tiles_add_up_to_one(length, tile):
         assert start % 16 == 0 and ramp.shape == (tile,) and ramp.min() >= 0
         covered[start:start + tile] += ramp
     assert (covered - 1).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(("steps", "sampler", "message"), [(5, "ddim", "--steps 5: a.pt"), (0, "ancestral", "--sampler ancestral: a.pt"), (0, "ddim", "")])
+def test_a_network_without_a_diffusion_model_takes_no_steps(steps, sampler, message):
+    with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
+        check_steps(steps, sampler, SimpleNamespace(variant="baseline"), "a.pt")
 
 
 @torch.no_grad()

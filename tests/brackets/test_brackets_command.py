@@ -131,3 +131,6 @@ def test_a_bracket_that_cannot_be_used_does_not_end_the_list(command, tmp_path):
     (tmp_path / "b" / "exposure.txt").write_text("0 2", encoding="utf-8")
     lines = [line for line in command(tmp_path) if not line.startswith("  ")]
     assert lines[0] == "a" and lines[1].startswith(f"{tmp_path / 'b'}: cannot be used: ") and lines[2:] == ["c"]
+    for name in "ac":
+        (tmp_path / name / "exposure.txt").write_text("0 2", encoding="utf-8")
+    assert command(tmp_path)[-1] == f"error: {tmp_path}: holds no bracket that can be used"

@@ -383,7 +383,7 @@ def test_time_of_the_diffusion_is_that_of_condition_net_and_all_steps_alone(worl
 @pytest.mark.parametrize(("words", "message"), [
     (["--data", "flowers"], "--data flowers: unknown"), (["--data", "folder"], r"--root \(missing\)"), (["--scenes", "-1"], "--scenes -1"),
     (["--table", "2"], "--table 2: only 3"), (["--table", "3", "--steps", "5"], "--table 3: takes"), (["--steps", "0"], "--steps 0: must be .* 1 or more"),
-    (["--steps", "5", "201"], "--steps 201: these weights have T = 200"), (["--sampler", "euler"], "--sampler euler"),
+    (["--steps", "5", "201"], "--steps 201: .* has T = 200"), (["--sampler", "euler"], "--sampler euler"),
     (["--sampler", "ancestral", "--steps", "5"], "--sampler ancestral: takes all T steps"), (["--encoding", "film"], "film"), (["--peak", "100"], "--peak 100"),
     (["--distance", "0"], "(?i)distance|metres"), (["--weights", "nothing.pt"], "no such checkpoint"), (["--data", "kalantari", "--root", "nowhere"], "https://"),
 ])
@@ -396,8 +396,7 @@ def test_a_wrong_setting_is_named_before_anything_takes_time(words, message, tmp
 def test_what_cannot_be_scored_is_refused(world, tmp_path):
     for words, message in ((["--root", world / "wild", "--predictions", tmp_path], "no truth to score"),
                            (["--root", world / "wild", "--weights", world / "s1.pt"], "prior comes from the truth, and dusk has none"),
-                           (["--root", world / "scenes", "--weights", world / "baseline.pt", "--steps", 5], "--steps 5: .* of the variant baseline"),
-                           (["--root", world / "scenes", "--weights", world / "baseline.pt", "--sampler", "ancestral"], "--sampler ancestral: .* no diffusion"),
+                           (["--root", world / "scenes", "--weights", world / "baseline.pt", "--steps", 5], "baseline.pt is of the variant baseline"),
                            (["--root", world / "scenes", "--weights", world / "s2.pt", world / "s2.pt"], "two are called 's2'"),
                            (["--root", tmp_path], "neither a scene nor a folder of scenes")):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
