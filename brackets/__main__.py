@@ -74,6 +74,31 @@ def print_motion(prepared, three):
         print(f"  {name:<6} 50 % of the pixels moved by at most {half:.1f} pixels, 90 % by {most:.1f}, 99 % by {nearly_all:.1f}")
 
 
+def find(place, layout, known):
+    """Finds the bracket at a place, and chooses the frames. place: from find_places; known: steps of the weights. Returns: Bracket, Choice.
+
+    Raises: as find_bracket and choose.
+    """
+    bracket = find_bracket(place.folder, layout, place.paths, place.name)
+    return bracket, choose(bracket.ev, pick_reference(bracket, known), known)
+
+
+def print_list(places, singles, known):
+    """Prints the brackets of a folder, and why some cannot be used. Arguments: as in find. Returns: how many can be used."""
+    usable = 0
+    for place in places:
+        try:
+            bracket, choice = find(place, "auto", known)
+        except (ValueError, OSError, MemoryError) as error:
+            print(f"{place.folder}: cannot be used: {words_for(error)}")
+        else:
+            print(f"{bracket.name}\n{in_words(bracket, choice)}")
+            usable += 1
+    for path in singles:
+        print(f"{path.name}: left out, it belongs to no bracket")
+    return usable
+
+
 def main():
     """Reads the command line and the scene, and prints what was found."""
     config = parse(Config, description=__doc__)
@@ -81,24 +106,11 @@ def main():
         raise ValueError("FOLDER: missing; give the folder of a bracket, such as examples/cafe")
     known, folder = load_checkpoint(SHIPPED).get("steps"), Path(config.folder)
     places, singles = find_places(folder) if config.layout == "auto" else ([Place(folder, "", None)], [])
-    usable = len(places)
-    for place in places:
-        try:
-            bracket = find_bracket(place.folder, config.layout, place.paths, place.name)
-            choice = choose(bracket.ev, pick_reference(bracket, known), known)
-        except (ValueError, OSError, MemoryError) as error:
-            if len(places) == 1:
-                raise
-            usable -= 1
-            print(f"{place.folder}: cannot be used: {words_for(error)}")
-            continue
-        if len(places) > 1:
-            print(f"{bracket.name}\n{in_words(bracket, choice)}")
-    if not usable:
-        raise ValueError(f"{folder}: holds no bracket that can be used")
     if len(places) > 1:
-        print(*(f"{path.name}: left out, it belongs to no bracket" for path in singles), sep="\n", end="\n" * bool(singles))
+        if not print_list(places, singles, known):
+            raise ValueError(f"{folder}: holds no bracket that can be used")
         return
+    bracket, choice = find(places[0], config.layout, known)
     sample = load_three(bracket, choice)
     print_files(bracket, choice, sample)
     print_motion(prepare(sample["ldr"], sample["ev"], PrepareConfig(flow=False), bracket.folder), choice.three)

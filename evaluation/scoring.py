@@ -152,9 +152,9 @@ def weights_methods(config, device, dtype):
     for path in map(Path, config.weights or (() if config.predictions else (SHIPPED,))):
         name = printable(f"{path.resolve().parent.name}_{path.stem}" if path.stem in ("weights", "best", "last") else path.stem)
         model = load_weights(path, device)
-        for steps in config.steps or (None,):
-            check_steps(steps, config.sampler, model, path)
-        methods += [network_method(f"{name}, S={S}" if S else name, model, config, device, dtype, S) for S in config.steps or (None,)]
+        for S in config.steps or (None,):
+            check_steps(S, config.sampler, model, path)
+            methods.append(network_method(f"{name}, S={S}" if S else name, model, config, device, dtype, S))
     return methods
 
 

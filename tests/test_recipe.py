@@ -84,7 +84,7 @@ def test_a_state_that_was_not_written_whole_does_not_replace_the_one_before(tmp_
     monkeypatch.setitem(recipe["take_apart"].__globals__, "write_atomically", write)
     with pytest.raises(OSError, match="full"):
         recipe["take_apart"](tmp_path / "here", state)
-    recipe["put_together"].__globals__["write_atomically"] = common.write_atomically
+    monkeypatch.undo()
     recipe["put_together"](state, tmp_path / "there")
     assert (tmp_path / "there" / "stage1" / "last.pt").read_bytes() == b"whole"
 
@@ -114,6 +114,8 @@ def test_the_weights_are_in_place_before_they_are_scored(tmp_path, monkeypatch):
     recipe["main"]()
     assert shipped.read_bytes() == b"new" and seen == [*[(word, False) for word in ("-m", "-m", "train_stage1.py", "train_stage2.py")],
                                                        *[(word, True) for word in ("-m", "-m", "evaluate.py")]]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
 def test_a_command_whose_time_is_over_is_asked_to_stop_and_waited_for(tmp_path, capfd):
     finish = runpy.run_path(str(ROOT / "weights" / "recipe.py"))["finish"]

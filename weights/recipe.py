@@ -71,12 +71,12 @@ def commands(config):
     resume1, resume2 = (["--resume"] * (out / stage / "last.pt").exists() for stage in STAGES)
     weights, scores = str(out / "stage2" / "weights.pt"), str(out / "scores")
     rulers = [["-m", "synthetic", "--ruler", half, "--export", str(out / "ruler" / half), "--count", "72", *files] for half in ("val", "test")]
-    return [["-m", "synthetic.rendered", "--hdr-dir", config.hdr_dir, "--out", rendered, "--train", str(config.renders), "--val", "24"],
-            ["-m", "synthetic.bank", *files, "--out", bank, "--count", str(config.brackets)],
-            ["train_stage1.py", *shared, *f"{LOSS} {network}".split(), "--epochs", str(epochs1), "--out", stage1, *resume1],
-            ["train_stage2.py", *shared, *f"{LOSS2} {unet}".split(), "--epochs", str(epochs2), "--stage1", f"{stage1}/last.pt", "--out", stage2, *resume2]], [
-            *rulers,
-            ["evaluate.py", "--data", "folder", "--root", str(out / "ruler" / "val"), "--weights", weights, "--compare", "--out", scores]]
+    making = [["-m", "synthetic.rendered", "--hdr-dir", config.hdr_dir, "--out", rendered, "--train", str(config.renders), "--val", "24"],
+              ["-m", "synthetic.bank", *files, "--out", bank, "--count", str(config.brackets)],
+              ["train_stage1.py", *shared, *f"{LOSS} {network}".split(), "--epochs", str(epochs1), "--out", stage1, *resume1],
+              ["train_stage2.py", *shared, *f"{LOSS2} {unet}".split(), "--epochs", str(epochs2), "--stage1", f"{stage1}/last.pt", "--out", stage2, *resume2]]
+    scoring = ["evaluate.py", "--data", "folder", "--root", str(out / "ruler" / "val"), "--weights", weights, "--compare", "--out", scores]
+    return making, [*rulers, scoring]
 
 
 def states_in(pieces):
